@@ -1,0 +1,1 @@
+"""The SmartPhotoCrafter library: everything the pipeline and the command line do, free of ZenML and MLflow."""

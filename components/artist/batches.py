@@ -1,0 +1,87 @@
+"""Batches of pairs at the Artist's working size: every batch has one aspect, so nothing is padded or squeezed."""
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.artist.model import Artist
+from components.data.pairs import Pair, PairKind, PairReader
+from components.data.splits import Split
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B pairs of one aspect.
+
+    Attributes:
+        pairs: their records.
+        views: the inputs as stored, (3, h, w), for the Critic to look at.
+        inputs: (B, 3, H, W) at the working size.
+        targets: (B, 3, H, W) at the working size.
+    """
+
+    pairs: list[Pair]
+    views: list[Tensor]
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def instructions(self) -> list[str]:
+        return [pair.instruction for pair in self.pairs]
+
+
+class PairBatches:
+    """The pairs of one split and of some kinds, grouped by working size.
+
+    Raises:
+        ValueError: there are no such pairs.
+    """
+
+    def __init__(self, directory: Path, split: Split, kinds: Collection[PairKind], artist: Artist):
+        self.reader = PairReader(directory, split, kinds)
+        if not len(self.reader):
+            raise ValueError(f"{directory}: no pairs of the split {split!r} and the kinds {sorted(kinds)}")
+        self.buckets: dict[tuple[int, int], list[int]] = {}
+        for index, pair in enumerate(self.reader):
+            width, height = struct.unpack(">II", pair.input_png[16:24])  # of the IHDR chunk, which always comes first
+            self.buckets.setdefault(artist.working_size(width, height), []).append(index)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def draw(self, count: int, generator: torch.Generator) -> PairBatch:
+        """A batch from one bucket, drawn in proportion to the buckets' sizes; with repetition only if it must be."""
+        sizes = list(self.buckets)
+        weights = torch.tensor([float(len(self.buckets[size])) for size in sizes])
+        size = sizes[int(torch.multinomial(weights, 1, generator=generator))]
+        bucket = self.buckets[size]
+        order = torch.cat([torch.randperm(len(bucket), generator=generator) for _ in range(-(-count // len(bucket)))])
+        return self._load([bucket[i] for i in order[:count].tolist()], size)
+
+    def in_order(self, count: int) -> list[PairBatch]:
+        """All pairs once, in batches of at most `count`, always the same ones."""
+        return [
+            self._load(bucket[start : start + count], size)
+            for size, bucket in self.buckets.items()
+            for start in range(0, len(bucket), count)
+        ]
+
+    def _load(self, indices: list[int], size: tuple[int, int]) -> PairBatch:
+        pairs = [self.reader[index] for index in indices]
+        views = [pair.input() for pair in pairs]
+        inputs = torch.stack([at_size(view, size) for view in views])
+        targets = torch.stack([at_size(pair.target(), size) for pair in pairs])
+        return PairBatch(pairs, views, inputs, targets)
+
+
+def at_size(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture (3, H, W) resampled with antialiasing to (width, height), in [0, 1]."""
+    width, height = size
+    return F.interpolate(image[None], size=(height, width), mode="bicubic", antialias=True, align_corners=False)[
+        0
+    ].clamp(0, 1)

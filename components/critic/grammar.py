@@ -1,0 +1,198 @@
+"""The grammar of what the Critic writes: parse it, render it, and read an operation out of a suggestion.
+
+    <think> five numbered sections </think>
+    <edit_start> numbered suggestions </edit_end>
+    <answer> a number from 0 to 100 </answer>
+
+The odd pair `<edit_start>` ... `</edit_end>` is that of the released model.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+from pydantic import Field
+
+from components.photometry.operations import TONE
+from components.strict import Strict
+
+SECTIONS = ("Quality", "Colour and light", "Composition", "Aesthetic impression", "Suggestions")
+
+RESTORATIONS = {
+    "motion_blur": "motion blur",
+    "defocus_blur": "defocus blur",
+    "noise": "noise",
+    "jpeg": "compression artefacts",
+    "haze": "haze",
+    "low_light": "low light",
+    "bokeh": "background blur",
+}
+
+_UP = r"increase|raise|boost|brighten|lift|enhance|strengthen|add|more|higher"
+_DOWN = r"decrease|reduce|lower|darken|cut|soften|weaken|tone down|less"
+_NOUNS = {
+    "exposure": r"exposure|brightness|brighten|darken",
+    "contrast": r"contrast",
+    "saturation": r"saturation|chroma|vibrance|colou?rfulness",
+    "temperature": r"white balance|colou?r temperature|temperature|warm\w*|cool\w*",
+}
+_DEFAULT_AMOUNT = {"exposure": 0.7, "contrast": 0.4, "saturation": 0.6, "temperature": 40.0}
+_DEGREE = {"slight": 0.5, "moderate": 1.0, "strong": 1.7, "significant": 1.7, "severe": 1.7}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*(EV|stops?|%|percent|mired)", re.IGNORECASE)
+_ANSWER = re.compile(
+    r"\s*<think>(?P<think>.*?)</think>\s*<edit_start>(?P<edits>.*?)</edit_end>\s*<answer>(?P<score>.*?)</answer>\s*",
+    re.DOTALL,
+)
+NOTHING = "Leave the photo as it is."
+
+
+class GrammarError(ValueError):
+    """A completion that is not in the Critic's grammar; the message says which rule it breaks."""
+
+
+class Suggestion(Strict):
+    """One edit that the Critic asks for.
+
+    Attributes:
+        text: the sentence, as written.
+        operation: name in `components.photometry.operations`, or None when the sentence asks for something else.
+        amount: what should be done to the photo, in the unit of that operation; None for restorations, which
+            are removed altogether.
+    """
+
+    text: str
+    operation: str | None = None
+    amount: float | None = None
+
+
+class Verdict(Strict):
+    """What the Critic says of a photo: five sections of reasoning, suggestions, and a score from 0 to 100."""
+
+    reasoning: tuple[str, ...]
+    suggestions: tuple[Suggestion, ...]
+    score: float = Field(ge=0, le=100)
+
+
+def suggest(operation: str, amount: float | None = None) -> Suggestion:
+    """The canonical sentence for an edit.
+
+    Args:
+        operation: a tone operation or a restoration.
+        amount: what to do, in the unit of the operation (EV, log2 slope, log2 scale, mired); rounded as written:
+            to 0.1 EV, 10% and 10 mired. None for restorations.
+    """
+    if operation in RESTORATIONS:
+        return Suggestion(text=f"Remove the {RESTORATIONS[operation]}.", operation=operation)
+    if operation == "exposure":
+        text = f"{'Increase' if amount > 0 else 'Decrease'} exposure by {max(0.1, abs(amount)):.1f} EV."
+    elif operation == "temperature":
+        mired = max(10, round(abs(amount) / 10) * 10)
+        text = f"{'Warm' if amount > 0 else 'Cool'} the white balance by {mired} mired."
+    elif operation in ("contrast", "saturation"):
+        percent = max(10, round(abs(2**amount - 1) * 10) * 10)
+        text = f"{'Increase' if amount > 0 else 'Decrease'} {operation} by {percent}%."
+    else:
+        raise ValueError(f"no suggestion is known for {operation!r}: expected one of {(*TONE, *RESTORATIONS)}")
+    return read_suggestion(text)
+
+
+def read_suggestion(text: str) -> Suggestion:
+    """Understand one suggestion: canonical or free text, as a larger model writes it.
+
+    The direction comes from the verb, the amount from a number with a unit or else from an adverb ("slightly",
+    "strongly"). A sentence that names no known operation is kept with `operation=None`.
+    """
+    lowered = text.lower()
+    for operation, words in RESTORATIONS.items():
+        if re.search(rf"\b(remove|reduce|correct|fix|eliminate)\b.*\b{words.rstrip('s')}", lowered):
+            return Suggestion(text=text, operation=operation)
+    for operation, nouns in _NOUNS.items():
+        if not re.search(rf"\b(?:{nouns})\b", lowered):
+            continue
+        if operation == "temperature":
+            warm, cool = (
+                re.search(r"\b(warm|raise|increase)", lowered),
+                re.search(r"\b(cool|lower|decrease|reduce)", lowered),
+            )
+            sign = (warm is not None) - (cool is not None)
+        else:
+            up, down = re.search(rf"\b(?:{_UP})", lowered), re.search(rf"\b(?:{_DOWN})", lowered)
+            sign = (up is not None) - (down is not None)
+        if sign:
+            return Suggestion(text=text, operation=operation, amount=sign * _magnitude(operation, sign, text))
+    return Suggestion(text=text)
+
+
+def _magnitude(operation: str, sign: int, text: str) -> float:
+    if (number := _NUMBER.search(text)) is not None:
+        value, unit = float(number[1]), number[2].lower()
+        if unit in ("%", "percent") and operation in ("contrast", "saturation"):
+            return abs(math.log2(max(0.05, 1 + sign * value / 100)))
+        if (unit == "ev" or unit.startswith("stop")) and operation == "exposure":
+            return value
+        if unit == "mired" and operation == "temperature":
+            return value
+    degree = next((scale for word, scale in _DEGREE.items() if word in text.lower()), 1.0)
+    return _DEFAULT_AMOUNT[operation] * degree
+
+
+def render(verdict: Verdict) -> str:
+    """Write a verdict in the grammar; the inverse of `parse`."""
+    sections = zip(SECTIONS, verdict.reasoning, strict=True)
+    think = "\n".join(f"{i}. {title}: {text}" for i, (title, text) in enumerate(sections, start=1))
+    edits = "\n".join(f"{i}. {s.text}" for i, s in enumerate(verdict.suggestions, start=1)) or f"1. {NOTHING}"
+    return f"<think>\n{think}\n</think>\n<edit_start>\n{edits}\n</edit_end>\n<answer> {verdict.score:g} </answer>"
+
+
+def parse(text: str) -> Verdict:
+    """Read a verdict.
+
+    Raises:
+        GrammarError: a part is missing, out of order or repeated; there are not five numbered sections; a suggestion
+            is not numbered; the score is not a number from 0 to 100.
+    """
+    match = _ANSWER.fullmatch(text)
+    if match is None:
+        raise GrammarError("expected <think>...</think> <edit_start>...</edit_end> <answer>...</answer>, in this order")
+    think = _numbered(match["think"], "<think>")
+    if len(think) != len(SECTIONS):
+        raise GrammarError(f"expected {len(SECTIONS)} numbered sections in <think>, found {len(think)}")
+    reasoning = tuple(_without_title(section) for section in think)
+    edits = _numbered(match["edits"], "<edit_start>")
+    if not edits:
+        raise GrammarError("expected at least one numbered suggestion in <edit_start>")
+    suggestions = tuple(read_suggestion(edit) for edit in edits if edit != NOTHING)
+    try:
+        score = float(match["score"])
+    except ValueError:
+        raise GrammarError(f"expected a number in <answer>, found {match['score'].strip()!r}") from None
+    if not 0 <= score <= 100:
+        raise GrammarError(f"expected a score from 0 to 100, found {score:g}")
+    return Verdict(reasoning=reasoning, suggestions=suggestions, score=score)
+
+
+def parses(text: str, read: Callable[[str], Verdict] = parse) -> Verdict | None:
+    """The verdict, or None when the text is not in the grammar."""
+    try:
+        return read(text)
+    except GrammarError:
+        return None
+
+
+def _numbered(block: str, where: str) -> list[str]:
+    """Items "1. ...", "2. ..." of a block; a line without a number continues the item before it."""
+    items: list[str] = []
+    for line in filter(None, (line.strip() for line in block.splitlines())):
+        number = re.match(r"(\d+)[.)]\s*(.*)", line)
+        if number and int(number[1]) == len(items) + 1:
+            items.append(number[2])
+        elif items:
+            items[-1] += f" {line}"
+        else:
+            raise GrammarError(f"expected {where} to begin with '1.', found {line[:40]!r}")
+    return items
+
+
+def _without_title(section: str) -> str:
+    title, colon, rest = section.partition(":")
+    return rest.strip() if colon and title.strip() in SECTIONS else section

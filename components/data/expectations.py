@@ -1,0 +1,192 @@
+"""Validation of a manifest with Great Expectations, and its Data Docs.
+
+The context is ephemeral: stores live in memory, analytics are off, and the only files written are the Data Docs in
+the directory that is given.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas
+from great_expectations.core import ExpectationSuiteValidationResult
+from great_expectations.data_context.types.base import (
+    DataContextConfig,
+    InMemoryStoreBackendDefaults,
+    ProgressBarsConfig,
+)
+from great_expectations.expectations import Expectation
+from pydantic import Field
+
+from components.data.duplicates import near_duplicates
+from components.data.records import Manifest
+from components.data.splits import SPLITS
+from components.strict import Strict
+
+log = logging.getLogger(__name__)
+logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it reports its own class registrations as INFO
+
+_NEAR_DUPLICATE = "near_duplicate_in_another_split"
+
+
+class ValidationSettings(Strict):
+    """What a manifest must satisfy before anything is trained on it."""
+
+    min_train: int = Field(default=1, ge=0, description="Fewest photos in the train split.")
+    min_validation: int = Field(default=1, ge=0, description="Fewest photos in the validation split.")
+    min_test: int = Field(default=1, ge=0, description="Fewest photos in the test split.")
+    min_side: int = Field(default=64, ge=1, description="Smallest width and height, pixels.")
+    max_side: int = Field(default=32_768, ge=1, description="Largest width and height, pixels.")
+    duplicate_distance: int = Field(
+        default=6, ge=0, lt=16, description="Photos of two splits whose perceptual hashes differ by this or fewer bits."
+    )
+    max_quarantined: float = Field(default=0.2, ge=0, le=1, description="Largest share of files left out at ingestion.")
+
+
+class ValidationReport(Strict):
+    """The outcome, in words and numbers."""
+
+    success: bool
+    failures: tuple[str, ...] = Field(description="One sentence for each expectation that was not met.")
+    statistics: dict[str, float] = Field(description="Counts and shares, fit for a tracker.")
+
+
+def validate(manifest: Manifest, docs: Path, settings: ValidationSettings) -> ValidationReport:
+    """Check a manifest against the suite and build Data Docs.
+
+    Args:
+        manifest: as `components.data.ingest.build_manifest` gives.
+        docs: directory for the Data Docs (index.html), created; nothing is written elsewhere.
+
+    Returns:
+        the report; ``success`` is False when any expectation failed. Nothing is raised for bad data.
+    """
+    frame = _frame(manifest, settings.duplicate_distance)
+    context = _context(Path(docs).resolve())
+    asset = context.data_sources.add_pandas("photos").add_dataframe_asset("manifest")
+    batch = asset.add_batch_definition_whole_dataframe("all")
+    suite = context.suites.add(gx.ExpectationSuite(name="manifest", expectations=_expectations(settings)))
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name="manifest", data=batch, suite=suite))
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(name="manifest", validation_definitions=[definition], result_format="COMPLETE")
+    )
+    outcome = checkpoint.run(batch_parameters={"dataframe": frame})
+    context.build_data_docs()
+    (result,) = outcome.run_results.values()
+    failures = _failures(result, frame)
+    total = len(manifest) + len(manifest.quarantine)
+    quarantined = len(manifest.quarantine) / total if total else 0.0
+    if quarantined > settings.max_quarantined:
+        failures.append(
+            f"{len(manifest.quarantine)} of {total} files are quarantined, more than {settings.max_quarantined:.0%}"
+        )
+    for failure in failures:
+        log.error("validation: %s", failure)
+    statistics = {
+        "photos": float(len(manifest)),
+        "quarantined": float(len(manifest.quarantine)),
+        "expectations": float(result.statistics["evaluated_expectations"]),
+        "expectations_met": float(result.statistics["successful_expectations"]),
+        "median_megapixels": float((frame["width"] * frame["height"]).median() / 1e6),
+        "rated": float(frame["mos"].notna().sum()),
+        **{f"photos_{split}": float((frame["split"] == split).sum()) for split in SPLITS},
+    }
+    return ValidationReport(success=not failures, failures=tuple(failures), statistics=statistics)
+
+
+def _frame(manifest: Manifest, distance: int) -> pandas.DataFrame:
+    """The manifest as a frame, with the id of a near duplicate in another split where there is one."""
+    frame = manifest.frame()
+    twin: list[str | None] = [None] * len(frame)
+    for first, second in near_duplicates(frame["perceptual_hash"].tolist(), distance):
+        if frame["split"].iat[first] != frame["split"].iat[second]:
+            twin[first], twin[second] = frame["id"].iat[second], frame["id"].iat[first]
+    frame[_NEAR_DUPLICATE] = pandas.Series(twin, dtype="object")
+    for split in SPLITS:
+        frame[f"is_{split}"] = (frame["split"] == split).astype(int)
+    return frame.drop(columns="labels")
+
+
+def _context(docs: Path) -> gx.data_context.EphemeralDataContext:
+    defaults = InMemoryStoreBackendDefaults()
+    site = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)},
+    }
+    config = DataContextConfig(
+        store_backend_defaults=defaults,
+        data_docs_sites={"docs": site},
+        analytics_enabled=False,
+        progress_bars=ProgressBarsConfig(globally=False),
+    )
+    return gx.get_context(project_config=config, mode="ephemeral")
+
+
+def _expectations(settings: ValidationSettings) -> list[Expectation]:
+    """The suite. ``meta`` carries the sentence that is reported when an expectation is not met."""
+    expect = gx.expectations
+    sides = {"min_value": settings.min_side, "max_value": settings.max_side}
+    minimum = {"train": settings.min_train, "validation": settings.min_validation, "test": settings.min_test}
+    suite: list[Expectation] = [
+        expect.ExpectTableRowCountToBeBetween(min_value=1, meta=_meta("the manifest has no photos")),
+        expect.ExpectColumnValuesToBeUnique(column="id", meta=_meta("ids occur twice")),
+        expect.ExpectColumnValuesToBeUnique(column="path", meta=_meta("paths occur twice")),
+        expect.ExpectColumnValuesToBeUnique(column="sha256", meta=_meta("the same file occurs twice")),
+        expect.ExpectColumnValuesToMatchRegex(
+            column="sha256", regex="^[0-9a-f]{64}$", meta=_meta("content hashes are not SHA-256")
+        ),
+        expect.ExpectColumnValuesToMatchRegex(
+            column="perceptual_hash", regex="^[0-9a-f]{16}$", meta=_meta("perceptual hashes are not 64-bit")
+        ),
+        expect.ExpectColumnValuesToBeNull(
+            column=_NEAR_DUPLICATE, meta=_meta("photos look like a photo of another split; remove one of each two")
+        ),
+        expect.ExpectColumnValuesToBeBetween(column="width", **sides, meta=_meta("widths are out of range")),
+        expect.ExpectColumnValuesToBeBetween(column="height", **sides, meta=_meta("heights are out of range")),
+        expect.ExpectColumnValuesToBeInSet(
+            column="bit_depth", value_set=[8, 16], meta=_meta("bit depths are neither 8 nor 16")
+        ),
+        expect.ExpectColumnValuesToNotBeNull(column="licence", meta=_meta("photos have no licence")),
+        expect.ExpectColumnValueLengthsToBeBetween(
+            column="licence", min_value=1, meta=_meta("photos have an empty licence")
+        ),
+        expect.ExpectColumnValuesToBeInSet(
+            column="split", value_set=list(SPLITS), meta=_meta("splits are not train, validation or test")
+        ),
+        expect.ExpectColumnValuesToBeBetween(
+            column="mos", min_value=0, max_value=100, meta=_meta("opinion scores are outside 0..100")
+        ),
+    ]
+    suite += [
+        expect.ExpectColumnSumToBeBetween(
+            column=f"is_{split}", min_value=count, meta=_meta(f"the {split} split has fewer than {count} photos")
+        )
+        for split, count in minimum.items()
+    ]
+    return suite
+
+
+def _meta(failure: str) -> dict[str, str]:
+    return {"failure": failure}
+
+
+def _failures(result: ExpectationSuiteValidationResult, frame: pandas.DataFrame) -> list[str]:
+    """A sentence for each expectation that was not met, naming up to five of the photos concerned."""
+    failures = []
+    for outcome in result.results:
+        if outcome.success:
+            continue
+        sentence = outcome.expectation_config.meta["failure"]
+        if outcome.exception_info.get("raised_exception"):
+            sentence += f" (could not be checked: {outcome.exception_info.get('exception_message')})"
+        rows: list[Any] = outcome.result.get("unexpected_index_list") or []
+        indices = [row if isinstance(row, int) else next(iter(row.values())) for row in rows]
+        if indices:
+            named = ", ".join(frame["id"].iloc[indices[:5]])
+            sentence += f" ({len(indices)}): {named}{', ...' if len(indices) > 5 else ''}"
+        elif (observed := outcome.result.get("observed_value")) is not None:
+            sentence += f", found {observed}"
+        failures.append(sentence)
+    return failures

@@ -1,0 +1,226 @@
+"""Evaluate a crafter (Critic and Artist) on held-out photos with recorded faults, beside the classical baselines.
+
+Every photo of the held-out split is reduced, spoilt by recorded random faults, and handed to the crafter and to every
+baseline; each result is compared with the photo as it was. The same settings always give the same pictures, so two
+versions are judged on the same cases. Written to the output directory:
+
+    cases.parquet      one row for each photo, view and method, with every measure
+    verdicts.parquet   one row for each picture that the Critic judged, intact ones included
+    table.json         the `Evaluation` record: means with intervals, the Critic's figures
+    report.html        the same to look at, with pictures
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from components import files
+from components.data.faults import sample_faults
+from components.data.records import Manifest, PhotoRecord
+from components.data.seeding import generator_for
+from components.enhance.crafter import Crafter, Enhanced
+from components.evaluation.baselines import BASELINES
+from components.evaluation.metrics import Lpips, ciede2000, measure_case
+from components.evaluation.records import Evaluation, EvaluationSettings, Picture
+from components.evaluation.report import write_report
+from components.evaluation.tables import (
+    CASES_FILE,
+    INPUT,
+    METHOD,
+    OURS,
+    PHOTO,
+    TABLE_FILE,
+    VIEW,
+    best_baseline,
+    mean_interval,
+    ratio_interval,
+    summarise,
+    write_cases,
+)
+from components.evaluation.verdicts import critic_figures, directions
+from components.images import Photo, quantize, read_photo, resize
+from components.photometry.operations import TONE, Operation, apply_operations
+from components.training.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+VERDICTS_FILE, REPORT_FILE, LPIPS_FILE = "verdicts.parquet", "report.html", "lpips_alexnet_fp16.safetensors"
+_INTACT = -1
+"""View number of the intact photo, which the Critic judges too and which the crafter should leave alone."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture to judge: the intact photo (3, H, W) and the same with faults (none for the intact view)."""
+
+    record: PhotoRecord
+    view: int
+    intact: Tensor
+    faulty: Tensor
+    faults: tuple[Operation, ...]
+
+
+def evaluate(
+    package: Path,
+    manifest: Manifest,
+    photos_dir: Path,
+    base: Path,
+    out: Path,
+    settings: EvaluationSettings,
+    tracker: Tracker,
+) -> Evaluation:
+    """Judge the package in directory ``package``; see `evaluate_crafter`.
+
+    Raises:
+        components.registry.package.PackageError: it is not a whole, unaltered package.
+    """
+    crafter = Crafter.load(package, settings.crafter)
+    return evaluate_crafter(crafter, manifest, photos_dir, base, out, settings, tracker)
+
+
+def evaluate_crafter(
+    crafter: Crafter,
+    manifest: Manifest,
+    photos_dir: Path,
+    base: Path,
+    out: Path,
+    settings: EvaluationSettings,
+    tracker: Tracker,
+) -> Evaluation:
+    """Judge Critic and Artist, enhancing as ``settings.crafter`` says, and write the files above into ``out``.
+
+    Args:
+        crafter: Critic and Artist with the adapters that are judged.
+        photos_dir: folder that the manifest's paths are relative to.
+        base: folder of the base models, which holds the backbone of LPIPS.
+
+    Raises:
+        ValueError: the manifest has no photo in the split.
+        FileNotFoundError, UnreadablePhoto: a photo or the LPIPS backbone is missing or damaged: run `dvc pull`.
+    """
+    crafter = Crafter(crafter.critic, crafter.artist, settings.crafter)
+    records = [record for record in manifest if record.split == settings.split]
+    if not records:
+        raise ValueError(f"the manifest of {len(manifest)} photos has none in the split {settings.split!r}")
+    lpips_distance = Lpips(Path(base) / LPIPS_FILE)
+    rows: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
+    pictures: list[Picture] = []
+    with tqdm(records, desc="evaluate", unit="photo") as progress:
+        for record in progress:
+            cases = list(held_out_cases(record, photos_dir, settings))
+            enhanced = crafter.enhance_many([Photo(case.faulty) for case in cases], seed=settings.seed)
+            for case, result in zip(cases, enhanced, strict=True):
+                verdicts.append(_verdict_row(case, result))
+                if case.view != _INTACT:
+                    measured = _case_rows(case, result.photo.pixels, lpips_distance, settings)
+                    rows += measured
+                    pictures.append(_picture(case, result, measured))
+    cases_table, verdicts_table = pd.DataFrame(rows), pd.DataFrame(verdicts)
+    evaluation = _evaluation(cases_table, verdicts_table, settings)
+    write_cases(cases_table, out / CASES_FILE)
+    write_cases(verdicts_table, out / VERDICTS_FILE)
+    files.write_text(out / TABLE_FILE, evaluation.model_dump_json(indent=2) + "\n")
+    write_report(out / REPORT_FILE, evaluation, pictures, settings.report)
+    _track(tracker, evaluation, pictures, out)
+    return evaluation
+
+
+def held_out_cases(record: PhotoRecord, photos_dir: Path, settings: EvaluationSettings) -> Iterator[Case]:
+    """The intact view and the faulty views of one photo, on the 8-bit grid as a file would hold them."""
+    pixels = read_photo(Path(photos_dir) / record.path).pixels
+    scale = min(1.0, settings.max_side / max(pixels.shape[-2:]))
+    intact = quantize(resize(pixels, tuple(max(1, round(side * scale)) for side in pixels.shape[-2:])))
+    yield Case(record, _INTACT, intact, intact, ())
+    for view in range(settings.views):
+        faults = sample_faults(generator_for(settings.seed, record.sha256, "evaluation", view))
+        yield Case(record, view, intact, quantize(apply_operations(intact, faults)), faults)
+
+
+def _case_rows(case: Case, edited: Tensor, lpips_distance: Lpips, settings: EvaluationSettings) -> list[dict[str, Any]]:
+    results = {INPUT: case.faulty, OURS: quantize(edited)}
+    results |= {name: quantize(BASELINES[name](case.faulty)) for name in settings.baselines}
+    keys = {PHOTO: case.record.id, VIEW: case.view}
+    return [
+        {**keys, METHOD: method, **measure_case(picture, case.intact, lpips_distance)}
+        for method, picture in results.items()
+    ]
+
+
+def _verdict_row(case: Case, result: Enhanced) -> dict[str, Any]:
+    right = directions(result.verdict, case.faults)
+    return {
+        PHOTO: case.record.id,
+        VIEW: case.view,
+        "faults": json.dumps([fault.model_dump() for fault in case.faults]),
+        "fault_size": ciede2000(case.faulty, case.intact),
+        "text": result.text,
+        "parsed": result.verdict is not None,
+        "score": result.verdict.score if result.verdict else float("nan"),
+        "change": ciede2000(result.photo.pixels, case.faulty),
+        **{f"right_{name}": float(right[name]) if name in right else float("nan") for name in TONE},
+    }
+
+
+def _picture(case: Case, result: Enhanced, rows: list[dict[str, Any]]) -> Picture:
+    errors = {row[METHOD]: row["ciede2000"] for row in rows}
+    return Picture(
+        photo_id=case.record.id,
+        view=case.view,
+        faults=case.faults,
+        original=case.intact,
+        faulty=case.faulty,
+        enhanced=result.photo.pixels,
+        text=result.text,
+        verdict=result.verdict,
+        input_error=errors[INPUT],
+        error=errors[OURS],
+        credit=", ".join(filter(None, (case.record.author, case.record.licence))),
+    )
+
+
+def _evaluation(cases: pd.DataFrame, verdicts: pd.DataFrame, settings: EvaluationSettings) -> Evaluation:
+    best = best_baseline(cases, settings.baselines)
+    return Evaluation(
+        photos=cases[PHOTO].nunique(),
+        cases=len(cases[cases[METHOD] == OURS]),
+        settings=settings,
+        rows=summarise(cases, settings.bootstrap),
+        ratio_to_input=ratio_interval(cases, OURS, INPUT, settings.bootstrap),
+        best_baseline=best,
+        ratio_to_best_baseline=ratio_interval(cases, OURS, best, settings.bootstrap),
+        change_of_intact=mean_interval(verdicts[verdicts[VIEW] == _INTACT], "change", settings.bootstrap),
+        critic=critic_figures(verdicts, settings.bootstrap),
+    )
+
+
+def _track(tracker: Tracker, evaluation: Evaluation, pictures: list[Picture], out: Path) -> None:
+    tracker.params(evaluation.settings.model_dump(mode="json"))
+    values = {
+        f"{row.method}/{name}": interval.value for row in evaluation.rows for name, interval in row.measures.items()
+    }
+    values |= {
+        "ratio_to_input": evaluation.ratio_to_input.value,
+        "ratio_to_best_baseline": evaluation.ratio_to_best_baseline.value,
+        "change_of_intact": evaluation.change_of_intact.value,
+        "critic/parse_rate": evaluation.critic.parse_rate.value,
+        "critic/direction_accuracy": evaluation.critic.direction_accuracy.value,
+        "critic/score_correlation": evaluation.critic.score_correlation,
+    }
+    tracker.metrics(values, step=0)
+    seen: set[str] = set()
+    for picture in pictures:
+        if picture.photo_id not in seen:
+            strip = torch.cat([picture.faulty, picture.enhanced, picture.original], dim=-1)
+            tracker.picture("faulty | enhanced | original", strip, step=len(seen))
+            seen.add(picture.photo_id)
+    for name in (CASES_FILE, VERDICTS_FILE, TABLE_FILE, REPORT_FILE):
+        tracker.artifact(out / name, "evaluation")

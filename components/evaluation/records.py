@@ -1,0 +1,86 @@
+"""Records of an evaluation that the evaluation writes and the report shows."""
+
+from dataclasses import dataclass
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from components.critic.grammar import Verdict
+from components.data.splits import Split
+from components.enhance.crafter import CrafterSettings
+from components.evaluation.baselines import BASELINES
+from components.evaluation.tables import BootstrapSettings, Interval, Row
+from components.evaluation.verdicts import CriticFigures
+from components.photometry.operations import Operation
+from components.strict import Strict
+
+
+class ReportSettings(Strict):
+    """What the HTML report shows, and how large."""
+
+    picture_side: int = Field(default=480, ge=32, description="Longer side of the pictures in the report, pixels.")
+    jpeg_quality: int = Field(default=82, ge=30, le=100)
+    worst_cases: int = Field(default=6, ge=0, description="Cases with the largest error that are shown on their own.")
+
+
+class EvaluationSettings(Strict):
+    """On what, and against what, a crafter is judged."""
+
+    split: Split = "test"
+    views: int = Field(default=3, ge=1, description="Faulty views of each photo.")
+    max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
+    baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")
+    seed: int = Field(default=0, ge=0, description="Of the faults and of the Artist's noise.")
+    crafter: CrafterSettings = Field(
+        default_factory=CrafterSettings, description="How photos are enhanced; a package keeps what it was judged with."
+    )
+    bootstrap: BootstrapSettings = Field(default_factory=BootstrapSettings)
+    report: ReportSettings = Field(default_factory=ReportSettings)
+
+    @field_validator("baselines")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(names) - set(BASELINES):
+            raise ValueError(f"unknown baselines {sorted(unknown)}; expected some of {', '.join(BASELINES)}")
+        if not names:
+            raise ValueError(f"expected at least one baseline of {', '.join(BASELINES)}")
+        return names
+
+
+class Evaluation(Strict):
+    """What was measured; `table.json`."""
+
+    photos: int
+    cases: int = Field(description="Faulty views: photos times views.")
+    settings: EvaluationSettings
+    rows: tuple[Row, ...] = Field(description="The input, the crafter and the baselines.")
+    ratio_to_input: Interval = Field(description="CIEDE2000 of the crafter over that of the faulty input.")
+    best_baseline: str = Field(description="The baseline with the lowest CIEDE2000.")
+    ratio_to_best_baseline: Interval = Field(description="CIEDE2000 of the crafter over that of the best baseline.")
+    change_of_intact: Interval = Field(description="CIEDE2000 by which the crafter changes photos that have no fault.")
+    critic: CriticFigures
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One case to look at.
+
+    Attributes:
+        faults: what was done to the original.
+        original, faulty, enhanced: (3, H, W) in [0, 1].
+        text: what the Critic wrote about the faulty picture; ``verdict`` is it parsed, or None.
+        input_error, error: mean CIEDE2000 to the original, before and after.
+        credit: author and licence of the photo, as the licence asks to be shown.
+    """
+
+    photo_id: str
+    view: int
+    faults: tuple[Operation, ...]
+    original: Tensor
+    faulty: Tensor
+    enhanced: Tensor
+    text: str
+    verdict: Verdict | None
+    input_error: float
+    error: float
+    credit: str

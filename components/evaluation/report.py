@@ -1,0 +1,121 @@
+"""The report of an evaluation as one HTML file that needs nothing beside it: no network, no folder of pictures.
+
+Tables with intervals, every held-out photo with a before/after slider (a range input, so it works by keyboard and by
+touch), the worst cases, and what the Critic wrote about each.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+from torch import Tensor
+
+from components import files
+from components.evaluation.metrics import LOWER_IS_BETTER, UNITS
+from components.evaluation.records import Evaluation, Picture, ReportSettings
+from components.evaluation.tables import INPUT, OURS, Interval
+from components.images import resize
+from components.photometry.operations import label
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+_TITLES = {
+    "ciede2000": "CIEDE2000",
+    "lpips": "LPIPS",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "exposure_error": "Exposure",
+    "contrast_error": "Contrast",
+    "saturation_error": "Saturation",
+    "temperature_error": "Temperature",
+}
+_METHODS = {INPUT: "Input, untouched", OURS: "SmartPhotoCrafter"}
+
+
+def write_report(path: Path, evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings) -> None:
+    """Write the report of an evaluation to the HTML file ``path``, whole or not at all."""
+    files.write_text(path, render_report(evaluation, pictures, settings))
+
+
+def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings) -> str:
+    """The HTML of a report. The first view of every photo is shown, then the cases with the largest remaining error.
+
+    Everything that comes from outside (what the Critic wrote, names of authors and files) is escaped.
+    """
+    first: dict[str, Picture] = {}
+    for picture in pictures:
+        first.setdefault(picture.photo_id, picture)
+    worst = sorted(pictures, key=lambda picture: picture.error, reverse=True)[: settings.worst_cases]
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["interval"] = _interval
+    environment.filters["method"] = method_title
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        evaluation=evaluation,
+        measures=[
+            {"name": name, "title": _TITLES[name], "unit": UNITS[name], "arrow": "↓" if lower else "↑"}
+            for name, lower in LOWER_IS_BETTER.items()
+        ],
+        best={name: _best(evaluation, name) for name in LOWER_IS_BETTER},
+        photos=[_shown(picture, settings) for picture in first.values()],
+        worst=[_shown(picture, settings) for picture in worst],
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        ours=OURS,
+    )
+
+
+def method_title(name: str) -> str:
+    """The name of a method as the tables show it."""
+    return _METHODS.get(name, name.replace("_", " ").capitalize())
+
+
+def _best(evaluation: Evaluation, name: str) -> str:
+    choose = min if LOWER_IS_BETTER[name] else max
+    return choose(evaluation.rows, key=lambda row: row.measures[name].value).method
+
+
+def _interval(interval: Interval, digits: int = 3) -> str:
+    """ "0.612 [0.571, 0.655]" with ``digits`` significant digits."""
+    return f"{_number(interval.value, digits)} [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:#.{digits}g}"
+    return text.rstrip(".") if "e" not in text else f"{value:.{digits}f}"
+
+
+def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:
+    height, width = picture.original.shape[-2:]
+    scale = min(1.0, settings.picture_side / max(height, width))
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    suggestions = [suggestion.text for suggestion in picture.verdict.suggestions] if picture.verdict else []
+    return {
+        "name": Path(picture.photo_id).name,
+        "id": picture.photo_id,
+        "view": picture.view,
+        "credit": picture.credit,
+        "faults": [label(fault) for fault in picture.faults],
+        "text": picture.text,
+        "suggestions": suggestions,
+        "score": picture.verdict.score if picture.verdict else None,
+        "input_error": picture.input_error,
+        "error": picture.error,
+        "width": size[1],
+        "height": size[0],
+        **{
+            name: _data_uri(resize(getattr(picture, name), size), settings.jpeg_quality)
+            for name in ("original", "faulty", "enhanced")
+        },
+    }
+
+
+def _data_uri(picture: Tensor, quality: int) -> str:
+    samples = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    stream = io.BytesIO()
+    Image.fromarray(samples).save(stream, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

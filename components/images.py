@@ -1,0 +1,304 @@
+"""The one place that reads and writes picture files.
+
+Files come in as whatever people have: rotated by EXIF, in wide-gamut or CMYK profiles, greyscale, palette, with alpha,
+with 16 bits a sample, truncated or empty. Inside the library every picture is a float32 tensor (3, H, W), upright,
+sRGB in [0, 1]. What a file carried beside its pixels travels along in `Photo` and is written back.
+
+    >>> photo = read_photo(Path("in.jpg"))                                  # doctest: +SKIP
+    >>> write_photo(photo.with_pixels(photo.pixels * 0.9), Path("out.jpg"))  # doctest: +SKIP
+"""
+
+import io
+import logging
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from components import files, image_codecs
+from components.image_codecs import Header
+
+log = logging.getLogger(__name__)
+
+MAX_PIXELS = 178_956_970
+"""Largest picture that is decoded: twice Pillow's own warning limit (about 2 GB as float32)."""
+
+_EXTENSIONS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+}
+_ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
+_DEEP_FORMATS = ("PNG", "TIFF")
+
+
+class UnreadablePhoto(Exception):  # noqa: N818 (reads as a sentence where it is caught)
+    """A file that cannot be used as a photo. ``path`` is the file, ``reason`` a phrase fit for a report."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded picture and what its file carried beside the pixels.
+
+    Attributes:
+        pixels: float32 (3, H, W), sRGB in [0, 1], upright.
+        alpha: float32 (1, H, W) in [0, 1], or None when the file is opaque by construction.
+        format: Pillow's name of the file format, such as "JPEG".
+        bit_depth: bits a sample in the file, 8 or 16.
+        mode: Pillow's mode of the file, such as "RGB", "L", "CMYK", "P".
+        exif: EXIF block (TIFF structure, no prefix) as read, or None.
+        icc: ICC profile the file came with; ``pixels`` are already converted out of it.
+    """
+
+    pixels: Tensor
+    alpha: Tensor | None = None
+    format: str = "PNG"
+    bit_depth: int = 8
+    mode: str = "RGB"
+    exif: bytes | None = None
+    icc: bytes | None = None
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[-1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[-2]
+
+    def with_pixels(self, pixels: Tensor) -> "Photo":
+        """The same photo with other pixels (3, H, W) of the same size, as an edit makes.
+
+        Raises:
+            ValueError: the shape differs from the photo's.
+        """
+        if pixels.shape != self.pixels.shape:
+            raise ValueError(f"expected edited pixels of shape {tuple(self.pixels.shape)}, found {tuple(pixels.shape)}")
+        return replace(self, pixels=pixels)
+
+
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size (before EXIF orientation), format, mode and bit depth of a file, without decoding its pixels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadablePhoto: it is empty, not a picture, unsupported or larger than ``max_pixels``.
+    """
+    path = Path(path)
+    if path.stat().st_size == 0:
+        raise UnreadablePhoto(path, "the file is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
+            header = image_codecs.read_header(path, max_pixels)
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadablePhoto(path, f"the picture is too large to decode safely: {error}") from error
+    except Exception as error:  # decoders raise anything on a corrupt file
+        raise UnreadablePhoto(path, _reason(error)) from error
+    return header
+
+
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Decode a picture file completely: upright, converted to sRGB by its ICC profile, alpha kept apart.
+
+    Greyscale becomes three equal channels. CMYK without a profile is converted by the naive formula
+    (1 - ink)(1 - black). A broken ICC profile is logged and the samples are taken as sRGB.
+
+    Args:
+        path: JPEG, PNG, TIFF, WebP, AVIF, BMP or GIF (first frame).
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadablePhoto: empty, truncated, corrupt, not a picture, too large, or with samples that are not supported
+            (floating point, LAB, camera raw).
+    """
+    path = Path(path)
+    header = read_header(path, max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            raw = image_codecs.read_samples(path, header)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything on a corrupt file
+        raise UnreadablePhoto(path, _reason(error)) from error
+    alpha = None if raw.alpha is None else _to_tensor(_upright(raw.alpha, raw.orientation)[..., None])
+    return Photo(
+        pixels=_to_tensor(_upright(_srgb_samples(raw, path), raw.orientation)),
+        alpha=alpha,
+        format=raw.format,
+        bit_depth=raw.bit_depth,
+        mode=raw.mode,
+        exif=raw.exif,
+        icc=raw.icc,
+    )
+
+
+def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
+    """Write a photo in the format of the suffix, whole or not at all.
+
+    EXIF is kept with orientation 1, the stored size corrected and the old thumbnail unlinked. A photo that came with
+    an ICC profile leaves with an sRGB one. 16 bits a sample and alpha are kept where the format has them.
+
+    Args:
+        photo: pixels (3, H, W) in [0, 1]; values outside are clipped.
+        path: .jpg, .jpeg, .png, .tif, .tiff, .webp or .avif.
+        quality: 1..100, for JPEG, WebP and AVIF.
+
+    Raises:
+        ValueError: unknown suffix, or a JPEG asked for a photo that is partly transparent.
+        OSError: the file cannot be written (disk full, no permission); an existing file is left as it was.
+    """
+    path = Path(path)
+    file_format = _EXTENSIONS.get(path.suffix.lower())
+    if file_format is None:
+        raise ValueError(f"{path}: expected a name ending in {', '.join(_EXTENSIONS)}, found {path.suffix or 'none'}")
+    alpha = photo.alpha
+    if alpha is not None and file_format not in _ALPHA_FORMATS:
+        if bool((alpha < 1).any()):
+            raise ValueError(f"{path}: {file_format} cannot hold the photo's transparency: write .png, .tif or .webp")
+        alpha = None
+    deep = photo.bit_depth > 8 and file_format in _DEEP_FORMATS
+    if photo.bit_depth > 8 and not deep:
+        log.warning("%s: %s holds 8 bits a sample, the photo has %d", path, file_format, photo.bit_depth)
+    samples = _to_samples(photo.pixels if alpha is None else torch.cat([photo.pixels, alpha]), 16 if deep else 8)
+    icc = image_codecs.srgb_profile() if photo.icc else None
+    exif = image_codecs.upright_exif(photo.exif, photo.width, photo.height) if photo.exif else None
+    files.write_bytes(path, _encode(samples, file_format, icc, exif, quality, path))
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (..., 3, H, W) to ``size`` = (height, width): antialiased bicubic, clamped to [0, 1].
+
+    Reference: Keys' cubic convolution (a = -0.5) with its support widened by the reduction factor, as in Pillow.
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    batch = image.reshape(-1, *image.shape[-3:])
+    resized = functional.interpolate(batch, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(0, 1).reshape(*image.shape[:-2], *size)
+
+
+def resize_short_side(image: Tensor, short_side: int) -> Tensor:
+    """Resize (..., 3, H, W) so that the shorter side is ``short_side`` pixels, keeping the proportions.
+
+    A picture that is already smaller is returned as it is: nothing is enlarged.
+    """
+    height, width = image.shape[-2:]
+    if min(height, width) <= short_side:
+        return image
+    scale = short_side / min(height, width)
+    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+
+
+def to_png_bytes(image: Tensor) -> bytes:
+    """(3, H, W) in [0, 1] as an 8-bit PNG, compressed lightly; the same tensor always gives the same bytes."""
+    return image_codecs.encode_png(_to_samples(image, 8), fast=True)
+
+
+def from_png_bytes(content: bytes) -> Tensor:
+    """Decode `to_png_bytes`: float32 (3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: the bytes are not a complete RGB PNG.
+    """
+    try:
+        samples = imagecodecs.png_decode(content)
+    except imagecodecs.PngError as error:
+        raise ValueError(f"expected a complete PNG, found {len(content)} bytes that do not decode: {error}") from error
+    if samples.ndim != 3 or samples.shape[2] != 3:
+        raise ValueError(f"expected an RGB PNG, found samples of shape {samples.shape}")
+    return _to_tensor(samples)
+
+
+def quantize(image: Tensor) -> Tensor:
+    """Round to the 8-bit levels a stored picture has: what `from_png_bytes(to_png_bytes(image))` gives."""
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, image_codecs.FormatError):
+        return str(error)
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, BMP, GIF)"
+    return f"corrupt or truncated: {error or type(error).__name__}"
+
+
+def _srgb_samples(raw: image_codecs.RawImage, path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16 sRGB."""
+    if raw.icc:
+        try:
+            return image_codecs.to_srgb(raw.colour, raw.space, raw.icc)
+        except (imagecodecs.CmsError, ValueError, RuntimeError) as error:
+            log.warning("%s: unusable colour profile, the samples are taken as sRGB: %s", path, error)
+    if raw.space == "GRAY":
+        return np.repeat(raw.colour[..., None], 3, axis=-1)
+    if raw.space == "CMYK":
+        top = np.iinfo(raw.colour.dtype).max
+        ink = raw.colour.astype(np.float32) / top
+        return np.rint((1 - ink[..., :3]) * (1 - ink[..., 3:]) * top).astype(raw.colour.dtype)
+    return raw.colour
+
+
+def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the EXIF orientation (CIPA DC-008, tag 274) of (H, W[, C]) samples."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    return samples
+
+
+def _to_tensor(samples: np.ndarray) -> Tensor:
+    """(H, W, C) uint8 or uint16 -> float32 (C, H, W) in [0, 1]."""
+    top = np.float32(np.iinfo(samples.dtype).max)
+    return torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1)).astype(np.float32) / top)
+
+
+def _to_samples(image: Tensor, bits: int) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16, rounded to nearest."""
+    top = 2**bits - 1
+    levels = (image.detach().cpu().clamp(0, 1) * top).round().permute(1, 2, 0).contiguous().numpy()
+    return levels.astype(np.uint16 if bits == 16 else np.uint8)
+
+
+def _encode(
+    samples: np.ndarray, file_format: str, icc: bytes | None, exif: bytes | None, quality: int, path: Path
+) -> bytes:
+    if file_format == "PNG":
+        return image_codecs.encode_png(samples, icc=icc, exif=exif)
+    if file_format == "TIFF":
+        return image_codecs.encode_tiff(samples, has_alpha=samples.shape[2] == 4, icc=icc, exif=exif)
+    options: dict = {"quality": quality, "icc_profile": icc}
+    if file_format == "JPEG":
+        options |= {"subsampling": 0, "optimize": True}
+    if exif and file_format == "JPEG" and len(exif) > 65_500:
+        log.warning("%s: the EXIF block of %d bytes does not fit a JPEG and is left out", path, len(exif))
+    elif exif:
+        options["exif"] = image_codecs.EXIF_PREFIX + exif
+    stream = io.BytesIO()
+    Image.fromarray(samples).save(stream, file_format, **options)
+    return stream.getvalue()

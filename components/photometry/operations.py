@@ -1,0 +1,174 @@
+"""Operation: the one record of anything that can be done to a photo, and the functions that replay, undo and name it.
+
+Faulty training pictures, recorded pairs, the Critic's suggestions and rewards all speak in these operations. A record
+holds all that its result depends on, so the same picture and the same records give the same pixels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from components.photometry.adjustments import adjust_contrast, adjust_exposure, adjust_saturation, adjust_temperature
+from components.photometry.attributes import check_image
+from components.photometry.bokeh import bokeh, elliptic_foreground
+from components.photometry.degradations import defocus_blur, haze, jpeg, low_light, motion_blur, noise
+from components.strict import Strict
+
+TONE = ("exposure", "contrast", "saturation", "temperature")
+"""Operations with an inverse: global changes of tone and colour."""
+DEGRADATIONS = ("motion_blur", "defocus_blur", "noise", "jpeg", "haze", "low_light", "bokeh")
+"""Operations that lose information; "bokeh" is wanted as often as not. Amounts grow with severity from 0."""
+
+
+class Kind(NamedTuple):
+    """What the amount of an operation means and which values it may take."""
+
+    unit: str
+    low: float
+    high: float
+    parameters: dict[str, tuple[float, float]]
+    """Optional parameters by name: (lowest, highest); the function of the operation documents the default."""
+
+
+KINDS: dict[str, Kind] = {
+    "exposure": Kind("EV: linear light times 2^amount", -6.0, 6.0, {}),
+    "contrast": Kind("log2 of the slope of L* about 50", -4.0, 4.0, {}),
+    "saturation": Kind("log2 of the scale of CIELAB chroma", -4.0, 4.0, {}),
+    "temperature": Kind("mired by which the white moves, positive is warmer", -400.0, 400.0, {}),
+    "motion_blur": Kind("path length as a fraction of the short side", 0.0, 0.5, {}),
+    "defocus_blur": Kind("disc radius as a fraction of the short side", 0.0, 0.25, {}),
+    "noise": Kind("standard deviation at mid-grey in linear light", 0.0, 0.3, {"read_share": (0.0, 1.0)}),
+    "jpeg": Kind("100 minus the libjpeg quality factor", 1.0, 99.0, {}),
+    "haze": Kind("optical depth of the farthest point", 0.0, 6.0, {"airlight": (0.0, 1.0)}),
+    "low_light": Kind("EV by which light is short", 0.0, 8.0, {"sigma": (0.0, 0.3), "read_share": (0.0, 1.0)}),
+    "bokeh": Kind("largest disc radius of the background as a fraction of the short side", 0.0, 0.25, {}),
+}
+_TONE_FUNCTIONS = {
+    "exposure": adjust_exposure,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "temperature": adjust_temperature,
+}
+
+
+class Operation(Strict):
+    """One thing done to a photo; immutable, JSON-able, and checked on construction.
+
+    Raises:
+        pydantic.ValidationError: for an unknown name or parameter, or an amount outside the range in :data:`KINDS`.
+    """
+
+    name: str = Field(description="A key of KINDS.")
+    amount: float = Field(description="How much, in the unit and range that KINDS gives for the name.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of all randomness in the operation.")
+    parameters: dict[str, float] = Field(default_factory=dict, description="Overrides of the kind's defaults.")
+
+    @model_validator(mode="after")
+    def _within_kind(self) -> "Operation":
+        kind = KINDS.get(self.name)
+        if kind is None:
+            raise ValueError(f"unknown operation {self.name!r}; expected one of {', '.join(KINDS)}")
+        if not kind.low <= self.amount <= kind.high:
+            raise ValueError(
+                f"{self.name} amount must lie in [{kind.low:g}, {kind.high:g}] ({kind.unit}), found {self.amount:g}"
+            )
+        for key, value in self.parameters.items():
+            if key not in kind.parameters:
+                allowed = ", ".join(kind.parameters) or "none"
+                raise ValueError(f"{self.name} has no parameter {key!r}; expected: {allowed}")
+            low, high = kind.parameters[key]
+            if not low <= value <= high:
+                raise ValueError(f"{self.name} parameter {key} must lie in [{low:g}, {high:g}], found {value:g}")
+        return self
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.amount, self.seed, tuple(sorted(self.parameters.items()))))
+
+
+def inverse(operation: Operation) -> Operation:
+    """The tone operation that undoes ``operation`` where nothing clipped: the same with the opposite amount.
+
+    To undo a sequence, apply the inverses in reverse order.
+
+    Raises:
+        ValueError: for a degradation, which loses information and has no inverse.
+    """
+    if operation.name not in TONE:
+        raise ValueError(f"{operation.name} loses information and has no inverse; only {', '.join(TONE)} have one")
+    return operation.model_copy(update={"amount": -operation.amount})
+
+
+def apply_operations(image: Tensor, operations: Sequence[Operation]) -> Tensor:
+    """Apply operations in the order listed.
+
+    A run of tone operations is clamped to [0, 1] only after its last one, as one retouch; a degradation starts from
+    and ends in [0, 1].
+
+    Args:
+        image: (..., 3, H, W) sRGB.
+        operations: may be empty.
+
+    Returns:
+        (..., 3, H, W) sRGB in [0, 1]; the same bytes for the same image and operations on the same machine.
+
+    Raises:
+        ValueError: when ``image`` is not a floating-point image.
+    """
+    check_image(image)
+    for operation in operations:
+        if operation.name in TONE:
+            image = _TONE_FUNCTIONS[operation.name](image, operation.amount)
+        else:
+            image = _degrade(image.clamp(0, 1), operation)
+    return image.clamp(0, 1)
+
+
+def _degrade(image: Tensor, operation: Operation) -> Tensor:
+    """Apply one degradation to an image in [0, 1], all randomness from the operation's seed."""
+    generator = torch.Generator().manual_seed(operation.seed)
+    match operation.name:
+        case "motion_blur":
+            return motion_blur(image, operation.amount, generator)
+        case "defocus_blur":
+            return defocus_blur(image, operation.amount)
+        case "noise":
+            return noise(image, operation.amount, generator, **operation.parameters)
+        case "jpeg":
+            return jpeg(image, operation.amount)
+        case "haze":
+            return haze(image, operation.amount, generator, **operation.parameters)
+        case "low_light":
+            return low_light(image, operation.amount, generator, **operation.parameters)
+        case "bokeh":
+            return bokeh(image, operation.amount, elliptic_foreground(*image.shape[-2:], generator))
+    raise AssertionError(f"{operation.name} is in KINDS but has no implementation")
+
+
+def label(operation: Operation) -> str:
+    """The operation as a fault in a few words, e.g. ``"underexposed by 0.8 EV"``."""
+    amount = operation.amount
+    match operation.name:
+        case "exposure":
+            return f"{'overexposed' if amount > 0 else 'underexposed'} by {abs(amount):.1f} EV"
+        case "contrast" | "saturation":
+            return f"{operation.name} {'raised' if amount > 0 else 'reduced'} to {100 * 2**amount:.0f}%"
+        case "temperature":
+            return f"too {'warm' if amount > 0 else 'cool'} by {abs(amount):.0f} mired"
+        case "motion_blur":
+            return f"motion blur over {100 * amount:.1f}% of the short side"
+        case "defocus_blur":
+            return f"out of focus by {100 * amount:.1f}% of the short side"
+        case "noise":
+            return f"noise of {100 * amount:.1f}% at mid-grey"
+        case "jpeg":
+            return f"JPEG compression at quality {round(100 - amount)}"
+        case "haze":
+            return f"haze of optical depth {amount:.1f}"
+        case "low_light":
+            return f"low light, short by {amount:.1f} EV"
+        case "bokeh":
+            return f"background blurred by {100 * amount:.1f}% of the short side"
+    raise AssertionError(f"{operation.name} is in KINDS but has no words")

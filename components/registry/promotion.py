@@ -1,0 +1,175 @@
+"""The gate: may a challenger replace the champion? A pure rule on two tables of errors, compared photo by photo."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+
+from components.strict import Strict
+
+PHOTO = "photo_id"
+"""Index level that names the source photo; the views of one photo stand or fall together in the bootstrap."""
+
+
+class GateSettings(Strict):
+    """How much better, and how sure, a challenger has to be."""
+
+    primary: str = Field(default="ciede2000", description="The error that must fall, surely, for a promotion.")
+    tolerances: dict[str, float] = Field(
+        default={"ciede2000": 0.0, "lpips": 0.005},
+        description="Largest rise allowed for each error, in its own unit, at the upper end of the interval.",
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="Level of the two-sided interval.")
+    resamples: int = Field(default=10_000, ge=100, description="Bootstrap resamples of the photos.")
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
+
+    @model_validator(mode="after")
+    def _primary_has_a_tolerance(self) -> "GateSettings":
+        if self.primary not in self.tolerances:
+            raise ValueError(f"primary is {self.primary!r}, expected one of the tolerances: {sorted(self.tolerances)}")
+        if negative := [name for name, value in self.tolerances.items() if value < 0]:
+            raise ValueError(f"tolerances must be 0 or more, found negative ones for {negative}")
+        return self
+
+
+class Comparison(Strict):
+    """One error of the challenger against the same error of the reference, over the same photos."""
+
+    metric: str
+    challenger: float = Field(description="Mean over photos.")
+    reference: float = Field(description="Mean over photos.")
+    change: float = Field(description="challenger - reference; below 0 is better.")
+    low: float = Field(description="Lower end of the interval of the change.")
+    high: float = Field(description="Upper end of the interval of the change.")
+    tolerance: float
+    within: bool = Field(description="high <= tolerance.")
+
+
+class Decision(Strict):
+    """What the gate decided and why."""
+
+    promoted: bool
+    reference: str = Field(description="What the challenger was compared with, in words.")
+    photos: int
+    comparisons: tuple[Comparison, ...]
+    reasons: tuple[str, ...] = Field(description="One sentence for each rule that was met or broken.")
+
+
+class GateError(ValueError):
+    """The two tables cannot be compared: other photos, missing errors or values that are not finite."""
+
+
+class _Interval(NamedTuple):
+    mean: float
+    low: float
+    high: float
+
+
+def decide(
+    challenger: pd.DataFrame, reference: pd.DataFrame, settings: GateSettings, reference_name: str = "the champion"
+) -> Decision:
+    """Decide whether ``challenger`` replaces ``reference``.
+
+    Both tables have one row per held-out view and one column per error, lower being better; the index holds a level
+    ``photo_id``, and any further levels that tell the views of one photo apart. The differences challenger - reference
+    are averaged within each photo and the mean over photos gets a percentile bootstrap interval (paired, resampling
+    photos; Efron and Tibshirani 1993, chapter 13). The challenger is promoted if
+
+    1. the interval of the primary error lies entirely below 0, and
+    2. for every error the upper end of the interval is at most its tolerance.
+
+    A challenger equal to the reference is therefore never promoted. The result depends on nothing but the arguments.
+
+    Raises:
+        GateError: the tables cover different views, lack an error named in the tolerances, or hold NaN or infinity.
+    """
+    names = list(settings.tolerances)
+    ours, theirs = _checked(challenger, names, "challenger"), _checked(reference, names, reference_name)
+    _check_same_views(ours.index, theirs.index, reference_name)
+    theirs = theirs.loc[ours.index]
+    by_photo = (ours - theirs).groupby(level=PHOTO).mean()
+    ours_mean, theirs_mean = (table.groupby(level=PHOTO).mean().mean() for table in (ours, theirs))
+    intervals = _paired_bootstrap(by_photo, settings)
+    comparisons = tuple(
+        Comparison(
+            metric=name,
+            challenger=float(ours_mean[name]),
+            reference=float(theirs_mean[name]),
+            change=intervals[name].mean,
+            low=intervals[name].low,
+            high=intervals[name].high,
+            tolerance=settings.tolerances[name],
+            within=intervals[name].high <= settings.tolerances[name],
+        )
+        for name in names
+    )
+    better = intervals[settings.primary].high < 0
+    return Decision(
+        promoted=better and all(comparison.within for comparison in comparisons),
+        reference=reference_name,
+        photos=len(by_photo),
+        comparisons=comparisons,
+        reasons=tuple(_reasons(comparisons, settings, better, reference_name)),
+    )
+
+
+def _checked(table: pd.DataFrame, names: Sequence[str], whose: str) -> pd.DataFrame:
+    if PHOTO not in table.index.names:
+        raise GateError(f"the table of {whose} needs an index level {PHOTO!r}, found levels {list(table.index.names)}")
+    if missing := [name for name in names if name not in table.columns]:
+        raise GateError(f"the table of {whose} lacks {missing}, it has {sorted(table.columns)}")
+    if table.empty:
+        raise GateError(f"the table of {whose} is empty: there is no held-out photo to compare on")
+    if not table.index.is_unique:
+        raise GateError(
+            f"the table of {whose} holds the view {table.index[table.index.duplicated()][0]} more than once"
+        )
+    chosen = table[list(names)].astype(float).sort_index()
+    finite = np.isfinite(chosen.to_numpy())
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise GateError(
+            f"{names[column]} of the view {chosen.index[row]} in the table of {whose} is not a finite number"
+        )
+    return chosen
+
+
+def _check_same_views(ours: pd.Index, theirs: pd.Index, reference_name: str) -> None:
+    if list(ours.names) != list(theirs.names):
+        raise GateError(f"index levels differ: challenger {list(ours.names)}, {reference_name} {list(theirs.names)}")
+    alone = ours.symmetric_difference(theirs)
+    if len(alone):
+        raise GateError(
+            f"challenger and {reference_name} were measured on different views ({len(alone)} in one table only, "
+            f"such as {alone[0]}): evaluate both on the same held-out set"
+        )
+
+
+def _paired_bootstrap(by_photo: pd.DataFrame, settings: GateSettings) -> Mapping[str, _Interval]:
+    """Mean and percentile interval of each column, resampling rows; the same resamples serve every column."""
+    photos = len(by_photo)
+    drawn = np.random.default_rng(settings.seed).integers(photos, size=(settings.resamples, photos))
+    weights = np.stack([np.bincount(row, minlength=photos) for row in drawn]) / photos
+    tail = 50 * (1 - settings.confidence)
+    intervals = {}
+    for name in by_photo.columns:
+        low, high = np.percentile(weights @ by_photo[name].to_numpy(), [tail, 100 - tail])
+        intervals[name] = _Interval(float(by_photo[name].mean()), float(low), float(high))
+    return intervals
+
+
+def _reasons(comparisons: Sequence[Comparison], settings: GateSettings, better: bool, reference_name: str) -> list[str]:
+    level = f"{settings.confidence:.0%}"
+    reasons = []
+    for item in comparisons:
+        interval = f"{item.metric} changed by {item.change:+.4g} ({level} interval {item.low:+.4g} to {item.high:+.4g})"
+        if item.metric == settings.primary:
+            verdict = "below 0, as a promotion needs" if better else "which reaches 0: not surely better"
+            reasons.append(f"{interval} against {reference_name}, {verdict}")
+        if not item.within:
+            reasons.append(f"{interval}, beyond the tolerance of {item.tolerance:+.4g}")
+        elif item.metric != settings.primary:
+            reasons.append(f"{interval}, within the tolerance of {item.tolerance:+.4g}")
+    return reasons

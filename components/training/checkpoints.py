@@ -1,0 +1,87 @@
+"""Atomic, verified checkpoints: a directory of safetensors that is either complete or not there.
+
+A checkpoint is written under a temporary name, flushed to disk and renamed; its `state.json` carries the
+SHA-256 of every file, so a half-written or damaged one is recognised and the one before it is used.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+STATE_FILE, TENSOR_FILE = "state.json", "tensors.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a stage needs to go on: the optimiser step, named tensors and JSON-able values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one training run.
+
+    Args:
+        folder: where they lie. It outlives the process and belongs to one combination of inputs and settings: whoever
+            names it must name another one for others, since what lies here is continued.
+        keep: how many of the newest ones to keep.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write atomically, then prune. Raises OSError (a full disk, say) without touching older checkpoints."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"step-{checkpoint.step:08d}"
+        partial = self.folder / f".partial-{checkpoint.step:08d}-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+            save_file(tensors, partial / TENSOR_FILE)
+            digest = hashlib.sha256((partial / TENSOR_FILE).read_bytes()).hexdigest()
+            state = {"step": checkpoint.step, "values": checkpoint.values, "sha256": {TENSOR_FILE: digest}}
+            (partial / STATE_FILE).write_text(json.dumps(state))
+            for name in (TENSOR_FILE, STATE_FILE):
+                with open(partial / name, "rb") as file:
+                    os.fsync(file.fileno())
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        for old in self._paths()[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies, or None. Damaged ones are named in the log and passed over."""
+        for path in reversed(self._paths()):
+            try:
+                state = json.loads((path / STATE_FILE).read_text())
+                digest = hashlib.sha256((path / TENSOR_FILE).read_bytes()).hexdigest()
+                if digest != state["sha256"][TENSOR_FILE]:
+                    raise ValueError("its content does not match its SHA-256")
+                return Checkpoint(state["step"], load_file(path / TENSOR_FILE), state["values"])
+            except (OSError, ValueError, KeyError) as error:
+                log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
+        return None
+
+    def clear(self) -> None:
+        """Forget every checkpoint: the run is finished and its result kept elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))

@@ -1,0 +1,116 @@
+"""Held-out comparison of policies: the reward that a Critic and an Artist earn together, case by case.
+
+Noise and photos are the same for every policy, so two policies are compared pair by pair.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from components.artist.batches import PairBatches
+from components.artist.model import Artist
+from components.artist.rewards import PerceptualDistance, artist_rewards
+from components.artist.sampling import sample_edits
+from components.artist.sft import PICTURES, before_after
+from components.critic.grammar import parses
+from components.critic.model import Critic, ReasoningLatent
+from components.data.splits import Split
+from components.photometry.colour import delta_e_2000, srgb_to_lab
+from components.strict import Strict
+from components.training.rollouts import RolloutSettings
+from components.training.tracker import Tracker
+
+
+class ComparisonSettings(Strict):
+    """How a policy is scored on held-out photos."""
+
+    draws: int = Field(default=2, gt=0, description="noise draws a photo, averaged")
+    batch_size: int = Field(default=8, gt=0, description="photos at a time")
+    seed: int = Field(default=1, ge=0)
+
+
+@dataclass(frozen=True)
+class PolicyScores:
+    """What a policy earned on N held-out pairs.
+
+    Attributes:
+        ids: of the pairs; photos: of their source photos.
+        terms: for each reward term the mean (N,) over the draws; "total" is r_PA, 0 where the verdict did not parse.
+        colour_error: (N,) mean CIEDE2000 of the edits to the ground truth; not part of the reward.
+        picture: (3, H, W) input, edit and ground truth of some of them.
+    """
+
+    ids: list[str]
+    photos: list[str]
+    terms: dict[str, Tensor]
+    colour_error: Tensor
+    picture: Tensor
+
+
+@torch.no_grad()
+def score_policy(
+    critic: Critic,
+    artist: Artist,
+    batches: PairBatches,
+    distance: PerceptualDistance,
+    rollouts: RolloutSettings,
+    settings: ComparisonSettings,
+) -> PolicyScores:
+    """Greedy verdicts, `draws` edits for each, and their rewards, over all pairs of `batches` in order."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    ids, photos, picture = [], [], None
+    columns: dict[str, list[float]] = {"compliance": [], "photometric": [], "perceptual": [], "total": [], "colour": []}
+    for batch in batches.in_order(settings.batch_size):
+        rollout = critic.generate(batch.views, max_new_tokens=rollouts.max_new_tokens)
+        latent = ReasoningLatent(
+            rollout.latent.states_BLD.repeat_interleave(settings.draws, 0),
+            rollout.latent.mask_BL.repeat_interleave(settings.draws, 0),
+        )
+        sources = batch.inputs.repeat_interleave(settings.draws, 0)
+        edits = sample_edits(artist, sources, latent, rollouts.sampling_steps, generator).unflatten(
+            0, (-1, settings.draws)
+        )
+        if picture is None:
+            picture = before_after(batch, edits[:PICTURES, 0])
+        for pair, source, made, target, text in zip(
+            batch.pairs, batch.inputs, edits, batch.targets, rollout.texts, strict=True
+        ):
+            ids.append(pair.id)
+            photos.append(pair.photo_id)
+            truth = srgb_to_lab(target).expand_as(made)
+            columns["colour"].append(float(delta_e_2000(srgb_to_lab(made), truth).mean()))
+            verdict = parses(text)
+            rewards = verdict and artist_rewards(source, made, target, verdict, distance, rollouts.artist)
+            for name in ("compliance", "photometric", "perceptual", "total"):
+                columns[name].append(float(getattr(rewards, name).mean()) if rewards else 0.0)
+    terms = {name: torch.tensor(values) for name, values in columns.items()}
+    colour_error = terms.pop("colour")
+    return PolicyScores(ids, photos, terms, colour_error, picture)
+
+
+def log_policy(scores: PolicyScores, tracker: Tracker, prefix: str, step: int) -> dict[str, float]:
+    """Report the mean of every term, the colour error and a picture; returns the means."""
+    means = {f"reward_{name}": float(values.mean()) for name, values in scores.terms.items()}
+    means["colour_error"] = float(scores.colour_error.mean())
+    tracker.metrics({f"{prefix}/{name}": value for name, value in means.items()}, step)
+    tracker.picture(f"{prefix}/input_edit_truth", scores.picture, step)
+    return means
+
+
+def score_stage(
+    base: Path,
+    critic_adapter: Path,
+    artist_adapter: Path,
+    pairs_dir: Path,
+    split: Split,
+    distance: PerceptualDistance,
+    rollouts: RolloutSettings,
+    settings: ComparisonSettings,
+) -> PolicyScores:
+    """Score the adapters that a stage left, on the enhancement pairs of a split."""
+    critic, artist = Critic.load(base / "critic", critic_adapter), Artist.load(base / "artist", artist_adapter)
+    batches = PairBatches(pairs_dir, split, ["enhancement"], artist)
+    return score_policy(critic, artist, batches, distance, rollouts, settings)

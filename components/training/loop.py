@@ -1,0 +1,163 @@
+"""The optimisation loop that every stage shares: schedule, clipping, logging, progress, resumable checkpoints."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from components.strict import Strict
+from components.training.checkpoints import Checkpoint, CheckpointStore
+from components.training.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class DivergenceError(RuntimeError):
+    """The loss or a gradient stopped being finite; the last good checkpoint is untouched."""
+
+
+class OptimiserSettings(Strict):
+    """AdamW with linear warm-up and cosine decay to `final_fraction` of the learning rate."""
+
+    learning_rate: float = Field(gt=0)
+    steps: int = Field(gt=0, description="optimiser steps")
+    warmup_steps: int = Field(default=20, ge=0)
+    final_fraction: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    beta_2: float = Field(default=0.99, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="of the weights' moving average; 0 keeps none")
+
+
+def learning_rate_at(step: int, settings: OptimiserSettings) -> float:
+    """Learning rate of a 0-based optimiser step."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+
+
+class Optimiser:
+    """AdamW over named parameters, whose whole state can be put into a checkpoint and back bit for bit."""
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimiserSettings):
+        self.settings = settings
+        self.parameters = dict(parameters)
+        if not self.parameters:
+            raise ValueError("nothing to train: no parameter requires a gradient")
+        self.adamw = torch.optim.AdamW(
+            self.parameters.values(), lr=0.0, betas=(0.9, settings.beta_2), weight_decay=settings.weight_decay
+        )
+        self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if settings.ema_decay else {}
+
+    def update(self, step: int) -> dict[str, float]:
+        """Apply the accumulated gradients as optimiser step `step`; returns the gradient norm and learning rate."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        if not torch.isfinite(norm):
+            bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+            raise DivergenceError(f"the gradient of step {step} is not finite, first in {bad[:3]}; lower learning_rate")
+        rate = learning_rate_at(step, self.settings)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        decay = min(self.settings.ema_decay, (step + 1) / (step + 10))
+        for name, average in self.average.items():
+            average.lerp_(self.parameters[name].detach(), 1 - decay)
+        return {"gradient_norm": float(norm), "learning_rate": rate}
+
+    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
+        """Parameters and AdamW moments by name."""
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"{prefix}parameter.{name}"] = parameter.detach()
+            for key, value in self.adamw.state.get(parameter, {}).items():
+                tensors[f"{prefix}{key}.{name}"] = value
+            if name in self.average:
+                tensors[f"{prefix}average.{name}"] = self.average[name]
+        return tensors
+
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """End of training: the moving average, where one is kept, becomes the weights."""
+        for name, average in self.average.items():
+            self.parameters[name].copy_(average)
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], prefix: str = "") -> None:
+        """Put back what `tensors` returned. Raises KeyError when a parameter is missing."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"{prefix}parameter.{name}"])
+            if name in self.average:
+                self.average[name] = tensors[f"{prefix}average.{name}"].clone()
+            if f"{prefix}exp_avg.{name}" in tensors:
+                self.adamw.state[parameter] = {
+                    key: tensors[f"{prefix}{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+
+
+def fit(
+    name: str,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    losses: Callable[[int, torch.Generator], dict[str, Tensor]],
+    settings: OptimiserSettings,
+    tracker: Tracker,
+    store: CheckpointStore,
+    seed: int,
+    checkpoint_every: int = 50,
+    log_every: int = 5,
+    after_step: Callable[[int], None] | None = None,
+) -> dict[str, float]:
+    """Minimise `losses(step, generator)["loss"]`, resuming from the newest checkpoint of `store`.
+
+    Args:
+        name: shown in the progress bar and prefixed to every metric.
+        parameters: named parameters to train.
+        losses: draws its own batch from the generator and returns scalar tensors; "loss" is minimised.
+        seed: of the generator that `losses` draws from; a run that resumes continues its stream.
+        after_step: called with the number of finished steps, for pictures and validation.
+
+    Returns:
+        the mean of each reported value over the last tenth of the steps that this process ran.
+
+    Raises:
+        DivergenceError: the loss or the gradient is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = Optimiser(parameters, settings)
+    start = 0
+    if (checkpoint := store.latest()) is not None:
+        optimiser.restore(checkpoint.tensors)
+        generator.set_state(checkpoint.tensors["generator"])
+        start = checkpoint.step
+        log.info("%s: resuming at step %d of %d", name, start, settings.steps)
+    history: list[dict[str, float]] = []
+    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc=name, unit="step")
+    for step in progress:
+        began = time.perf_counter()
+        values = losses(step, generator)
+        if not torch.isfinite(values["loss"]):
+            raise DivergenceError(f"{name}: the loss of step {step} is {float(values['loss'])}; lower learning_rate")
+        values["loss"].backward()
+        report = {key: float(value.detach()) for key, value in values.items()} | optimiser.update(step)
+        report["seconds"] = time.perf_counter() - began
+        history.append(report)
+        if (step + 1) % log_every == 0 or step + 1 == settings.steps:
+            recent = history[-log_every:]
+            means = {key: sum(row[key] for row in recent) / len(recent) for key in report}
+            tracker.metrics({f"{name}/{key}": value for key, value in means.items()}, step + 1)
+            progress.set_postfix(loss=f"{means['loss']:.4f}")
+        if (step + 1) % checkpoint_every == 0 or step + 1 == settings.steps:
+            tensors = optimiser.tensors() | {"generator": generator.get_state()}
+            store.save(Checkpoint(step + 1, tensors, {}))
+        if after_step is not None:
+            after_step(step + 1)
+    optimiser.use_average()
+    tail = history[-max(1, len(history) // 10) :] if history else []
+    return {key: sum(row[key] for row in tail) / len(tail) for key in tail[0]} if tail else {}

@@ -1,0 +1,163 @@
+"""One round of experience for stage III: photos in; verdicts, edits and every reward out.
+
+The Critic looks at each photo and at its better version and writes a group of verdicts about each. The verdicts about
+the photo condition the Artist's edits through H_c as captured while they were written. Groups are by photo.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from components.artist.batches import PairBatch
+from components.artist.model import Artist, Grid
+from components.artist.rewards import ArtistRewards, ArtistRewardSettings, PerceptualDistance, artist_rewards
+from components.artist.sampling import sample_latents
+from components.critic.grammar import Verdict, parses
+from components.critic.model import Critic, CriticRollout, Prompts, ReasoningLatent
+from components.critic.rewards import CriticRewardSettings, format_reward, ranking_rewards, suggestion_reward
+from components.lora import active_adapter
+from components.photometry.colour import delta_e_2000, srgb_to_lab
+from components.strict import Strict
+
+
+class RolloutSettings(Strict):
+    """How much experience a round gathers, and how it is rewarded."""
+
+    photos: int = Field(default=4, gt=0, description="photos a round")
+    verdicts: int = Field(default=4, gt=1, description="completions a photo, the Critic's group")
+    edits: int = Field(default=2, gt=0, description="edits a verdict; verdicts x edits is the Artist's group")
+    temperature: float = Field(default=1.0, gt=0, description="of the Critic's sampling")
+    max_new_tokens: int = Field(default=200, gt=0)
+    sampling_steps: int = Field(default=6, gt=0, description="Euler steps of an edit")
+    critic: CriticRewardSettings = Field(default_factory=CriticRewardSettings)
+    artist: ArtistRewardSettings = Field(default_factory=ArtistRewardSettings)
+
+
+@dataclass(frozen=True)
+class CriticExperience:
+    """Completions about N pictures (the photos, then their better versions), grouped, with their rewards."""
+
+    prompts: Prompts
+    rollout: CriticRollout
+    terms: dict[str, Tensor]  # each (N, G)
+    rewards_NG: Tensor
+
+
+@dataclass(frozen=True)
+class ArtistExperience:
+    """Edits of P photos, G in a row for each, with what made them and their reward terms.
+
+    Attributes:
+        judged: (P * G,) False where the verdict did not parse, so that nothing says what the edit should have done.
+    """
+
+    source_BRC: Tensor
+    clean_BSC: Tensor
+    latent: ReasoningLatent
+    grid: Grid
+    terms: dict[str, Tensor]  # each (P * G,); 0 where not judged
+    rewards_B: Tensor
+    judged: Tensor
+
+
+@dataclass(frozen=True)
+class Round:
+    """The experience of both modules from the same photos."""
+
+    critic: CriticExperience
+    artist: ArtistExperience
+
+
+@torch.no_grad()
+def gather(
+    critic: Critic,
+    artist: Artist,
+    batch: PairBatch,
+    distance: PerceptualDistance,
+    settings: RolloutSettings,
+    generator: torch.Generator,
+) -> Round:
+    """Let the Critic judge and the Artist's `old` policy edit a batch of photos, and reward both."""
+    better = [pair.target() for pair in batch.pairs]
+    pictures = [*batch.views, *better]
+    rollout = critic.generate(
+        pictures,
+        group=settings.verdicts,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        generator=generator,
+    )
+    verdicts = [parses(text) for text in rollout.texts]
+    terms = _critic_terms(verdicts, batch, better, settings)
+    weights = settings.critic
+    rewards = sum(terms[name] * getattr(weights, name) for name in ("format", "ranking", "suggestion"))
+    judged = CriticExperience(critic.prompts(pictures).repeat(settings.verdicts), rollout, terms, rewards)
+    about_inputs = slice(0, len(batch.views) * settings.verdicts)
+    edits = _edit(artist, batch, rollout.latent[about_inputs], verdicts[about_inputs], distance, settings, generator)
+    return Round(judged, edits)
+
+
+def _edit(
+    artist: Artist,
+    batch: PairBatch,
+    latent: ReasoningLatent,
+    verdicts: list[Verdict | None],
+    distance: PerceptualDistance,
+    settings: RolloutSettings,
+    generator: torch.Generator,
+) -> ArtistExperience:
+    grid = artist.grid(batch.inputs)
+    group = settings.verdicts * settings.edits
+    source = artist.encode(batch.inputs).repeat_interleave(group, 0)  # encoded once a photo
+    latent = ReasoningLatent(
+        latent.states_BLD.repeat_interleave(settings.edits, 0), latent.mask_BL.repeat_interleave(settings.edits, 0)
+    )
+    with active_adapter(artist.transformer, "old"):
+        clean = sample_latents(artist, source, latent, grid, settings.sampling_steps, generator)
+    pictures = artist.decode(clean, grid)
+    rows: list[ArtistRewards | None] = []
+    for index, verdict in enumerate(verdicts):
+        photo = index // settings.verdicts
+        made = pictures[index * settings.edits : (index + 1) * settings.edits]
+        rows.append(
+            artist_rewards(batch.inputs[photo], made, batch.targets[photo], verdict, distance, settings.artist)
+            if verdict is not None
+            else None
+        )
+    nothing = torch.zeros(settings.edits)
+    terms = {
+        name: torch.cat([nothing if row is None else getattr(row, name) for row in rows])
+        for name in ("compliance", "photometric", "perceptual", "total")
+    }
+    judged = torch.tensor([row is not None for row in rows]).repeat_interleave(settings.edits)
+    return ArtistExperience(source, clean, latent, grid, terms, terms["total"], judged)
+
+
+def _critic_terms(
+    verdicts: list[Verdict | None], batch: PairBatch, better: list[Tensor], settings: RolloutSettings
+) -> dict[str, Tensor]:
+    """Reward terms (N, G) for verdicts about the photos and then about their better versions."""
+    pictures, targets, group = [*batch.views, *better], [*better, *better], settings.verdicts
+    scores = [
+        torch.tensor([v.score if v else torch.nan for v in verdicts[i : i + group]]) for i in _starts(verdicts, group)
+    ]
+    quality = torch.tensor(
+        [
+            -float(delta_e_2000(srgb_to_lab(picture), srgb_to_lab(target)).mean())
+            for picture, target in zip(pictures, targets, strict=True)
+        ]
+    )
+    suggestion = [
+        suggestion_reward(verdict, pictures[i // group], targets[i // group]) for i, verdict in enumerate(verdicts)
+    ]
+    return {
+        "format": torch.tensor([format_reward(verdict) for verdict in verdicts]).view(-1, group),
+        "ranking": torch.stack(ranking_rewards(scores, quality, settings.critic.variance_floor)),
+        "suggestion": torch.tensor(suggestion).view(-1, group),
+    }
+
+
+def _starts(items: list, size: int) -> range:
+    return range(0, len(items), size)

@@ -1,0 +1,38 @@
+"""Where a stage reports what it does; the library knows only this protocol, never a tracking server."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Tracker(Protocol):
+    """Receives what a stage reports while it runs."""
+
+    def params(self, values: dict[str, Any]) -> None:
+        """Record settings, once."""
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Record scalars at an optimiser step."""
+
+    def picture(self, name: str, image: Tensor, step: int) -> None:
+        """Record an sRGB picture (3, H, W) in [0, 1]."""
+
+    def artifact(self, path: Path, name: str) -> None:
+        """Record a file or a folder under the folder `name`."""
+
+
+class NullTracker:
+    """Records nothing: for use of the library without a tracking server."""
+
+    def params(self, values: dict[str, Any]) -> None:
+        pass
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        pass
+
+    def picture(self, name: str, image: Tensor, step: int) -> None:
+        pass
+
+    def artifact(self, path: Path, name: str) -> None:
+        pass

@@ -1,0 +1,89 @@
+"""Where everything a run leaves behind lives, and the environment that keeps ZenML and MLflow inside that folder.
+
+Nothing outside the repository is read or written: neither the user's ZenML configuration nor an MLflow server that
+the shell happens to name. :func:`prepare` must run before the first import of ``zenml``, which reads its environment
+once, at import; :mod:`pipelines.__main__` does so.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository: the source root of the pipelines and the home of configs/, data/ and reports/."""
+
+_FOREIGN = ("ZENML_STORE_", "ZENML_SECRETS_STORE_", "ZENML_ACTIVE_", "ZENML_REPOSITORY_PATH", "MLFLOW_")
+
+
+class State(NamedTuple):
+    """The folders of one installation; all of them can be deleted, at the price of runs and models."""
+
+    folder: Path
+
+    @property
+    def zenml(self) -> Path:
+        """ZenML's configuration and its SQLite store."""
+        return self.folder / "zenml"
+
+    @property
+    def artifacts(self) -> Path:
+        """ZenML's artifact store, with MLflow's database and artifacts beside it."""
+        return self.folder / "artifacts"
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where ZenML's MLflow tracker keeps runs and models on a stack with a local artifact store."""
+        return f"sqlite:///{self.artifacts / 'mlflow.db'}"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a pipeline runs, so that two runs never share the folders."""
+        return self.folder / "pipeline.lock"
+
+    @property
+    def log(self) -> Path:
+        """Everything the last run had to say, in full."""
+        return self.folder / "last-run.log"
+
+
+def state() -> State:
+    """The state folder: ``$SPC_STATE``, or ``.spc`` in the repository."""
+    return State(Path(os.environ.get("SPC_STATE") or ROOT / ".spc").resolve())
+
+
+def prepare() -> State:
+    """Set the environment of ZenML and MLflow for this process and its children, and return the state folder.
+
+    Raises:
+        RuntimeError: ``zenml`` has been imported already, so that it would go on using another configuration.
+    """
+    here = state()
+    if "zenml" in sys.modules and os.environ.get("ZENML_CONFIG_PATH") != str(here.zenml):
+        raise RuntimeError("pipelines.environment.prepare() must be called before zenml is imported")
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        del os.environ[name]
+    here.zenml.mkdir(parents=True, exist_ok=True)
+    os.environ |= {
+        "SPC_STATE": str(here.folder),
+        "ZENML_CONFIG_PATH": str(here.zenml),
+        "ZENML_LOCAL_STORES_PATH": str(here.zenml / "local_stores"),
+        "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
+        "ZENML_REPOSITORY_PATH": str(ROOT),  # never a .zen folder of a parent directory
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
+        "ZENML_ENABLE_RICH_TRACEBACK": "false",
+        "ZENML_DISABLE_STEP_NAMES_IN_LOGS": "true",
+        "AUTO_OPEN_DASHBOARD": "false",
+        "ZENML_AUTO_OPEN_DASHBOARD": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "DVC_NO_ANALYTICS": "true",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return here

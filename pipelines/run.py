@@ -1,0 +1,80 @@
+"""Run a pipeline on a registered stack: one at a time, after what a killed run left is cleared, completed in MLflow."""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+from zenml.client import Client
+from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri
+from zenml.models import PipelineRunResponse, PipelineRunUpdate
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from pipelines.environment import State
+from pipelines.stack import read_stack, register
+from steps.folders import discard
+from steps.tracking import attach_cached_steps, close_abandoned_runs
+
+log = logging.getLogger(__name__)
+
+
+class BusyError(RuntimeError):
+    """Another pipeline is running in the same state folder."""
+
+
+class FinishedRun(NamedTuple):
+    """A pipeline run that completed."""
+
+    run: PipelineRunResponse
+    mlflow_run: str
+    """Id of the MLflow run that holds the nested runs of its steps."""
+
+
+def run_pipeline(
+    pipeline: Pipeline, parameters: Mapping[str, Any], stack: str, state: State, use_cache: bool = True
+) -> FinishedRun:
+    """Register ``stack``, run ``pipeline`` on it to the end and complete its MLflow run.
+
+    Raises:
+        BusyError: another process runs a pipeline in ``state``.
+        pipelines.stack.StackError: the stack file is wrong.
+        Exception: whatever stopped a step. The steps before it stay cached and its checkpoints stay on disk, so that
+            the next run goes on from there.
+    """
+    lock = FileLock(state.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError(f"another pipeline is running here (it holds {state.lock}); wait for it to finish") from error
+    with lock:
+        lock.release()  # `with` holds it once more
+        return _run_locked(pipeline, parameters, stack, state, use_cache)
+
+
+def _run_locked(
+    pipeline: Pipeline, parameters: Mapping[str, Any], stack: str, state: State, use_cache: bool
+) -> FinishedRun:
+    register(read_stack(stack, state))
+    experiment = Client().active_stack.experiment_tracker.config.experiment_name
+    _fail_abandoned_runs()
+    if killed := close_abandoned_runs(get_tracking_uri(), experiment):
+        log.warning(
+            "An earlier run was killed; %d MLflow runs of it are marked so. Going on from what it finished.", killed
+        )
+    name = f"{pipeline.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S-%f}"[:-3]
+    configured = pipeline.with_options(run_name=name)
+    configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
+    run = configured(**parameters)
+    mlflow_run = attach_cached_steps(run.id, experiment)
+    discard(state.folder, keep_checkpoints=False)
+    return FinishedRun(Client().get_pipeline_run(run.id), mlflow_run)
+
+
+def _fail_abandoned_runs() -> None:
+    """Pipeline runs that a killed process left in the state `running` become failed; nothing else runs, by the lock."""
+    client = Client()
+    for status in (ExecutionStatus.RUNNING, ExecutionStatus.INITIALIZING):
+        for run in client.list_pipeline_runs(status=status.value, size=100).items:
+            client.zen_store.update_run(run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED))

@@ -1,0 +1,64 @@
+"""Which code and which data a run used: git and DVC revisions, as tags; and the data folder of a revision."""
+
+import functools
+import hashlib
+import subprocess
+from pathlib import Path
+
+from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@functools.cache
+def lineage(root: Path = ROOT) -> dict[str, str]:
+    """Tags ``git.revision``, ``git.dirty`` and ``dvc.revision`` of the working tree at ``root``.
+
+    What cannot be told (in a container image without git, say) is ``unknown``. Read once per process.
+    """
+    revision = _git(root, "rev-parse", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=normal")
+    try:
+        data = data_revision(root)
+    except DataUnavailable:
+        data = "unknown"
+    return {
+        "git.revision": revision or "unknown",
+        "git.dirty": "unknown" if changes is None else "yes" if changes else "no",
+        "dvc.revision": data,
+    }
+
+
+def data_folder(revision: str, root: Path = ROOT) -> Path:
+    """The folder data/ at the DVC revision ``revision``, fetched first where it is missing (in a new pod, say).
+
+    Raises:
+        DataUnavailable: data.dvc names another revision by now, or the data cannot be fetched.
+    """
+    present = data_revision(root)
+    if present != revision:
+        raise DataUnavailable(
+            f"this run was started on data revision {revision}, but data.dvc names {present} now: start it again"
+        )
+    folder = root / "data"
+    if not (folder / "photos").is_dir() or not (folder / "base").is_dir():
+        dvc_checkout(root)
+    return folder
+
+
+def working_copy(folder: Path) -> str:
+    """A digest of names, sizes and times of all files below ``folder``: differs whenever a file was touched."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            status = path.stat()
+            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

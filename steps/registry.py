@@ -1,0 +1,119 @@
+"""The MLflow Model Registry: one version for the same models used the same way; aliases `challenger` and `champion`."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri
+
+from components.registry.package import Package, read_package
+
+MODEL = "smartphotocrafter"
+CHALLENGER, CHAMPION = "challenger", "champion"
+IDENTITY_TAG = "package.identity"
+ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE = "package"
+
+
+class Registered(NamedTuple):
+    """A version of the model in the registry."""
+
+    version: str
+    created: bool
+    """False when the very same had been registered before."""
+
+
+def register_package(package: Package, behaviour: Mapping[str, Any]) -> Registered:
+    """Log the package to the active MLflow run as a pyfunc and register it, unless the very same is registered already.
+
+    The same is what has equal models and equal ``behaviour``, the settings with which photos are enhanced. The logged
+    model holds the package, the code of components/ and steps/serving.py, and the pinned requirements, so that
+    `mlflow models serve` needs nothing of this repository.
+    """
+    from steps.serving import SIGNATURE
+
+    client = mlflow.MlflowClient()
+    settings = json.dumps(behaviour, sort_keys=True)
+    identity = hashlib.sha256(f"{package.manifest.fingerprint} {settings}".encode()).hexdigest()
+    found = client.search_model_versions(f"name = '{MODEL}' and tags.`{IDENTITY_TAG}` = '{identity}'")
+    if found:
+        return Registered(str(max(int(version.version) for version in found)), created=False)
+    tags = {IDENTITY_TAG: identity, **package.manifest.provenance.model_dump()}
+    logged = mlflow.pyfunc.log_model(
+        name=MODEL,
+        python_model=str(ROOT / "steps" / "serving.py"),
+        artifacts={_PACKAGE: str(package.folder)},
+        code_paths=[str(ROOT / "components")],
+        signature=SIGNATURE,
+        pip_requirements=str(ROOT / "requirements.lock"),
+        metadata=tags,
+    )
+    version = mlflow.register_model(logged.model_uri, MODEL, tags=tags)
+    return Registered(str(version.version), created=True)
+
+
+def set_alias(alias: str, version: str) -> None:
+    """Let ``alias`` point to ``version`` and to no other."""
+    mlflow.MlflowClient().set_registered_model_alias(MODEL, alias, version)
+
+
+def set_reasons(version: str, reasons: str) -> None:
+    """Keep what the gate said with the version it said it about."""
+    mlflow.MlflowClient().update_model_version(MODEL, version, description=reasons)
+
+
+def champion_version(tracking_uri: str | None = None) -> str | None:
+    """The version with the alias `champion`, or None before the first promotion.
+
+    Args:
+        tracking_uri: of the registry; None for the one that the running step's tracker has set.
+    """
+    try:
+        return str(mlflow.MlflowClient(tracking_uri=tracking_uri).get_model_version_by_alias(MODEL, CHAMPION).version)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            return None
+        raise
+
+
+def version_package(version: str, tracking_uri: str | None = None) -> Package:
+    """The package of a version, downloaded where the registry is not on this machine.
+
+    Raises:
+        components.registry.package.PackageError: its files have been altered since it was registered.
+    """
+    uri = f"models:/{MODEL}/{version}"
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri)
+    (package,) = (Path(folder) / "artifacts").iterdir()
+    return read_package(package)
+
+
+def publish_champion(state: Path) -> Path | None:
+    """Let ``champion`` in the state folder be the champion's package, where the command line finds it without MLflow.
+
+    It is a link to the registry's own files if these lie in the state folder, and to a copy otherwise. The link is
+    replaced in one step, so that whoever reads it meanwhile finds the old champion or the new one.
+
+    Returns:
+        the folder of the package, or None before the first promotion.
+    """
+    tracking_uri = get_tracking_uri()
+    version = champion_version(tracking_uri)
+    if version is None:
+        return None
+    package = version_package(version, tracking_uri).folder.resolve()
+    if not package.is_relative_to(state):
+        copy = state / "champions" / version
+        shutil.rmtree(copy, ignore_errors=True)
+        package = Path(shutil.copytree(package, copy))
+    link, new = state / CHAMPION, state / f".{CHAMPION}-{os.getpid()}"
+    new.unlink(missing_ok=True)
+    new.symlink_to(package)
+    new.replace(link)
+    return package

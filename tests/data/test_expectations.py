@@ -1,0 +1,71 @@
+"""Validation: a good manifest passes, each kind of bad one fails in words, and nothing leaves the given folder."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from components.data.expectations import ValidationSettings, validate
+from components.data.records import Manifest, Quarantined
+from tests.data.builders import record
+
+
+def good() -> list:
+    splits = ("train", "train", "validation", "test")
+    return [
+        record(f"{index}.jpg", split=split, perceptual_hash=f"{index * 0x1111111111111111:016x}", mos=50.0 + index)
+        for index, split in enumerate(splits)
+    ]
+
+
+def test_a_good_manifest_passes_and_docs_are_built_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"network access to {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    report = validate(Manifest.of(good()), tmp_path / "docs", ValidationSettings())
+    assert report.success and not report.failures
+    assert report.statistics["photos"] == 4 and report.statistics["photos_train"] == 2
+    assert report.statistics["expectations"] == report.statistics["expectations_met"] > 10
+    index = (tmp_path / "docs" / "index.html").read_text()
+    assert "manifest" in index
+    assert any((tmp_path / "docs" / "validations").rglob("*.html"))
+    assert [path.name for path in tmp_path.iterdir()] == ["docs"]
+
+
+def test_each_fault_is_reported_in_words_with_the_photos_concerned(tmp_path: Path) -> None:
+    first, second, third, fourth = good()
+    bad = Manifest.of(
+        [
+            first,
+            second.model_copy(update={"id": first.id, "licence": None}),
+            third.model_copy(update={"perceptual_hash": f"{0b111:016x}", "width": 3}),
+            fourth.model_copy(update={"sha256": first.sha256, "mos": 130.0, "bit_depth": 12}),
+        ],
+        quarantine=[Quarantined(path="x.jpg", reason="empty")] * 2,
+    )
+    report = validate(bad, tmp_path / "docs", ValidationSettings(min_test=5))
+    assert not report.success
+    text = "\n".join(report.failures)
+    for words in (
+        "ids occur twice (2): sample/0.jpg",
+        "the same file occurs twice (2): sample/0.jpg, sample/3.jpg",
+        "look like a photo of another split; remove one of each two (2): sample/0.jpg, sample/2.jpg",
+        "widths are out of range (1): sample/2.jpg",
+        "no licence (1): sample/0.jpg",
+        "opinion scores are outside 0..100 (1): sample/3.jpg",
+        "bit depths are neither 8 nor 16 (1): sample/3.jpg",
+        "the test split has fewer than 5 photos, found 1",
+        "2 of 6 files are quarantined, more than 20%",
+    ):
+        assert words in text
+    assert len(report.failures) == 9
+
+
+def test_near_duplicates_within_a_split_are_allowed(tmp_path: Path) -> None:
+    first, second, third, fourth = good()
+    twin = second.model_copy(update={"perceptual_hash": first.perceptual_hash})
+    assert validate(Manifest.of([first, twin, third, fourth]), tmp_path / "docs", ValidationSettings()).success

@@ -1,0 +1,93 @@
+"""Bokeh keeps the subject, blurs the background as a disc does, and does not bleed one into the other."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.special
+import torch
+
+from components.photometry.bokeh import bokeh, elliptic_foreground
+from components.photometry.colour import linear_to_srgb, srgb_to_linear
+from components.photometry.degradations import disc_kernel
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def block(height: int = 96, width: int = 120) -> torch.Tensor:
+    mask = torch.zeros(height, width)
+    mask[32:64, 45:75] = 1
+    return mask
+
+
+def test_subject_stays_and_far_background_is_a_disc_blur(photo_factory):
+    photo, mask, radius = photo_factory(96, 120), block(), 0.04
+    result = bokeh(photo, radius, mask)
+    torch.testing.assert_close(result[:, 36:60, 49:71], photo[:, 36:60, 49:71], rtol=0, atol=2e-3)
+    kernel = disc_kernel(radius * 96).numpy()
+    blurred = scipy.ndimage.convolve(srgb_to_linear(photo.double()).numpy(), kernel[None], mode="reflect")
+    expected = linear_to_srgb(torch.tensor(blurred)).float()
+    torch.testing.assert_close(result[:, :14], expected[:, :14], rtol=0, atol=1e-4)
+    torch.testing.assert_close(result[:, :, :20], expected[:, :, :20], rtol=0, atol=1e-4)
+
+
+def test_a_bright_subject_does_not_bleed_into_a_dark_background():
+    mask = block()
+    photo = 0.1 + 0.9 * mask.expand(3, -1, -1)
+    result = bokeh(photo, 0.1, mask)
+    assert (result[:, :28].max() - 0.1).item() < 0.01, "3 px from the outline the background is background"
+    plain = scipy.ndimage.convolve(srgb_to_linear(photo).numpy(), disc_kernel(9.6).numpy()[None], mode="reflect")
+    assert plain[:, 28].max() > 0.1, "where a plain disc blur would have drawn a halo"
+
+
+def test_blur_grows_smoothly_away_from_the_subject():
+    """Across horizontal waves the contrast left falls with the distance from the outline, without jumps."""
+    waves = (0.5 + 0.3 * torch.sin(torch.arange(240.0) * 2 * torch.pi / 24))[:, None].expand(3, 240, 240)
+    mask = torch.zeros(240, 240)
+    mask[:, :80] = 1
+    left = bokeh(waves, 0.04, mask).std((0, 1)) / waves.std()
+    argument = 2 * np.pi / 24 * 0.04 * 240
+    airy = 2 * scipy.special.j1(argument) / argument  # the transfer function of a disc
+    assert (left[:70] > 0.99).all() and ((left[110:] - airy).abs() < 0.03).all()
+    assert 0.5 < left[90] < 0.95, "a few pixels behind the outline the blur has only begun"
+    assert left.diff().abs().max() < 0.12 and left.diff().max() < 0.01
+
+
+def test_no_radius_or_all_subject_changes_nothing(photo):
+    mask = elliptic_foreground(64, 96, seeded(0))
+    torch.testing.assert_close(bokeh(photo, 0.0, mask), photo, rtol=0, atol=1e-4)
+    torch.testing.assert_close(bokeh(photo, 0.1, torch.ones(64, 96)), photo, rtol=0, atol=1e-4)
+
+
+def test_one_mask_a_picture(photo_factory):
+    photos = torch.stack([photo_factory(seed=s) for s in range(2)])
+    masks = torch.stack([elliptic_foreground(64, 96, seeded(s)) for s in range(2)])
+    together = bokeh(photos, 0.06, masks)
+    for photo, mask, result in zip(photos, masks, together, strict=True):
+        torch.testing.assert_close(bokeh(photo, 0.06, mask), result, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ellipse_is_near_the_centre_of_plausible_size_and_the_same_at_every_scale(seed):
+    mask = elliptic_foreground(80, 120, seeded(seed))
+    assert mask.min() == 0 and mask.max() == 1
+    assert 0.04 < mask.mean() < 0.5
+    rows, columns = np.indices(mask.shape)
+    assert abs((rows * mask.numpy()).sum() / mask.sum().item() - 39.5) < 12
+    assert abs((columns * mask.numpy()).sum() / mask.sum().item() - 59.5) < 24
+    half = torch.nn.functional.avg_pool2d(mask[None], 2)[0]
+    assert (half - elliptic_foreground(40, 60, seeded(seed))).abs().max() < 0.08
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (30, 2)])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_every_size_and_extreme_stays_a_picture(size, value):
+    result = bokeh(torch.full((3, *size), value), 0.1, elliptic_foreground(*size, seeded(0)))
+    assert result.isfinite().all() and result.min() >= 0 and result.max() <= 1
+    torch.testing.assert_close(result, torch.full((3, *size), value), rtol=0, atol=1e-4)
+
+
+def test_a_mask_of_another_size_is_refused(photo):
+    with pytest.raises(ValueError, match="resize it"):
+        bokeh(photo, 0.1, torch.ones(10, 10))

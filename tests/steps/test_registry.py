@@ -1,0 +1,76 @@
+"""The registry: one version for the same models however often they come, aliases, and files that are verified."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from components.registry.package import Package, PackageError, Provenance, write_package
+from pipelines.environment import State
+from pipelines.stack import read_stack, register
+from steps import registry
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tracking(state: State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    register(read_stack("local", state))
+    mlflow.set_tracking_uri(state.tracking_uri)
+    experiment = mlflow.create_experiment("registry", f"file:{tmp_path_factory.mktemp('artifacts')}")
+    with mlflow.start_run(experiment_id=experiment):
+        yield
+    mlflow.set_tracking_uri("")
+
+
+BEHAVIOUR = {"draws": 8}
+
+
+def make_package(folder: Path, weights: str) -> Package:
+    for part in ("base/critic", "base/artist", "critic", "artist"):
+        (folder / "sources" / part).mkdir(parents=True)
+        (folder / "sources" / part / "weights.safetensors").write_text(f"{part} {weights}")
+    return write_package(
+        folder / "package",
+        base=folder / "sources" / "base",
+        critic_adapter=folder / "sources" / "critic",
+        artist_adapter=folder / "sources" / "artist",
+        provenance=Provenance(data_revision="d", code_revision="c", pipeline_run="r"),
+        model_card="# Card",
+    )
+
+
+def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
+    assert registry.champion_version() is None
+    assert registry.publish_champion(tmp_path) is None
+
+    first = registry.register_package(make_package(tmp_path / "first", "1"), BEHAVIOUR)
+    assert first.created
+    again = registry.register_package(make_package(tmp_path / "again", "1"), BEHAVIOUR)
+    assert (again.version, again.created) == (first.version, False)
+    other_use = registry.register_package(make_package(tmp_path / "use", "1"), {"draws": 2})
+    assert other_use.created
+    second = registry.register_package(make_package(tmp_path / "second", "2"), BEHAVIOUR)
+    assert second.created
+    assert second.version != first.version
+    assert len(mlflow.MlflowClient().search_model_versions(f"name = '{registry.MODEL}'")) == 3
+
+    registry.set_alias(registry.CHAMPION, first.version)
+    registry.set_alias(registry.CHAMPION, second.version)
+    assert registry.champion_version() == second.version
+    folder = registry.version_package(second.version).folder
+    assert (folder / "critic" / "weights.safetensors").read_text() == "critic 2"
+
+    model = folder.parent.parent
+    assert not [path for path in model.rglob("*") if path.suffix in {".pkl", ".pickle"}]
+    assert (model / "code" / "components" / "strict.py").is_file()
+    assert "torch==" in (model / "requirements.txt").read_text()
+
+    for version, weights in ((first.version, "critic 1"), (second.version, "critic 2")):
+        registry.set_alias(registry.CHAMPION, version)
+        published = registry.publish_champion(tmp_path)
+        assert published == (tmp_path / "champion").resolve()
+        assert (tmp_path / "champion" / "critic" / "weights.safetensors").read_text() == weights
+
+    (folder / "critic" / "weights.safetensors").write_text("evil")
+    with pytest.raises(PackageError, match="altered"):
+        registry.version_package(second.version)
