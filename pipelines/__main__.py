@@ -18,7 +18,6 @@ from pipelines.environment import ROOT, State, prepare
 if TYPE_CHECKING:
     from pipelines.run import FinishedRun
 
-log = logging.getLogger(__name__)
 REPORTS = ROOT / "reports" / "latest"
 
 
@@ -27,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     state = prepare()
     console.before_zenml()
-    try:
-        return options.command(options, state)
-    except KeyboardInterrupt:
-        print("\nStopped. The next `make pipeline` goes on from here.", file=sys.stderr)
-        return 130
+    with console.quiet(state.log if options.command is run else None):
+        try:
+            return options.command(options, state)
+        except KeyboardInterrupt:
+            print("\nStopped. The next `make pipeline` goes on from here.", file=sys.stderr)
+            return 130
 
 
 def run(options: argparse.Namespace, state: State) -> int:
@@ -55,14 +55,13 @@ def run(options: argparse.Namespace, state: State) -> int:
     from pipelines.stack import StackError
     from pipelines.training import training
 
-    console.quieten(state.log)
     try:
         finished = run_pipeline(training, parameters, options.stack, state, use_cache=not options.no_cache)
     except (BusyError, StackError) as error:
         print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        log.debug("the run failed", exc_info=True)
+        logging.getLogger(console.FILE_ONLY).exception("the run failed")
         _report_failure(error, state, options.traceback)
         return 1
     _report_success(finished, state, time.monotonic() - began)
@@ -73,7 +72,6 @@ def stack(options: argparse.Namespace, state: State) -> int:
     """Register the stack and make it active."""
     from pipelines.stack import StackError, read_stack, register
 
-    console.quieten(state.log)
     try:
         registered = register(read_stack(options.stack, state))
     except StackError as error:

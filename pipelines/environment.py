@@ -43,8 +43,8 @@ class State(NamedTuple):
 
     @property
     def log(self) -> Path:
-        """Everything the last run had to say, in full."""
-        return self.folder / "last-run.log"
+        """Everything the runs had to say, in full."""
+        return self.folder / "pipeline.log"
 
 
 def state() -> State:

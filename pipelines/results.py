@@ -18,10 +18,14 @@ class Results(NamedTuple):
 
 def collect(run: PipelineRunResponse, folder: Path) -> Results:
     """Copy tables and report of ``run`` to ``folder``, in the place of earlier ones, and put the decision in words."""
-    evaluation: Path = run.steps["evaluate"].outputs["evaluation"][0].load()
-    decision: Decision = run.steps["promote"].outputs["decision"][0].load()
+    evaluation = run.steps["evaluate"].outputs["evaluation"][0].load()
+    decision = run.steps["promote"].outputs["decision"][0].load()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(evaluation, folder)
-    verdict = "promoted to champion" if decision.promoted else "not promoted"
     (report,) = folder.glob("*.html")
-    return Results(report, f"{verdict}: {decision.reasons[0]}")
+    return Results(report, _in_words(decision))
+
+
+def _in_words(decision: Decision) -> str:
+    verdict = "promoted to champion" if decision.promoted else "not promoted"
+    return f"{verdict}: {decision.reasons[0]}"

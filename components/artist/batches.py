@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from components.artist.model import Artist
 from components.data.pairs import Pair, PairKind, PairReader
@@ -82,6 +82,6 @@ class PairBatches:
 def at_size(image: Tensor, size: tuple[int, int]) -> Tensor:
     """A picture (3, H, W) resampled with antialiasing to (width, height), in [0, 1]."""
     width, height = size
-    return F.interpolate(image[None], size=(height, width), mode="bicubic", antialias=True, align_corners=False)[
-        0
-    ].clamp(0, 1)
+    return functional.interpolate(
+        image[None], size=(height, width), mode="bicubic", antialias=True, align_corners=False
+    )[0].clamp(0, 1)

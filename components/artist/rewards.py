@@ -64,7 +64,7 @@ def compliance(source: Tensor, edits: Tensor, verdict: Verdict, settings: Artist
 
 
 def photometric(edits: Tensor, target: Tensor, settings: ArtistRewardSettings) -> Tensor:
-    """r_photo (B,): exp(-|d| / tau) of the deviation of each attribute from the ground truth, averaged over the four."""
+    """r_photo (B,): exp(-|d| / tau) of each attribute's deviation from the ground truth, averaged over the four."""
     reference: Attributes = measure(target)
     return _closeness(difference(reference, measure(edits)), settings)
 

@@ -1,5 +1,7 @@
 """Draw edits from the Artist: Euler integration of the learnt flow from noise to picture, without a negative pass."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,7 @@ def integrate(
     """Clean latents (B, S, C) that the flow carries the given noise to."""
     state = noise_BSC
     sigmas = inference_sigmas(artist.scheduler, steps, grid.tokens).to(state)
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         state = state + (after - now) * artist.velocity(state, source_BRC, now.expand(len(state)), latent, grid)
     return state
 

@@ -1,4 +1,4 @@
-"""Supervised training of the Artist: flow matching on task prompts (stage I), then on the Critic's reasoning (stage II)."""
+"""Supervised training of the Artist: flow matching on task prompts (stage I), then on the Critic's words (stage II)."""
 
 from collections.abc import Callable
 from pathlib import Path

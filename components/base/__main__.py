@@ -1,4 +1,4 @@
-"""Train the tiny base models from scratch (`make base`): autoencoder, Critic, Artist, then the model card and its curve.
+"""Train the tiny base models from scratch (`make base`): autoencoder, Critic, Artist, then the model card.
 
 Every part resumes from its checkpoints after an interruption. Two to three hours on two cores.
 """

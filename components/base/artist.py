@@ -1,17 +1,17 @@
 """Build and train the tiny Artist: Qwen-Image's diffusion transformer at eight million parameters, from scratch.
 
 It learns in two parts. First to undo faults from the photo alone, from as many photos, crops and faults as time allows;
-then with the Critic's hidden states, on verdicts that the Critic itself wrote, right or wrong: taught on true verdicts it
-would believe whatever it reads.
+then with the Critic's hidden states, on verdicts that the Critic itself wrote, right or wrong: taught on true verdicts
+it would believe whatever it reads.
 """
 
 import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
 from torch import Tensor
+from torch.nn import functional
 from tqdm import trange
 
 from components.artist.flow import flow_matching_loss, interpolate, training_sigmas
@@ -80,6 +80,7 @@ def train_artist(
         grid, clean = artist.grid(faulty), artist.encode(intact)
         noise = torch.randn(clean.shape, generator=generator)
         sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator)
+        sigmas[::2] = 1.0  # every edit starts from pure noise, and there its tone and colour are decided
         noisy = interpolate(clean, noise, sigmas)
         velocity = artist.velocity(noisy, artist.encode(faulty), sigmas, latent, grid)
         return flow_matching_loss(velocity, clean, noise).mean()
@@ -124,6 +125,6 @@ def _verdict_pool(bank: PhotoBank, critic: Critic) -> list[tuple[Tensor, Tensor,
             list(pair.faulty), temperature=float(index % 2), max_new_tokens=160, generator=generator
         )
         latent = ReasoningLatent(rollout.latent.states_BLD.half(), rollout.latent.mask_BL)
-        small = [F.avg_pool2d(picture, 2) for picture in (pair.faulty, pair.intact)]
+        small = [functional.avg_pool2d(picture, 2) for picture in (pair.faulty, pair.intact)]
         pool.append((*small, latent))
     return pool

@@ -7,7 +7,7 @@ import matplotlib
 from safetensors import safe_open
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  the backend is chosen first
+from matplotlib import pyplot
 
 CARD_FILE, CURVE_FILE = "MODEL_CARD.md", "training_curve.png"
 PARTS = {
@@ -64,9 +64,8 @@ def write_card(folder: Path, curve: Path, photos: int) -> None:
     for name, title in PARTS.items():
         if name in history:
             steps, losses, seconds = zip(*history[name], strict=True)
-            rows.append(
-                f"| {title} | {steps[-1]:,} | {losses[-1]:.4f} | {BATCH[name] / sorted(seconds)[len(seconds) // 2]:.0f} |"
-            )
+            rate = BATCH[name] / sorted(seconds)[len(seconds) // 2]
+            rows.append(f"| {title} | {steps[-1]:,} | {losses[-1]:.4f} | {rate:.0f} |")
     _draw(history, folder / CURVE_FILE)
     sizes = {
         "critic": _parameters(folder / "critic"),

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     Qwen2_5_VLConfig,
@@ -25,6 +24,7 @@ from components.critic.annotator import describe
 from components.critic.grammar import render
 from components.critic.model import Critic
 from components.critic.prompt import PROMPT, SYSTEM
+from components.critic.sft import completion_loss
 from components.data.faults import sample_faults
 from components.photometry.operations import apply_operations
 from components.training.checkpoints import CheckpointStore
@@ -32,6 +32,7 @@ from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 
 MAX_PIXELS = 140 * 112
+DIRECTION_WEIGHT = 4.0
 SPECIAL_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -137,10 +138,7 @@ def train_critic(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps
 
     def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         views, texts = annotated_crops(bank, batch, generator)
-        tokens, mask = critic.encode_completions(texts)
-        _, logits = critic.forward(critic.prompts(views), tokens, mask)
-        loss = F.cross_entropy(logits[mask], tokens[mask])
-        return {"loss": loss, "nats_per_verdict": loss.detach() * mask.sum() / batch}
+        return {"loss": completion_loss(critic, list(zip(views, texts, strict=True)), DIRECTION_WEIGHT)}
 
     settings = OptimiserSettings(learning_rate=1.5e-3, steps=steps, warmup_steps=100, weight_decay=0.05)
     parameters = critic.model.named_parameters()

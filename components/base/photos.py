@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from components.data.faults import sample_amounts
@@ -59,7 +59,9 @@ class PhotoBank:
                 continue
             scale = min(1.0, short_side / min(pixels.shape[-2:]))
             size = [round(s * scale) for s in pixels.shape[-2:]]
-            small = F.interpolate(pixels[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+            small = functional.interpolate(
+                pixels[None], size=size, mode="bicubic", antialias=True, align_corners=False
+            )[0]
             self.photos.append((small.clamp(0, 1) * 255).round().to(torch.uint8))
         log.info("%d photos; left out: %d held out, %d unreadable", len(self.photos), held_out, unreadable)
         if not self.photos:
@@ -84,7 +86,7 @@ class PhotoBank:
             crop_height, crop_width = max(1, int(height * scale)), max(1, int(width * scale))
             top, left = int(y * (full_height - crop_height)), int(x * (full_width - crop_width))
             crop = photo[:, top : top + crop_height, left : left + crop_width].float()[None] / 255
-            crop = F.interpolate(crop, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+            crop = functional.interpolate(crop, size=size, mode="bilinear", antialias=True, align_corners=False)[0]
             crops.append(crop.flip(-1) if mirror < 0.5 else crop)
         return torch.stack(crops)
 

@@ -6,9 +6,9 @@ Every token of the Artist then stands for 8x8 pixels, as in the production model
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLQwenImage
 from torch import nn
+from torch.nn import functional
 
 from components.base.photos import PhotoBank
 from components.training.checkpoints import CheckpointStore
@@ -37,7 +37,7 @@ def train_vae(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps: i
             decoded = vae.decode(posterior.mode()).sample[:, :, 0]
         error = decoded.float() - pixels
         kl = posterior.kl().mean() / pixels[0].numel()
-        values = {"l1": error.abs().mean(), "block_l1": F.avg_pool2d(error, 8).abs().mean(), "kl": kl}
+        values = {"l1": error.abs().mean(), "block_l1": functional.avg_pool2d(error, 8).abs().mean(), "kl": kl}
         psnr = -10 * torch.log10((error / 2).square().mean())
         return {"loss": values["l1"] + 2 * values["block_l1"] + 1e-5 * kl, "psnr": psnr, **values}
 

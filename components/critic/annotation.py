@@ -38,7 +38,7 @@ class AnnotationRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict, or the reason why there is none, and what it cost in tokens."""
+    """A verdict, or the reason why there is none ("kind" or "kind: details"), and what it cost in tokens."""
 
     id: str
     verdict: Verdict | None
@@ -73,7 +73,7 @@ class OfflineAnnotator:
 
 
 def conflict(verdict: Verdict, request: AnnotationRequest) -> str | None:
-    """Why a verdict contradicts what is known about the view, or None when it does not.
+    """Why a verdict contradicts what is known about the view, as "kind: details", or None when it does not.
 
     A verdict conflicts when a suggestion would make a recorded tone fault worse ("wrong direction"), when it has no
     suggestion for any of the tone faults, or when it neither mentions nor removes a recorded degradation or a labelled

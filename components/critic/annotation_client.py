@@ -186,7 +186,7 @@ class OpenAICompatibleAnnotator:
                 log.info("%s, attempt %d: %r, waiting %.1f s", request.id, attempt + 1, error, pause)
             except openai.APIStatusError as error:
                 if error.status_code in _REFUSED:
-                    return Answer(request.id, None, f"refused by the server ({error.status_code})", *tokens)
+                    return Answer(request.id, None, f"refused by the server: {error.status_code}", *tokens)
                 raise AnnotationServerError(
                     f"{self.settings.base_url} refuses to answer as {self.settings.model}: {error}; check base_url, "
                     f"model and the key in {self.settings.api_key_variable}"

@@ -7,6 +7,7 @@ verdict in the Critic's grammar. It needs no model, so the pipeline can be run a
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -39,6 +40,30 @@ def score_of(view: Tensor, intact: Tensor) -> float:
     return 100 * math.exp(-float(distance) / SCORE_SCALE)
 
 
+class Reading(NamedTuple):
+    """What a photographer reads off the histograms, in words and CIELAB units."""
+
+    light: str
+    """Mean L* and the range that holds 96% of the picture, and its standard deviation."""
+    colour: str
+    """Mean and 95th percentile of C*ab, mean a* and b* as colours, and the grey-world white in mired."""
+
+
+def read_histogram(view: Tensor) -> Reading:
+    """Read the histograms of a picture (3, H, W): first what is there, then what to make of it."""
+    attributes = measure(view)
+    lightness, a, b = srgb_to_lab(view).flatten(1)
+    black, white = lightness.quantile(0.02), lightness.quantile(0.98)
+    vivid = (a.square() + b.square()).sqrt().quantile(0.95)
+    red, yellow = round(float(a.mean())), round(float(b.mean()))
+    return Reading(
+        f"lightness {lightness.mean():.0f} from {black:.0f} to {white:.0f}, contrast {attributes.contrast:.0f}",
+        f"chroma {attributes.chroma:.0f} to {vivid:.0f}, cast {abs(red)} {'green' if red < 0 else 'red'} "
+        f"{abs(yellow)} {'blue' if yellow < 0 else 'yellow'}, "
+        f"white {round(float(attributes.temperature), -1):.0f} mired",
+    )
+
+
 def describe(view: Tensor, intact: Tensor, operations: Sequence[Operation], score: float | None = None) -> Verdict:
     """Judge a view of a photo whose faults are known.
 
@@ -58,17 +83,16 @@ def describe(view: Tensor, intact: Tensor, operations: Sequence[Operation], scor
             amounts[operation.name] += operation.amount
         else:
             degradations.append(operation.name)
-    attributes = measure(view)
-    lightness = float(srgb_to_lab(view)[0].mean())
+    reading = read_histogram(view)
     defects = ", ".join(RESTORATIONS[name] for name in degradations) or "clean"
     suggestions: list[Suggestion] = [suggest(name) for name in degradations]
     suggestions += [suggest(name, -amount) for name, amount in amounts.items() if amount]
     faulty = [_IMPRESSION[name][amount > 0] for name, amount in amounts.items() if amount]
     reasoning = (
-        f"{defects}; lightness {lightness:.0f}, contrast {float(attributes.contrast):.0f}; "
-        f"exposure {_finding('exposure', amounts)}; contrast {_finding('contrast', amounts)}.",
-        f"chroma {float(attributes.chroma):.0f}, white {round(float(attributes.temperature), -1):.0f} mired; "
-        f"saturation {_finding('saturation', amounts)}; temperature {_finding('temperature', amounts)}.",
+        f"{defects}; {reading.light}; exposure {_finding('exposure', amounts)}; "
+        f"contrast {_finding('contrast', amounts)}.",
+        f"{reading.colour}; saturation {_finding('saturation', amounts)}; "
+        f"temperature {_finding('temperature', amounts)}.",
         f"{_frame(view)} frame, weight {_weight(view)}.",
         f"{' and '.join(faulty) if faulty else 'balanced'}.",
         f"{len(suggestions) or 'no'} edit{'' if len(suggestions) == 1 else 's'}.",

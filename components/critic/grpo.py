@@ -19,7 +19,7 @@ class GrpoSettings(Strict):
     """The policy loss.
 
     Attributes:
-        loss_type: how token losses are averaged: `grpo` over each completion and then over completions; `dr_grpo` over a
+        loss_type: how token losses are averaged: `grpo` over each completion, then over completions; `dr_grpo` over a
             constant length, with advantages that are not divided by the group's deviation (Liu et al. 2025); `dapo`
             over all tokens of the batch (Yu et al. 2025).
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].

@@ -136,7 +136,7 @@ class Critic:
 
     def encode_completions(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens (B, T) of completions with the end token appended, right-padded, and their mask (B, T)."""
-        rows = [self.processor.tokenizer.encode(text) + [self.end_token] for text in texts]
+        rows = [[*self.processor.tokenizer.encode(text), self.end_token] for text in texts]
         length = max(map(len, rows))
         tokens = torch.tensor([row + [self.pad_token] * (length - len(row)) for row in rows])
         mask = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])

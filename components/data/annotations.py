@@ -69,7 +69,7 @@ class AnnotationReport(Strict):
     """What came of an annotation run."""
 
     annotated: int
-    dropped: dict[str, int] = Field(description="Views without a usable verdict, by reason.")
+    dropped: dict[str, int] = Field(description="Views without a usable verdict, by kind of reason.")
     input_tokens: int
     output_tokens: int
     seconds: float
@@ -87,7 +87,7 @@ def annotate(
 ) -> AnnotationReport:
     """Make the views of every photo, have them judged, and write the result into the directory ``out``.
 
-    Writes `annotations.jsonl` (`AnnotatedPhoto` lines in the order of the manifest), `dropped.jsonl` (id and reason)
+    Writes `annotations.jsonl` (`AnnotatedPhoto` lines in manifest order), `dropped.jsonl` (id and full reason)
     and `report.json`, each whole or not at all.
 
     Raises:
@@ -125,7 +125,7 @@ def annotate(
 
     report = AnnotationReport(
         annotated=len(accepted),
-        dropped=dict(Counter(dropped.values()).most_common()),
+        dropped=dict(Counter(reason.partition(":")[0] for reason in dropped.values()).most_common()),
         input_tokens=tokens[0],
         output_tokens=tokens[1],
         seconds=round(time.perf_counter() - began, 3),

@@ -54,7 +54,7 @@ class Decision(Strict):
     reference: str = Field(description="What the challenger was compared with, in words.")
     photos: int
     comparisons: tuple[Comparison, ...]
-    reasons: tuple[str, ...] = Field(description="One sentence for each rule that was met or broken.")
+    reasons: tuple[str, ...] = Field(description="One sentence for each rule, the broken ones first.")
 
 
 class GateError(ValueError):
@@ -161,15 +161,21 @@ def _paired_bootstrap(by_photo: pd.DataFrame, settings: GateSettings) -> Mapping
 
 
 def _reasons(comparisons: Sequence[Comparison], settings: GateSettings, better: bool, reference_name: str) -> list[str]:
+    """A sentence for each rule, the broken ones first."""
     level = f"{settings.confidence:.0%}"
-    reasons = []
+    met, broken = [], []
     for item in comparisons:
-        interval = f"{item.metric} changed by {item.change:+.4g} ({level} interval {item.low:+.4g} to {item.high:+.4g})"
+        change = (
+            f"{item.metric} changed by {item.change:+.4g} ({level} interval {item.low:+.4g} to {item.high:+.4g}) "
+            f"against {reference_name}"
+        )
         if item.metric == settings.primary:
-            verdict = "below 0, as a promotion needs" if better else "which reaches 0: not surely better"
-            reasons.append(f"{interval} against {reference_name}, {verdict}")
+            if better:
+                met.append(f"{change}: surely better")
+            else:
+                broken.append(f"{change}: not surely better, the interval reaches 0")
         if not item.within:
-            reasons.append(f"{interval}, beyond the tolerance of {item.tolerance:+.4g}")
+            broken.append(f"{change}: beyond the tolerance of {item.tolerance:+.4g}")
         elif item.metric != settings.primary:
-            reasons.append(f"{interval}, within the tolerance of {item.tolerance:+.4g}")
-    return reasons
+            met.append(f"{change}: within the tolerance of {item.tolerance:+.4g}")
+    return broken + met

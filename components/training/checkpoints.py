@@ -56,7 +56,7 @@ class CheckpointStore:
             state = {"step": checkpoint.step, "values": checkpoint.values, "sha256": {TENSOR_FILE: digest}}
             (partial / STATE_FILE).write_text(json.dumps(state))
             for name in (TENSOR_FILE, STATE_FILE):
-                with open(partial / name, "rb") as file:
+                with (partial / name).open("rb") as file:
                     os.fsync(file.fileno())
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)

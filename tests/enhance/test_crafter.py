@@ -1,5 +1,6 @@
 """The Crafter: real untrained models end to end, and scripted ones where the right answer has to be known."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,7 +68,9 @@ class ScriptedArtist:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Crafter:
     """Raises exposure by 0.5 EV and adds noise that depends on the generator."""
 
-    def sample_edits(artist, sources: Tensor, latent: ReasoningLatent, steps: int, generator: torch.Generator) -> Tensor:
+    def sample_edits(
+        artist, sources: Tensor, latent: ReasoningLatent, steps: int, generator: torch.Generator
+    ) -> Tensor:
         assert len(sources) == len(latent.states_BLD)
         noise = 0.1 * torch.randn(sources.shape, generator=generator)
         return artist.decode(artist.encode(apply_operations(sources, BRIGHTER)), None) + noise
@@ -82,7 +85,7 @@ def test_untrained_models_enhance_a_photo_end_to_end(untrained: Crafter, photo_f
     width, height = untrained.artist.working_size(110, 75)
     assert result.photo.pixels.shape == photo.pixels.shape
     assert result.before_small.shape == result.after_small.shape == (3, height, width)
-    assert 0 <= result.photo.pixels.min() and result.photo.pixels.max() <= 1
+    assert result.photo.pixels.min() >= 0 and result.photo.pixels.max() <= 1
     assert result.verdict is None  # an untrained Critic does not know the grammar, and the photo is edited all the same
     assert result.text == untrained.critique(photo).text
 
@@ -166,7 +169,7 @@ def test_a_package_is_used_as_it_was_judged(package: Path, tmp_path: Path) -> No
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     settings = CrafterSettings(draws=3, strength=0.7)
-    (evaluation / "table.json").write_text('{"settings": {"crafter": %s}}' % settings.model_dump_json())
+    (evaluation / "table.json").write_text(json.dumps({"settings": {"crafter": settings.model_dump()}}))
     judged = write_tiny_package(tmp_path / "parts", tmp_path / "judged", evaluation)
     assert Crafter.load(judged.folder).settings == settings
     assert Crafter.load(package).settings == CrafterSettings()

@@ -1,0 +1,74 @@
+"""A small held-out set on disk, LPIPS with random weights, and a crafter whose edits and words are known."""
+
+from pathlib import Path
+
+import lpips
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from components.critic.grammar import Verdict, render, suggest
+from components.data.records import Manifest, PhotoRecord
+from components.enhance.crafter import CrafterSettings, Enhanced
+from components.images import Photo, write_photo
+from tests.conftest import make_photo
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random AlexNet convolutions under the name, keys and precision of the shipped file."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    path = tmp_path_factory.mktemp("base") / "lpips_alexnet_fp16.safetensors"
+    save_file({name: tensor.half().contiguous() for name, tensor in model.net.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """Three test photos and one train photo, with their manifest."""
+    folder = tmp_path_factory.mktemp("photos")
+    records = []
+    for index, split in enumerate(("test", "train", "test", "test")):
+        pixels = make_photo(60 + 8 * index, 90, seed=index)
+        write_photo(Photo(pixels), folder / f"{index}.png")
+        records.append(
+            PhotoRecord(
+                id=f"sample/{index}.png",
+                path=f"{index}.png",
+                sha256=f"{index:064x}",
+                perceptual_hash="0" * 16,
+                width=90,
+                height=60 + 8 * index,
+                bit_depth=8,
+                mode="RGB",
+                dataset="sample",
+                split=split,
+                licence="CC0",
+                author="A. <b>Photographer</b>",
+            )
+        )
+    return folder, Manifest.of(records)
+
+
+class KnowingCrafter:
+    """Knows the originals: goes ``share`` of the way back, and says what the faults do to brightness."""
+
+    def __init__(self, folder: Path, share: float, text: str | None = None):
+        self.critic = self.artist = None
+        self.folder, self.share, self.text, self.settings = folder, share, text, CrafterSettings()
+
+    def enhance_many(self, photos: list[Photo], seed: int) -> list[Enhanced]:
+        intact = photos[0].pixels
+        return [self._enhance(photo.pixels, intact) for photo in photos]
+
+    def _enhance(self, faulty: Tensor, intact: Tensor) -> Enhanced:
+        change = float(intact.mean() - faulty.mean())
+        suggestions = (suggest("exposure", 5 * change),) if abs(change) > 1e-3 else ()
+        score = 100 - 100 * float((intact - faulty).abs().mean())
+        verdict = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=suggestions, score=score)
+        text = self.text or render(verdict)
+        edited = faulty + self.share * (intact - faulty)
+        return Enhanced(Photo(edited), text, None if self.text else verdict, faulty, edited)

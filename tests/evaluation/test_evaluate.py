@@ -1,0 +1,166 @@
+"""The evaluation from photos on disk to tables and report, with a crafter whose result is known, and a real package."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+
+from components.data.records import Manifest
+from components.enhance.crafter import Crafter, CrafterSettings
+from components.evaluation import evaluate as module
+from components.evaluation.baselines import BASELINES
+from components.evaluation.evaluate import evaluate, evaluate_crafter, held_out_cases
+from components.evaluation.records import Evaluation, EvaluationSettings
+from components.evaluation.tables import BootstrapSettings, read_cases
+from components.photometry.operations import apply_operations
+from components.training.tracker import NullTracker
+from tests.evaluation.conftest import KnowingCrafter
+from tests.tiny_models import write_tiny_package
+
+QUICK = EvaluationSettings(views=2, max_side=48, bootstrap=BootstrapSettings(resamples=200))
+
+
+class Recorder(NullTracker):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.files: list[str] = []
+        self.pictures: list[torch.Tensor] = []
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        self.values |= values
+
+    def artifact(self, path: Path, name: str) -> None:
+        self.files.append(f"{name}/{path.name}")
+
+    def picture(self, name: str, image: torch.Tensor, step: int) -> None:
+        self.pictures.append(image)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path):
+    """Evaluate a `KnowingCrafter` that goes ``share`` of the way back to the original."""
+    monkeypatch.setattr(module, "Crafter", lambda critic, artist, settings: crafters[-1])
+    crafters: list[KnowingCrafter] = []
+
+    def evaluated(share: float, text: str | None = None, tracker: NullTracker | None = None) -> Evaluation:
+        folder, manifest = photos
+        crafters.append(KnowingCrafter(folder, share, text))
+        return evaluate_crafter(
+            crafters[-1], manifest, folder, backbone.parent, tmp_path / "out", QUICK, tracker or NullTracker()
+        )
+
+    return evaluated
+
+
+def test_a_crafter_that_knows_the_original_has_no_error(run, tmp_path: Path) -> None:
+    evaluation = run(share=1.0)
+    assert (evaluation.photos, evaluation.cases) == (3, 6)
+    assert evaluation.ratio_to_input.value == 0
+    assert evaluation.change_of_intact.value == 0
+    cases = read_cases(tmp_path / "out" / "cases.parquet")
+    assert set(cases.method) == {"input", "enhance", *BASELINES}
+    assert len(cases) == 6 * (2 + len(BASELINES))
+    assert set(cases.photo_id) == {"sample/0.png", "sample/2.png", "sample/3.png"}  # the train photo is not judged
+
+
+def test_a_crafter_that_does_nothing_equals_the_input(run) -> None:
+    evaluation = run(share=0.0)
+    assert evaluation.ratio_to_input.value == pytest.approx(1)
+    by_method = {row.method: row for row in evaluation.rows}
+    for name, interval in by_method["input"].measures.items():
+        assert by_method["enhance"].measures[name].value == pytest.approx(interval.value)
+
+
+def test_half_way_is_about_half_the_error(run) -> None:
+    assert run(share=0.5).ratio_to_input.value == pytest.approx(0.5, abs=0.08)
+
+
+def test_the_best_baseline_is_compared_with(run) -> None:
+    evaluation = run(share=0.5)
+    means = {row.method: row.measures["ciede2000"].value for row in evaluation.rows}
+    best = min(BASELINES, key=means.__getitem__)
+    assert evaluation.best_baseline == best
+    assert evaluation.ratio_to_best_baseline.value == pytest.approx(means["enhance"] / means[best])
+
+
+def test_the_critic_is_judged_on_every_view(run, tmp_path: Path) -> None:
+    evaluation = run(share=0.5)
+    verdicts = pd.read_parquet(tmp_path / "out" / "verdicts.parquet")
+    assert len(verdicts) == 3 * (1 + 2)
+    assert evaluation.critic.parse_rate.value == 1
+    assert evaluation.critic.score_correlation > 0.8
+    assert evaluation.critic.faults == sum(len(json.loads(faults)) for faults in verdicts.faults)
+    assert (verdicts[verdicts["view"] == -1].fault_size == 0).all()
+
+
+def test_babble_is_counted_as_failure_not_skipped(run, tmp_path: Path) -> None:
+    critic = run(share=0.5, text="lovely </script><img src=x>").critic
+    assert critic.parse_rate.value == 0
+    assert critic.direction_accuracy.value == 0
+    assert critic.score_correlation == 0
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "did not parse" in report
+    assert "<img src=x>" not in report
+
+
+def test_everything_is_tracked(run, tmp_path: Path) -> None:
+    recorder = Recorder()
+    evaluation = run(share=0.5, tracker=recorder)
+    assert recorder.values["ratio_to_input"] == evaluation.ratio_to_input.value
+    assert recorder.values["clahe/ciede2000"] > 0
+    assert all(np.isfinite(value) for value in recorder.values.values())
+    assert recorder.files == [
+        f"evaluation/{name}" for name in ("cases.parquet", "verdicts.parquet", "table.json", "report.html")
+    ]
+    assert [picture.shape[0] for picture in recorder.pictures] == [3, 3, 3]
+
+
+def test_the_table_on_disk_is_the_record(run, tmp_path: Path) -> None:
+    evaluation = run(share=0.5)
+    assert Evaluation.model_validate_json((tmp_path / "out" / "table.json").read_text()) == evaluation
+
+
+def test_cases_are_the_same_every_time_and_follow_the_seed(photos: tuple[Path, Manifest]) -> None:
+    folder, manifest = photos
+    record = next(iter(manifest))
+    first, again = (list(held_out_cases(record, folder, QUICK)) for _ in range(2))
+    other = list(held_out_cases(record, folder, QUICK.model_copy(update={"seed": 1})))
+    for a, b in zip(first, again, strict=True):
+        assert torch.equal(a.faulty, b.faulty) and a.faults == b.faults
+    assert [case.faults for case in first[1:]] != [case.faults for case in other[1:]]
+    assert [case.view for case in first] == [-1, 0, 1]
+    for case in first:
+        assert max(case.intact.shape[-2:]) == 48
+        error = case.faulty - apply_operations(case.intact, case.faults)
+        assert error.abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_real_package_is_evaluated(photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path) -> None:
+    folder, manifest = photos
+    package = write_tiny_package(tmp_path / "parts", tmp_path / "package").folder
+    crafter = CrafterSettings(draws=1, steps=2, max_new_tokens=4, mirrored=False)
+    settings = QUICK.model_copy(update={"crafter": crafter, "views": 1, "baselines": ("grey_world",)})
+    evaluation = evaluate(package, manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker())
+    assert evaluation.cases == 3
+    assert evaluation.settings.crafter == crafter
+    judged = write_tiny_package(tmp_path / "more", tmp_path / "judged", tmp_path / "out")
+    assert Crafter.load(judged.folder).settings == crafter
+
+
+def test_a_manifest_without_held_out_photos_is_an_error(photos: tuple[Path, Manifest], backbone: Path) -> None:
+    folder, manifest = photos
+    train_only = Manifest.of([record for record in manifest if record.split == "train"])
+    with pytest.raises(ValueError, match="manifest of 1 photos has none in the split 'test'"):
+        evaluate_crafter(KnowingCrafter(folder, 1), train_only, folder, backbone.parent, folder, QUICK, NullTracker())
+
+
+@pytest.mark.parametrize("names", [(), ("magic",)])
+def test_unknown_or_no_baselines_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match="grey_world"):
+        EvaluationSettings(baselines=names)
