@@ -30,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return options.command(options, state)
         except KeyboardInterrupt:
-            print("\nStopped. The next `make pipeline` goes on from here.", file=sys.stderr)
-            return 130
+            return _report_interruption()
 
 
 def run(options: argparse.Namespace, state: State) -> int:
@@ -51,6 +50,8 @@ def run(options: argparse.Namespace, state: State) -> int:
         print(error, file=sys.stderr)
         return 2
 
+    from zenml.exceptions import RunInterruptedException, RunStoppedException
+
     from pipelines.run import BusyError, run_pipeline
     from pipelines.stack import StackError
     from pipelines.training import training
@@ -60,6 +61,8 @@ def run(options: argparse.Namespace, state: State) -> int:
     except (BusyError, StackError) as error:
         print(error, file=sys.stderr)
         return 2
+    except (RunInterruptedException, RunStoppedException):  # what ZenML makes of Ctrl-C and SIGTERM within a step
+        return _report_interruption()
     except Exception as error:
         logging.getLogger(console.FILE_ONLY).exception("the run failed")
         _report_failure(error, state, options.traceback)
@@ -114,6 +117,11 @@ def checked_settings(config: Path, overrides: Sequence[str], state: State) -> di
     shutil.rmtree(kept.parent, ignore_errors=True)
     write_text(kept, json.dumps(settings))
     return settings
+
+
+def _report_interruption() -> int:
+    print("\nStopped. The next `make pipeline` goes on from here.", file=sys.stderr)
+    return 130
 
 
 def _report_failure(error: Exception, state: State, with_traceback: bool) -> None:

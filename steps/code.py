@@ -6,6 +6,7 @@ The modules are found by reading the import statements, also those inside functi
 """
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +41,10 @@ def dependencies(step_file: Path, root: Path = ROOT) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
-def _imported_modules(path: Path, root: Path) -> Iterator[str]:
+@functools.cache
+def _imported_modules(path: Path, root: Path) -> tuple[str, ...]:
     """Dotted names of everything in the library that the file at ``path`` imports, names of objects included."""
+    found: list[str] = []
     package = path.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
         if isinstance(node, ast.Import):
@@ -52,7 +55,8 @@ def _imported_modules(path: Path, root: Path) -> Iterator[str]:
             names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] == LIBRARY)
+        found += [name for name in names if name.split(".")[0] == LIBRARY]
+    return tuple(found)
 
 
 def _files_of(module: str, root: Path) -> Iterator[Path]:

@@ -68,28 +68,24 @@ def set_reasons(version: str, reasons: str) -> None:
     mlflow.MlflowClient().update_model_version(MODEL, version, description=reasons)
 
 
-def champion_version(tracking_uri: str | None = None) -> str | None:
-    """The version with the alias `champion`, or None before the first promotion.
-
-    Args:
-        tracking_uri: of the registry; None for the one that the running step's tracker has set.
-    """
+def champion_version() -> str | None:
+    """The version with the alias `champion` in the current registry, or None before the first promotion."""
     try:
-        return str(mlflow.MlflowClient(tracking_uri=tracking_uri).get_model_version_by_alias(MODEL, CHAMPION).version)
+        return str(mlflow.MlflowClient().get_model_version_by_alias(MODEL, CHAMPION).version)
     except MlflowException as error:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return None
         raise
 
 
-def version_package(version: str, tracking_uri: str | None = None) -> Package:
+def version_package(version: str) -> Package:
     """The package of a version, downloaded where the registry is not on this machine.
 
     Raises:
         components.registry.package.PackageError: its files have been altered since it was registered.
     """
     uri = f"models:/{MODEL}/{version}"
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri)
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
     (package,) = (Path(folder) / "artifacts").iterdir()
     return read_package(package)
 
@@ -103,11 +99,11 @@ def publish_champion(state: Path) -> Path | None:
     Returns:
         the folder of the package, or None before the first promotion.
     """
-    tracking_uri = get_tracking_uri()
-    version = champion_version(tracking_uri)
+    mlflow.set_tracking_uri(get_tracking_uri())  # outside of a step nothing has; `models:/` URIs know no other way
+    version = champion_version()
     if version is None:
         return None
-    package = version_package(version, tracking_uri).folder.resolve()
+    package = version_package(version).folder.resolve()
     if not package.is_relative_to(state):
         copy = state / "champions" / version
         shutil.rmtree(copy, ignore_errors=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from components.artist.model import Artist
 from components.data.pairs import Pair, PairKind, PairReader
 from components.data.splits import Split
+from components.images import resize
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PairBatches:
         self.buckets: dict[tuple[int, int], list[int]] = {}
         for index, pair in enumerate(self.reader):
             width, height = struct.unpack(">II", pair.input_png[16:24])  # of the IHDR chunk, which always comes first
-            self.buckets.setdefault(artist.working_size(width, height), []).append(index)
+            self.buckets.setdefault(artist.working_size(height, width), []).append(index)
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -74,14 +74,6 @@ class PairBatches:
     def _load(self, indices: list[int], size: tuple[int, int]) -> PairBatch:
         pairs = [self.reader[index] for index in indices]
         views = [pair.input() for pair in pairs]
-        inputs = torch.stack([at_size(view, size) for view in views])
-        targets = torch.stack([at_size(pair.target(), size) for pair in pairs])
+        inputs = torch.stack([resize(view, size) for view in views])
+        targets = torch.stack([resize(pair.target(), size) for pair in pairs])
         return PairBatch(pairs, views, inputs, targets)
-
-
-def at_size(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A picture (3, H, W) resampled with antialiasing to (width, height), in [0, 1]."""
-    width, height = size
-    return functional.interpolate(
-        image[None], size=(height, width), mode="bicubic", antialias=True, align_corners=False
-    )[0].clamp(0, 1)

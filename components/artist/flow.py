@@ -18,6 +18,8 @@ def shift_exponent(scheduler: FlowMatchEulerDiscreteScheduler, tokens: int) -> f
 
 def inference_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, steps: int, tokens: int) -> Tensor:
     """Noise levels (steps + 1,) of an Euler run, from about 1 down to exactly 0."""
+    if steps == 1:
+        return torch.tensor([1.0, 0.0])  # with nothing between that could be shifted, stretching would divide 0 by 0
     ramp = torch.linspace(1.0, 0.0, steps + 1)[:-1]
     scheduler.set_timesteps(sigmas=ramp.tolist(), mu=shift_exponent(scheduler, tokens))
     return scheduler.sigmas.clone()

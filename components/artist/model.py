@@ -95,11 +95,11 @@ class Artist:
         """Side of the square of pixels that one token stands for."""
         return self.compression * PATCH
 
-    def working_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height in pixels at which a photo is edited: its aspect, about `area` pixels, whole tokens."""
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels at which a photo is edited: its aspect, about `area` pixels, whole tokens."""
         unit = self.pixels_per_token
         scale = math.sqrt(self.area / (width * height))
-        return max(unit, round(width * scale / unit) * unit), max(unit, round(height * scale / unit) * unit)
+        return max(unit, round(height * scale / unit) * unit), max(unit, round(width * scale / unit) * unit)
 
     def grid(self, images: Tensor) -> Grid:
         """Token grid of pictures (..., H, W) at their working size."""

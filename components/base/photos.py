@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from components.data.faults import sample_amounts
 from components.data.splits import split_of
-from components.images import UnreadablePhoto, read_photo
+from components.images import UnreadablePhoto, read_photo, resize_short_side
 from components.photometry.adjustments import adjust_tone
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,8 @@ class PhotoBank:
                 log.warning("%s", error)
                 unreadable += 1
                 continue
-            scale = min(1.0, short_side / min(pixels.shape[-2:]))
-            size = [round(s * scale) for s in pixels.shape[-2:]]
-            small = functional.interpolate(
-                pixels[None], size=size, mode="bicubic", antialias=True, align_corners=False
-            )[0]
-            self.photos.append((small.clamp(0, 1) * 255).round().to(torch.uint8))
+            small = resize_short_side(pixels, short_side)
+            self.photos.append((small * 255).round().to(torch.uint8))
         log.info("%d photos; left out: %d held out, %d unreadable", len(self.photos), held_out, unreadable)
         if not self.photos:
             raise ValueError(f"no photos under {[str(p) for p in [own, *further]]}: expected .jpg or .png files")

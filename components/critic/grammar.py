@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from pydantic import Field
 
-from components.photometry.operations import TONE
+from components.photometry.operations import KINDS, TONE
 from components.strict import Strict
 
 SECTIONS = ("Quality", "Colour and light", "Composition", "Aesthetic impression", "Suggestions")
@@ -43,6 +43,7 @@ _ANSWER = re.compile(
     r"\s*<think>(?P<think>.*?)</think>\s*<edit_start>(?P<edits>.*?)</edit_end>\s*<answer>(?P<score>.*?)</answer>\s*",
     re.DOTALL,
 )
+_TAG = re.compile(r"</?(?:think|edit_start|edit_end|answer)>")
 NOTHING = "Leave the photo as it is."
 
 
@@ -100,7 +101,8 @@ def read_suggestion(text: str) -> Suggestion:
     """Understand one suggestion: canonical or free text, as a larger model writes it.
 
     The direction comes from the verb, the amount from a number with a unit or else from an adverb ("slightly",
-    "strongly"). A sentence that names no known operation is kept with `operation=None`.
+    "strongly"), and is held within what the operation allows. A sentence that names no known operation is kept with
+    `operation=None`.
     """
     lowered = text.lower()
     for operation, words in RESTORATIONS.items():
@@ -119,7 +121,8 @@ def read_suggestion(text: str) -> Suggestion:
             up, down = re.search(rf"\b(?:{_UP})", lowered), re.search(rf"\b(?:{_DOWN})", lowered)
             sign = (up is not None) - (down is not None)
         if sign:
-            return Suggestion(text=text, operation=operation, amount=sign * _magnitude(operation, sign, text))
+            magnitude = min(_magnitude(operation, sign, text), KINDS[operation].high)
+            return Suggestion(text=text, operation=operation, amount=sign * magnitude)
     return Suggestion(text=text)
 
 
@@ -154,6 +157,8 @@ def parse(text: str) -> Verdict:
     match = _ANSWER.fullmatch(text)
     if match is None:
         raise GrammarError("expected <think>...</think> <edit_start>...</edit_end> <answer>...</answer>, in this order")
+    if any(_TAG.search(part) for part in match.groups()):
+        raise GrammarError("expected every tag once, found one again inside a part")
     think = _numbered(match["think"], "<think>")
     if len(think) != len(SECTIONS):
         raise GrammarError(f"expected {len(SECTIONS)} numbered sections in <think>, found {len(think)}")
@@ -183,7 +188,7 @@ def _numbered(block: str, where: str) -> list[str]:
     """Items "1. ...", "2. ..." of a block; a line without a number continues the item before it."""
     items: list[str] = []
     for line in filter(None, (line.strip() for line in block.splitlines())):
-        number = re.match(r"(\d+)[.)]\s*(.*)", line)
+        number = re.match(r"(\d{1,3})[.)]\s*(.*)", line)
         if number and int(number[1]) == len(items) + 1:
             items.append(number[2])
         elif items:

@@ -11,9 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from components.critic.grammar import Verdict
-from components.photometry.adjustments import adjust_tone
 from components.photometry.attributes import difference
-from components.photometry.operations import TONE
+from components.photometry.operations import KINDS, TONE, Operation, apply_operations
 from components.strict import Strict
 
 ATTRIBUTE_SCALE = {"exposure": 0.5, "contrast": 0.35, "saturation": 0.5, "temperature": 30.0}
@@ -43,12 +42,20 @@ def attribute_distance(picture: Tensor, target: Tensor) -> float:
 
 
 def apply_suggestions(verdict: Verdict, picture: Tensor) -> Tensor:
-    """Carry out the tone suggestions of a verdict on a picture (3, H, W), as a user would with sliders."""
-    amounts = dict.fromkeys(TONE, 0.0)
+    """Carry out the tone suggestions of a verdict on a picture (3, H, W), as a user would with sliders.
+
+    Faults come about in the order of `TONE`, so they are undone in the reverse order: a colour cast is lifted before
+    colours are made stronger, or the cast would be made stronger too.
+    """
+    amounts = dict.fromkeys(reversed(TONE), 0.0)
     for suggestion in verdict.suggestions:
         if suggestion.operation in amounts:
             amounts[suggestion.operation] += suggestion.amount
-    return adjust_tone(picture, **amounts)
+    edits = [
+        Operation(name=name, amount=max(KINDS[name].low, min(KINDS[name].high, amount)))
+        for name, amount in amounts.items()
+    ]
+    return apply_operations(picture, edits)
 
 
 def suggestion_reward(verdict: Verdict | None, picture: Tensor, target: Tensor) -> float:

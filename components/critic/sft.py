@@ -90,8 +90,8 @@ def completion_loss(critic: Critic, views: list[tuple[Tensor, str]], direction_w
 
     Args:
         direction_weight: factor of the tokens that name the direction of a fault ("low", "warm"). Half of the
-            attributes of a faulty photo are fine, so the likeliest single word is "fine" wherever there is doubt; without this
-            weight greedy verdicts pass over most faults.
+            attributes of a faulty photo are fine, so the likeliest single word is "fine" wherever there is doubt;
+            without this weight greedy verdicts pass over most faults.
     """
     texts = [text for _, text in views]
     tokens, mask = critic.encode_completions(texts)

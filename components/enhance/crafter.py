@@ -14,13 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from components.artist.batches import at_size
 from components.artist.model import Artist
 from components.artist.sampling import sample_edits
 from components.critic.grammar import Verdict, parses
 from components.critic.model import Critic, ReasoningLatent
 from components.enhance.transfer import TransferSettings, apply_field, fit_field
-from components.images import Photo, resize_short_side
+from components.images import Photo, resize, resize_short_side
 from components.registry.package import read_package
 from components.strict import Strict
 
@@ -34,9 +33,11 @@ class CrafterSettings(Strict):
         default=160, ge=28, description="Shorter side of what the Critic is shown, as the stored pairs have. Pixels."
     )
     max_new_tokens: int = Field(default=200, ge=2, description="A verdict that has not ended by then is cut.")
-    steps: int = Field(default=20, ge=1, description="Euler steps of the Artist.")
-    draws: int = Field(default=8, ge=1, description="Edits from different noise that are averaged.")
-    mirrored: bool = Field(default=True, description="Edit the mirrored photo too, and average.")
+    steps: int = Field(default=8, ge=1, description="Euler steps of the Artist; 20 in the release.")
+    draws: int = Field(default=4, ge=1, description="Edits from different noise that are averaged.")
+    mirrored: bool = Field(
+        default=False, description="Judge and edit the mirrored photo too, and average: twice the work."
+    )
     strength: float = Field(default=1.0, ge=0, le=2, description="0 leaves the photo, 1 is the Artist's edit.")
     transfer: TransferSettings = Field(default_factory=TransferSettings)
 
@@ -168,7 +169,7 @@ class Crafter:
         device = latent.states_BLD.device
         length = int(latent.mask_BL.sum(dim=1).max())  # other photos of the batch may have longer verdicts
         latent = ReasoningLatent(latent.states_BLD[:, :length], latent.mask_BL[:, :length])
-        small = at_size(photo.pixels, self.artist.working_size(photo.width, photo.height)).to(device)
+        small = resize(photo.pixels, self.artist.working_size(photo.height, photo.width)).to(device)
         sources = torch.stack([small, small.flip(-1)][: len(latent.states_BLD)])
         rows = torch.arange(len(sources), device=device).repeat_interleave(draws)
         generator = torch.Generator().manual_seed(seed)

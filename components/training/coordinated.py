@@ -208,7 +208,7 @@ class _Stage:
             return report
         rows = torch.cat(kept)
         rows = rows[torch.randperm(len(rows), generator=self.generator)]
-        for update, chosen in enumerate(rows.tensor_split(settings.artist_updates)):
+        for update, chosen in enumerate(rows.tensor_split(min(settings.artist_updates, len(rows)))):
             totals = {"loss": 0.0, "kl": 0.0}
             passes = [part for _ in range(settings.nft.timesteps) for part in chosen.split(settings.micro_batch)]
             for part in passes:

@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.artist.batches import at_size
 from components.critic.grammar import Verdict, render, suggest
 from components.critic.model import ReasoningLatent
 from components.enhance import crafter as module
 from components.enhance.crafter import Crafter, CrafterSettings
-from components.images import Photo
+from components.images import Photo, resize
 from components.photometry.operations import Operation, apply_operations
 from components.registry.package import PackageError
 from tests.tiny_models import write_tiny_package
 
-QUICK = CrafterSettings(max_new_tokens=6, steps=2, draws=2)
+QUICK = CrafterSettings(max_new_tokens=6, steps=2, draws=2, mirrored=True)
 BRIGHTER = [Operation(name="exposure", amount=0.5)]
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", 0.5),), score=40.0)
 
@@ -76,13 +75,13 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Crafter:
         return artist.decode(artist.encode(apply_operations(sources, BRIGHTER)), None) + noise
 
     monkeypatch.setattr(module, "sample_edits", sample_edits)
-    return Crafter(ScriptedCritic([render(VERDICT)]), ScriptedArtist(), CrafterSettings(draws=64))
+    return Crafter(ScriptedCritic([render(VERDICT)]), ScriptedArtist(), CrafterSettings(draws=32, mirrored=True))
 
 
 def test_untrained_models_enhance_a_photo_end_to_end(untrained: Crafter, photo_factory) -> None:
     photo = Photo(photo_factory(75, 110))
     result = untrained.enhance(photo)
-    width, height = untrained.artist.working_size(110, 75)
+    height, width = untrained.artist.working_size(75, 110)
     assert result.photo.pixels.shape == photo.pixels.shape
     assert result.before_small.shape == result.after_small.shape == (3, height, width)
     assert result.photo.pixels.min() >= 0 and result.photo.pixels.max() <= 1
@@ -130,7 +129,7 @@ def test_what_the_file_carried_stays_with_the_photo(scripted: Crafter, photo_fac
 
 def test_more_draws_mean_less_noise(scripted: Crafter, photo_factory) -> None:
     photo = Photo(photo_factory(64, 64))
-    clean = scripted.artist.decode(apply_operations(at_size(photo.pixels, (32, 32)), BRIGHTER), None)
+    clean = scripted.artist.decode(apply_operations(resize(photo.pixels, (32, 32)), BRIGHTER), None)
     errors = [(scripted.enhance(photo, draws=draws).after_small - clean).std() for draws in (1, 16)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)  # 1 / sqrt(draws)
 
