@@ -32,7 +32,7 @@ SHORT_SIDE = 40
 def write_pairs(out: Path, kinds: Collection[PairKind] = ("enhancement",), each: int = 2) -> Path:
     """``each`` pairs of every kind for every photo of `PHOTOS`, all with tone faults, as one shard with its index."""
     rows = []
-    for number, (photo, (split, size)) in enumerate(zip(_records(), PHOTOS, strict=True)):
+    for number, (photo, (_, size)) in enumerate(zip(_records(), PHOTOS, strict=True)):
         generator = torch.Generator().manual_seed(number)
         made = []
         for kind in kinds:

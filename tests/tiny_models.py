@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import lpips
 import torch
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from safetensors.torch import save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from components.artist.model import DESCRIPTION_FILE, Artist
@@ -55,6 +57,15 @@ def write_base(base: Path, seed: int = 0) -> Path:
     scheduler.save_pretrained(base / "artist" / "scheduler")
     (base / "artist" / DESCRIPTION_FILE).write_text('{"area": 1024}')
     return base
+
+
+def write_lpips(path: Path) -> Path:
+    """Random AlexNet convolutions under the keys and in the precision of the shipped LPIPS backbone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    save_file({name: tensor.half().contiguous() for name, tensor in model.net.state_dict().items()}, path)
+    return path
 
 
 def write_adapters(base: Path, out: Path) -> tuple[Path, Path]:

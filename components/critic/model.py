@@ -92,6 +92,7 @@ class Critic:
         self.model, self.processor, self.prompt = model, processor, prompt
         self.end_token = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_token = processor.tokenizer.pad_token_id
+        self._placeholders = torch.tensor([model.config.image_token_id, model.config.video_token_id])
 
     @classmethod
     def load(cls, base: Path, adapter: Path | None = None, device: str = "cpu", trainable: bool = False) -> "Critic":
@@ -164,7 +165,12 @@ class Critic:
             image_grid_thw=prompts.image_grid_thw_B3,
             use_cache=False,
         ).last_hidden_state
-        return hidden, self.vision_language_model.lm_head(hidden[:, prompt_length - 1 : -1])
+        return hidden, self._logits(hidden[:, prompt_length - 1 : -1])
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of what comes next; never a picture's placeholder, or a later pass would seek a picture."""
+        logits = self.vision_language_model.lm_head(hidden)
+        return logits.index_fill(-1, self._placeholders.to(logits.device), torch.finfo(logits.dtype).min)
 
     def log_probabilities(self, prompts: Prompts, tokens_BT: Tensor, token_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (B, T) of completion tokens and the entropy (B, T) of the distributions they came from."""
@@ -233,7 +239,7 @@ class Critic:
         states, tokens, log_probabilities, live = [hidden], [], [], torch.ones(len(hidden), dtype=torch.bool)
         masks: list[Tensor] = []
         for _ in range(max_new_tokens):
-            log_p = model.lm_head(states[-1][:, -1]).float().log_softmax(dim=-1)
+            log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
             token = _draw(log_p, temperature, generator)
             token = torch.where(live, token, self.pad_token)
             tokens.append(token)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -51,7 +52,10 @@ class CheckpointStore:
         partial.mkdir()
         try:
             tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
-            save_file(tensors, partial / TENSOR_FILE)
+            try:
+                save_file(tensors, partial / TENSOR_FILE)
+            except SafetensorError as error:  # its own wrapper of what the system said
+                raise OSError(f"{final}: cannot be written: {error}; older checkpoints are untouched") from error
             digest = hashlib.sha256((partial / TENSOR_FILE).read_bytes()).hexdigest()
             state = {"step": checkpoint.step, "values": checkpoint.values, "sha256": {TENSOR_FILE: digest}}
             (partial / STATE_FILE).write_text(json.dumps(state))
@@ -75,7 +79,7 @@ class CheckpointStore:
                 if digest != state["sha256"][TENSOR_FILE]:
                     raise ValueError("its content does not match its SHA-256")
                 return Checkpoint(state["step"], load_file(path / TENSOR_FILE), state["values"])
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
         return None
 

@@ -164,6 +164,8 @@ class _Stage:
         rollout, mask = judged.rollout, judged.rollout.token_mask_BT
         report["critic/completion_tokens"] = float(mask.sum(dim=1).float().mean())
         kept = informative.nonzero()[:, 0]
+        # What a completion weighs in the mean over the batch, so that the size of micro-batches changes nothing.
+        weights = mask.sum(dim=1).float() if settings.grpo.loss_type == "dapo" else torch.ones(len(mask))
         if not len(kept):
             return report
         for update in range(settings.critic_updates):
@@ -178,11 +180,12 @@ class _Stage:
                 loss = policy_loss(
                     log_p, rollout.log_probabilities_BT[rows], reference, advantages[rows], mask[rows], settings.grpo
                 )
-                share = len(rows) / len(kept)
+                share = float(weights[rows].sum() / weights[kept].sum())
                 (loss.loss * share).backward()
                 _check(loss.loss, "the Critic's loss", iteration)
                 mean_entropy = float((entropy.detach() * mask[rows]).sum() / mask[rows].sum())
-                for name, value in zip(totals, (*map(float, loss), mean_entropy), strict=True):
+                scalars = (*(float(scalar.detach()) for scalar in loss), mean_entropy)
+                for name, value in zip(totals, scalars, strict=True):
                     totals[name] += share * value
             norms = self.critic_optimiser.update(iteration * settings.critic_updates + update)
             report |= {f"critic/{name}": value for name, value in (totals | norms).items()}

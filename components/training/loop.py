@@ -58,10 +58,11 @@ class Optimiser:
 
     def update(self, step: int) -> dict[str, float]:
         """Apply the accumulated gradients as optimiser step `step`; returns the gradient norm and learning rate."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if not torch.isfinite(norm):
             bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
             raise DivergenceError(f"the gradient of step {step} is not finite, first in {bad[:3]}; lower learning_rate")
+        torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.max_grad_norm, norm)
         rate = learning_rate_at(step, self.settings)
         for group in self.adamw.param_groups:
             group["lr"] = rate
@@ -142,8 +143,9 @@ def fit(
     for step in progress:
         began = time.perf_counter()
         values = losses(step, generator)
-        if not torch.isfinite(values["loss"]):
-            raise DivergenceError(f"{name}: the loss of step {step} is {float(values['loss'])}; lower learning_rate")
+        loss = float(values["loss"].detach())
+        if not math.isfinite(loss):
+            raise DivergenceError(f"{name}: the loss of step {step} is {loss}; lower learning_rate")
         values["loss"].backward()
         report = {key: float(value.detach()) for key, value in values.items()} | optimiser.update(step)
         report["seconds"] = time.perf_counter() - began

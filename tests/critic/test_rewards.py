@@ -68,7 +68,9 @@ def test_a_photo_with_nothing_to_mend_rewards_leaving_it_alone(photo: Tensor) ->
         assert 0 <= suggestion_reward(verdict(suggestion), photo, photo) < leave
 
 
-@pytest.mark.parametrize("words", ["{} exposure by 9999 EV", "{} saturation by 9999999%", "{} temperature by 99999 mired"])
+@pytest.mark.parametrize(
+    "words", ["{} exposure by 9999 EV", "{} saturation by 9999999%", "{} temperature by 99999 mired"]
+)
 @pytest.mark.parametrize("times", [1, 40])
 def test_absurd_suggestions_earn_nothing(photo: Tensor, words: str, times: int) -> None:
     """They must not reach infinity either, where every comparison goes their way."""

@@ -39,16 +39,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @torch.no_grad()
 def test_the_loss_is_transformers_own_over_the_completion(critic: Critic, photos: list[Tensor]) -> None:
     prompts, (tokens, _) = critic.prompts(photos[:1]), critic.encode_completions(TEXTS[:1])
-    ids = torch.cat([prompts.input_ids_BP, tokens], dim=1)
-    labels = torch.cat([torch.full_like(prompts.input_ids_BP, -100), tokens], dim=1)
-    reference = critic.model(
-        input_ids=ids,
-        labels=labels,
+    logits = critic.model(
+        input_ids=torch.cat([prompts.input_ids_BP, tokens], dim=1),
         mm_token_type_ids=torch.cat([prompts.mm_token_type_ids_BP, torch.zeros_like(tokens)], dim=1),
         pixel_values=prompts.pixel_values,
         image_grid_thw=prompts.image_grid_thw_B3,
-    )
-    torch.testing.assert_close(completion_loss(critic, [(photos[0], TEXTS[0])]), reference.loss)
+    ).logits
+    config = critic.model.config
+    logits[..., [config.image_token_id, config.video_token_id]] = -torch.inf  # which the Critic never writes
+    labels = torch.cat([torch.full_like(prompts.input_ids_BP, -100), tokens], dim=1)
+    expected = critic.model.loss_function(logits, labels, vocab_size=logits.shape[-1])
+    torch.testing.assert_close(completion_loss(critic, [(photos[0], TEXTS[0])]), expected)
 
 
 @torch.no_grad()
@@ -143,7 +144,5 @@ def test_without_held_out_views_there_is_nothing_to_validate(
     lines = (data[0] / "annotations.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "annotations.jsonl").write_text("".join(x for x in lines if json.loads(x)["split"] == "train"))
     assert len(lines) == 2 * len(PHOTOS)
-    closing = train_critic(
-        base, tmp_path, data[1], tmp_path / "out", SETTINGS, NullTracker(), tmp_path / "checkpoints"
-    )
+    closing = train_critic(base, tmp_path, data[1], tmp_path / "out", SETTINGS, NullTracker(), tmp_path / "checkpoints")
     assert "validation_loss" not in closing
