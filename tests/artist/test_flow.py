@@ -73,6 +73,16 @@ def test_training_levels_follow_the_inference_distribution(
     np.testing.assert_allclose(np.quantile(drawn, quantiles), np.interp(quantiles, rates, visited), atol=0.01)
 
 
+@pytest.mark.parametrize("tokens", TOKENS)
+def test_a_training_level_is_where_a_long_run_is_after_that_share_of_its_steps(
+    scheduler: FlowMatchEulerDiscreteScheduler, tokens: int
+) -> None:
+    visited = inference_sigmas(scheduler, 1000, tokens)[:-1].flip(0).double().numpy()
+    drawn = training_sigmas(scheduler, 2000, tokens, torch.Generator().manual_seed(0)).double().numpy()
+    share = torch.rand(2000, generator=torch.Generator().manual_seed(0)).double().numpy()
+    np.testing.assert_allclose(drawn, np.interp(share, np.linspace(0.001, 1.0, 1000), visited), atol=1e-4)
+
+
 def test_every_level_of_a_short_run_was_trained_on(scheduler: FlowMatchEulerDiscreteScheduler) -> None:
     drawn = training_sigmas(scheduler, 20000, 64, torch.Generator().manual_seed(0))
     for level in inference_sigmas(scheduler, 20, 64)[:-1].tolist():

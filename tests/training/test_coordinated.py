@@ -332,6 +332,23 @@ def test_feedback_lets_the_edit_speak_for_its_verdict(inputs: Inputs, finished: 
     )
 
 
+def test_edits_are_regressed_on_around_the_policy_that_made_them(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the first update the old policy is the current one; after it, and in later iterations, it is not."""
+    apart: list[bool] = []
+    nft_loss = coordinated.nft_loss
+
+    def watching(velocity, old_velocity, *rest):
+        apart.append(not torch.equal(velocity, old_velocity))
+        return nft_loss(velocity, old_velocity, *rest)
+
+    monkeypatch.setattr(coordinated, "nft_loss", watching)
+    changed = settings(artist_updates=2, micro_batch=64, nft=NftSettings(timesteps=1, decay_rate=0.5))
+    run(inputs, tmp_path, changed)
+    assert apart == [False, True, True, True]
+
+
 def test_a_divergence_without_weight_costs_no_forward_pass(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
