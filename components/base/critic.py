@@ -24,7 +24,7 @@ from components.critic.annotator import describe
 from components.critic.grammar import render
 from components.critic.model import Critic
 from components.critic.prompt import PROMPT, SYSTEM
-from components.critic.sft import completion_loss
+from components.critic.sft import DIRECTION_WEIGHT, completion_loss
 from components.data.faults import sample_faults
 from components.photometry.operations import apply_operations
 from components.training.checkpoints import CheckpointStore
@@ -32,7 +32,6 @@ from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 
 MAX_PIXELS = 140 * 112
-DIRECTION_WEIGHT = 4.0
 SPECIAL_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",

@@ -66,6 +66,7 @@ class CriticRollout:
     """Completions of a batch of photos, `group` in a row for each photo, with everything that training needs.
 
     Attributes:
+        prompts: of the photos, one each.
         texts: B decoded completions.
         tokens_BT: completion tokens, the end token included, right-padded.
         token_mask_BT: True where a token exists.
@@ -73,6 +74,7 @@ class CriticRollout:
         latent: H_c, captured while generating.
     """
 
+    prompts: Prompts
     texts: list[str]
     tokens_BT: Tensor
     token_mask_BT: Tensor
@@ -268,7 +270,7 @@ class Critic:
         )
         log_p_BT = torch.stack(log_probabilities, dim=1).masked_fill(~mask_BT, 0.0)
         texts = self.processor.tokenizer.batch_decode(decoded)
-        return CriticRollout(texts, tokens_BT, mask_BT, log_p_BT, latent)
+        return CriticRollout(prompts, texts, tokens_BT, mask_BT, log_p_BT, latent)
 
 
 def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:

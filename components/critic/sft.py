@@ -18,6 +18,7 @@ from components.training.checkpoints import CheckpointStore
 from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 
+DIRECTION_WEIGHT = 4.0
 DIRECTION_WORD = re.compile(r"\b(?:low|high|cold|warm)\b(?= (?:slight|moderate|severe)\b)")
 
 
@@ -28,7 +29,7 @@ class CriticSftSettings(Strict):
     optimiser: OptimiserSettings
     batch_size: int = Field(default=16, gt=0)
     direction_weight: float = Field(
-        default=3.0,
+        default=DIRECTION_WEIGHT,
         ge=1,
         description="of the words that name a fault's direction: passing it over is the worse mistake",
     )
@@ -105,12 +106,11 @@ def completion_loss(critic: Critic, views: list[tuple[Tensor, str]], direction_w
 def _names_direction(critic: Critic, texts: list[str], length: int) -> Tensor:
     """(B, length) 1.0 at the tokens that spell the direction of a fault, else 0.0."""
     named = torch.zeros(len(texts), length)
-    encoded = critic.processor.tokenizer(texts, return_offsets_mapping=True)
-    for row, (text, offsets) in enumerate(zip(texts, encoded["offset_mapping"], strict=True)):
+    encoded = critic.processor.tokenizer(texts)
+    for row, text in enumerate(texts):
         for word in DIRECTION_WORD.finditer(text):
-            for column, (start, end) in enumerate(offsets):
-                if start < word.end() and end > word.start():
-                    named[row, column] = 1.0
+            for position in range(*word.span()):
+                named[row, encoded.char_to_token(row, position)] = 1.0
     return named
 
 

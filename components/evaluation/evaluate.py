@@ -28,7 +28,7 @@ from components.data.records import Manifest, PhotoRecord
 from components.data.seeding import generator_for
 from components.enhance.crafter import Crafter, Enhanced
 from components.evaluation.baselines import BASELINES
-from components.evaluation.metrics import Lpips, ciede2000, measure_case
+from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000, measure_case
 from components.evaluation.records import Evaluation, EvaluationSettings, Picture
 from components.evaluation.report import write_report
 from components.evaluation.tables import (
@@ -52,7 +52,7 @@ from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-VERDICTS_FILE, REPORT_FILE, LPIPS_FILE = "verdicts.parquet", "report.html", "lpips_alexnet_fp16.safetensors"
+VERDICTS_FILE, REPORT_FILE = "verdicts.parquet", "report.html"
 _INTACT = -1
 """View number of the intact photo, which the Critic judges too and which the crafter should leave alone."""
 

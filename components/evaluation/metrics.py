@@ -18,6 +18,8 @@ from components.photometry.attributes import difference
 from components.photometry.colour import delta_e_2000, srgb_to_lab
 from components.photometry.operations import TONE
 
+LPIPS_FILE = "lpips_alexnet_fp16.safetensors"
+"""Name of the backbone's weights in the folder of the base models."""
 LPIPS_MIN_SIDE = 64
 """Pixels: smaller pictures vanish in the pooling of AlexNet and are enlarged to this short side first."""
 

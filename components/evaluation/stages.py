@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.evaluation.metrics import Lpips
+from components.evaluation.metrics import LPIPS_FILE, Lpips
 from components.evaluation.tables import METHOD, PHOTO, VIEW, BootstrapSettings, Interval, difference_interval
 from components.strict import Strict
 from components.training.comparison import PolicyScores, score_stage
-from components.training.coordinated import LPIPS_FILE, ReinforceSettings
+from components.training.coordinated import ReinforceSettings
 
 _BEFORE, _AFTER = "stage II", "stage III"
 

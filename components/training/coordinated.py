@@ -18,7 +18,7 @@ from components.artist.model import Artist
 from components.artist.nft import NftSettings, follow, nft_loss, old_decay, reference_divergence
 from components.critic.grpo import GrpoSettings, group_advantages, policy_loss
 from components.critic.model import Critic
-from components.evaluation.metrics import Lpips
+from components.evaluation.metrics import LPIPS_FILE, Lpips
 from components.lora import active_adapter, adapter_tensors, copy_adapter
 from components.strict import Strict
 from components.training.checkpoints import Checkpoint, CheckpointStore
@@ -28,7 +28,6 @@ from components.training.rollouts import ArtistExperience, CriticExperience, Rol
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
-LPIPS_FILE = "lpips_alexnet_fp16.safetensors"
 
 
 class ReinforceSettings(Strict):
@@ -181,8 +180,8 @@ class _Stage:
                     log_p, rollout.log_probabilities_BT[rows], reference, advantages[rows], mask[rows], settings.grpo
                 )
                 share = float(weights[rows].sum() / weights[kept].sum())
-                (loss.loss * share).backward()
                 _check(loss.loss, "the Critic's loss", iteration)
+                (loss.loss * share).backward()
                 mean_entropy = float((entropy.detach() * mask[rows]).sum() / mask[rows].sum())
                 scalars = (*(float(scalar.detach()) for scalar in loss), mean_entropy)
                 for name, value in zip(totals, scalars, strict=True):

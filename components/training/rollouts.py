@@ -93,7 +93,7 @@ def gather(
     terms = _critic_terms(verdicts, batch, better, settings)
     weights = settings.critic
     rewards = sum(terms[name] * getattr(weights, name) for name in ("format", "ranking", "suggestion"))
-    judged = CriticExperience(critic.prompts(pictures).repeat(settings.verdicts), rollout, terms, rewards)
+    judged = CriticExperience(rollout.prompts.repeat(settings.verdicts), rollout, terms, rewards)
     about_inputs = slice(0, len(batch.views) * settings.verdicts)
     edits = _edit(artist, batch, rollout.latent[about_inputs], verdicts[about_inputs], distance, settings, generator)
     return Round(judged, edits)
@@ -140,9 +140,8 @@ def _critic_terms(
 ) -> dict[str, Tensor]:
     """Reward terms (N, G) for verdicts about the photos and then about their better versions."""
     pictures, targets, group = [*batch.views, *better], [*better, *better], settings.verdicts
-    scores = [
-        torch.tensor([v.score if v else torch.nan for v in verdicts[i : i + group]]) for i in _starts(verdicts, group)
-    ]
+    said = torch.tensor([verdict.score if verdict else torch.nan for verdict in verdicts])
+    scores = said.split(group)
     quality = torch.tensor(
         [
             -float(delta_e_2000(srgb_to_lab(picture), srgb_to_lab(target)).mean())
@@ -157,7 +156,3 @@ def _critic_terms(
         "ranking": torch.stack(ranking_rewards(scores, quality, settings.critic.variance_floor)),
         "suggestion": torch.tensor(suggestion).view(-1, group),
     }
-
-
-def _starts(items: list, size: int) -> range:
-    return range(0, len(items), size)

@@ -21,10 +21,11 @@ import torch
 from components.artist.model import Artist
 from components.critic.grammar import Verdict, suggest
 from components.critic.model import Critic
+from components.evaluation.metrics import LPIPS_FILE
 from components.lora import LoraSettings, adapter_tensors
 from components.training import comparison, rollouts
 from components.training.comparison import ComparisonSettings
-from components.training.coordinated import LPIPS_FILE, ReinforceSettings, reinforce
+from components.training.coordinated import ReinforceSettings, reinforce
 from components.training.rollouts import RolloutSettings
 from tests.recording import RecordingTracker
 from tests.tiny_data import write_pairs

@@ -10,11 +10,10 @@ from components.artist.model import Artist
 from components.artist.rewards import artist_rewards
 from components.artist.sampling import sample_edits
 from components.critic.model import Critic, ReasoningLatent
-from components.evaluation.metrics import Lpips, ciede2000
+from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000
 from components.lora import adapter_tensors
 from components.training import comparison
 from components.training.comparison import ComparisonSettings, PolicyScores, log_policy, score_policy, score_stage
-from components.training.coordinated import LPIPS_FILE
 from components.training.rollouts import RolloutSettings
 from tests.recording import RecordingTracker
 from tests.training.stage_three import Inputs, read_by_hash, reading_by_hash

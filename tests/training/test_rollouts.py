@@ -10,10 +10,9 @@ from components.artist.rewards import artist_rewards
 from components.artist.sampling import sample_latents
 from components.critic.model import Critic
 from components.critic.rewards import format_reward, ranking_rewards, suggestion_reward
-from components.evaluation.metrics import Lpips, ciede2000
+from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000
 from components.lora import adapter_tensors, copy_adapter
 from components.training import rollouts
-from components.training.coordinated import LPIPS_FILE
 from components.training.rollouts import Round, gather
 from tests.training.stage_three import SETTINGS, Inputs, read_by_hash, reading_by_hash
 
