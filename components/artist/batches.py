@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,10 @@ class PairBatch:
     views: list[Tensor]
     inputs: Tensor
     targets: Tensor
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The same with inputs and targets on `device`."""
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
 
     @property
     def instructions(self) -> list[str]:

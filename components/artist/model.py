@@ -14,6 +14,7 @@ from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, Q
 from peft import PeftModel
 from torch import Tensor
 
+from components.compute import Placement
 from components.critic.model import ReasoningLatent
 from components.lora import CURRENT, LoraSettings, add_adapter
 
@@ -68,12 +69,17 @@ class Artist:
         self._std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
 
     @classmethod
-    def load(cls, base: Path, adapter: Path | None = None, device: str = "cpu", trainable: bool = False) -> "Artist":
+    def load(
+        cls,
+        base: Path,
+        adapter: Path | None = None,
+        placement: Placement | None = None,
+        trainable: bool = False,
+    ) -> "Artist":
         """Load a diffusers directory (`transformer/`, `vae/`, `scheduler/`) and, when given, a PEFT adapter."""
-        transformer = QwenImageTransformer2DModel.from_pretrained(
-            base, subfolder="transformer", torch_dtype=torch.float32
-        )
-        vae = AutoencoderKLQwenImage.from_pretrained(base, subfolder="vae", torch_dtype=torch.float32)
+        device, dtype = placement or Placement()
+        transformer = QwenImageTransformer2DModel.from_pretrained(base, subfolder="transformer", torch_dtype=dtype)
+        vae = AutoencoderKLQwenImage.from_pretrained(base, subfolder="vae", torch_dtype=dtype)
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(base, subfolder="scheduler")
         transformer, vae = transformer.to(device).eval().requires_grad_(False), vae.to(device).eval()
         if adapter is not None:
@@ -89,6 +95,15 @@ class Artist:
     def save_adapter(self, out: Path) -> None:
         """Write the current PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`."""
         self.transformer.save_pretrained(out, selected_adapters=[CURRENT])
+
+    def checkpoint_gradients(self) -> None:
+        """From now on compute activations again in the backward pass instead of keeping them."""
+        model = self.transformer.get_base_model() if isinstance(self.transformer, PeftModel) else self.transformer
+        model.enable_gradient_checkpointing()
+
+    @property
+    def device(self) -> torch.device:
+        return self.vae.device
 
     @property
     def pixels_per_token(self) -> int:
@@ -107,8 +122,9 @@ class Artist:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Normalised, packed latents (B, S, C) of pictures (B, 3, H, W) in [0, 1], without sampling noise."""
-        latents = self.vae.encode((images * 2 - 1)[:, :, None]).latent_dist.mode()
+        """Normalised, packed latents (B, S, C), float32, of pictures (B, 3, H, W) in [0, 1], without sampling noise."""
+        images = images.to(self.device)
+        latents = self.vae.encode((images * 2 - 1)[:, :, None].to(self.vae.dtype)).latent_dist.mode().float()
         latents = ((latents - self._mean.to(latents)) / self._std.to(latents))[:, :, 0]
         batch, channels, height, width = latents.shape
         patches = latents.view(batch, channels, height // PATCH, PATCH, width // PATCH, PATCH)
@@ -121,8 +137,9 @@ class Artist:
         channels = packed // (PATCH * PATCH)
         patches = latents_BSC.view(batch, grid.height, grid.width, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         latents = patches.reshape(batch, channels, 1, grid.height * PATCH, grid.width * PATCH)
-        pixels = self.vae.decode(latents * self._std.to(latents) + self._mean.to(latents)).sample[:, :, 0]
-        return ((pixels + 1) / 2).clamp(0, 1)
+        latents = latents * self._std.to(latents) + self._mean.to(latents)
+        pixels = self.vae.decode(latents.to(self.vae.dtype)).sample[:, :, 0]
+        return ((pixels.float() + 1) / 2).clamp(0, 1)
 
     def velocity(
         self, noisy_BSC: Tensor, source_BRC: Tensor, sigma_B: Tensor, latent: ReasoningLatent, grid: Grid
@@ -134,15 +151,19 @@ class Artist:
             source_BRC: latents of the photo to edit; same grid as the target.
             sigma_B: noise levels in [0, 1].
             latent: H_c; every real position is attended to, none is cut off.
+
+        Returns:
+            float32, whatever the precision of the weights.
         """
         shape = (1, grid.height, grid.width)
-        mask = latent.mask_BL if not bool(latent.mask_BL.all()) else None
+        device, dtype = self.device, self.vae.dtype
+        mask = latent.mask_BL.to(device) if not bool(latent.mask_BL.all()) else None
         prediction = self.transformer(
-            hidden_states=torch.cat([noisy_BSC, source_BRC], dim=1),
-            encoder_hidden_states=latent.states_BLD,
+            hidden_states=torch.cat([noisy_BSC, source_BRC], dim=1).to(device, dtype),
+            encoder_hidden_states=latent.states_BLD.to(device, dtype),
             encoder_hidden_states_mask=mask,
-            timestep=sigma_B,
+            timestep=sigma_B.to(device, dtype),
             img_shapes=[[shape, shape]] * len(noisy_BSC),
             return_dict=False,
         )[0]
-        return prediction[:, : noisy_BSC.shape[1]]
+        return prediction[:, : noisy_BSC.shape[1]].float()

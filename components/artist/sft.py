@@ -12,6 +12,7 @@ from components.artist.batches import PairBatch, PairBatches
 from components.artist.flow import flow_matching_loss, interpolate, training_sigmas
 from components.artist.model import Artist
 from components.artist.sampling import sample_edits
+from components.compute import ComputeSettings
 from components.critic.model import Critic, ReasoningLatent
 from components.data.pairs import KINDS, PairKind
 from components.lora import LoraSettings
@@ -36,6 +37,7 @@ class ArtistSftSettings(Strict):
     checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
     critic_temperature: float = Field(default=1.0, ge=0, description="of the verdicts that stage II conditions on")
     max_new_tokens: int = Field(default=200, gt=0, description="of those verdicts")
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     seed: int = Field(default=0, ge=0)
 
 
@@ -53,7 +55,9 @@ def train_artist(
     Returns:
         closing metrics: training loss and loss on the validation split.
     """
-    artist, critic = Artist.load(base / "artist"), Critic.load(base / "critic")
+    placement = settings.compute.place()
+    artist = Artist.load(base / "artist", placement=placement)
+    critic = Critic.load(base / "critic", placement=placement)
     artist.add_adapter(settings.lora, settings.seed)
 
     def task_prompt(batch: PairBatch, generator: torch.Generator) -> ReasoningLatent:
@@ -77,8 +81,9 @@ def adapt_artist(
     The verdicts are the Critic's own, sampled anew for every batch: an Artist taught on true verdicts would follow a
     wrong one blindly.
     """
-    artist = Artist.load(base / "artist", artist_adapter, trainable=True)
-    critic = Critic.load(base / "critic", critic_adapter)
+    placement = settings.compute.place()
+    artist = Artist.load(base / "artist", artist_adapter, placement, trainable=True)
+    critic = Critic.load(base / "critic", critic_adapter, placement)
 
     def reasoning(batch: PairBatch, generator: torch.Generator) -> ReasoningLatent:
         return critic.generate(
@@ -94,15 +99,16 @@ def adapt_artist(
 def pair_loss(artist: Artist, batch: PairBatch, latent: ReasoningLatent, generator: torch.Generator) -> Tensor:
     """Mean flow-matching loss of a batch at noise levels of the shifted inference distribution."""
     grid, clean = artist.grid(batch.inputs), artist.encode(batch.targets)
-    noise = torch.randn(clean.shape, generator=generator)
-    sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator)
+    noise = torch.randn(clean.shape, generator=generator).to(clean)
+    sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator).to(clean)
     velocity = artist.velocity(interpolate(clean, noise, sigmas), artist.encode(batch.inputs), sigmas, latent, grid)
     return flow_matching_loss(velocity, clean, noise).mean()
 
 
 def before_after(batch: PairBatch, edits: Tensor) -> Tensor:
     """A picture (3, H, W): rows of input, edit and ground truth."""
-    rows = torch.stack([batch.inputs[: len(edits)], edits, batch.targets[: len(edits)]], dim=1).flatten(0, 1)
+    count = len(edits)
+    rows = torch.stack([batch.inputs[:count].to(edits), edits, batch.targets[:count].to(edits)], dim=1).flatten(0, 1)
     return make_grid(rows, nrow=3, padding=2, pad_value=1.0)
 
 
@@ -116,6 +122,8 @@ def _train(
     tracker: Tracker,
     checkpoints: Path,
 ) -> dict[str, float]:
+    if settings.compute.gradient_checkpointing:
+        artist.checkpoint_gradients()
     batches = PairBatches(pairs_dir, "train", settings.kinds, artist)
     held_out = PairBatches(pairs_dir, "validation", settings.kinds, artist).in_order(settings.batch_size)
 
@@ -130,7 +138,7 @@ def _train(
         batch = held_out[0]
         latent = conditioning(batch, generator)
         edits = sample_edits(artist, batch.inputs, latent, settings.sampling_steps, generator)
-        tracker.picture(f"{name}/input_edit_truth", before_after(batch, edits[:PICTURES]), steps_done)
+        tracker.picture(f"{name}/input_edit_truth", before_after(batch, edits[:PICTURES]).cpu(), steps_done)
 
     trained = [(n, p) for n, p in artist.transformer.named_parameters() if p.requires_grad]
     store = CheckpointStore(checkpoints)

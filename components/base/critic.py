@@ -24,7 +24,7 @@ from components.critic.annotator import describe
 from components.critic.grammar import render
 from components.critic.model import Critic
 from components.critic.prompt import PROMPT, SYSTEM
-from components.critic.sft import DIRECTION_WEIGHT, completion_loss
+from components.critic.sft import DIRECTION_WEIGHT, SCORE_WEIGHT, completion_loss
 from components.data.faults import sample_faults
 from components.photometry.operations import apply_operations
 from components.training.checkpoints import CheckpointStore
@@ -137,7 +137,8 @@ def train_critic(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps
 
     def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         views, texts = annotated_crops(bank, batch, generator)
-        return {"loss": completion_loss(critic, list(zip(views, texts, strict=True)), DIRECTION_WEIGHT)}
+        verdicts = list(zip(views, texts, strict=True))
+        return {"loss": completion_loss(critic, verdicts, DIRECTION_WEIGHT, SCORE_WEIGHT)}
 
     settings = OptimiserSettings(learning_rate=1.5e-3, steps=steps, warmup_steps=100, weight_decay=0.05)
     parameters = critic.model.named_parameters()

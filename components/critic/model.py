@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoProcessor, DynamicCache, Qwen2_5_VLForConditionalGeneration
 
+from components.compute import Placement, generator_on
 from components.critic.prompt import PROMPT, conversation
 from components.lora import CURRENT, LoraSettings, add_adapter
 
@@ -92,14 +93,22 @@ class Critic:
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration | PeftModel, processor, prompt: str = PROMPT):
         self.model, self.processor, self.prompt = model, processor, prompt
+        self.gradient_checkpointing = False
         self.end_token = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_token = processor.tokenizer.pad_token_id
         self._placeholders = torch.tensor([model.config.image_token_id, model.config.video_token_id])
 
     @classmethod
-    def load(cls, base: Path, adapter: Path | None = None, device: str = "cpu", trainable: bool = False) -> "Critic":
+    def load(
+        cls,
+        base: Path,
+        adapter: Path | None = None,
+        placement: Placement | None = None,
+        trainable: bool = False,
+    ) -> "Critic":
         """Load `from_pretrained` directories: the base model and, when given, a PEFT adapter on top of it."""
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32).to(device).eval()
+        device, dtype = placement or Placement()
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype).to(device).eval()
         if adapter is not None:
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
         return cls(model, AutoProcessor.from_pretrained(base))
@@ -112,10 +121,19 @@ class Critic:
         """Write the current PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`."""
         self.model.save_pretrained(out, selected_adapters=[CURRENT])
 
+    def checkpoint_gradients(self) -> None:
+        """From now on compute activations again in the backward pass instead of keeping them."""
+        self.vision_language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.gradient_checkpointing = True
+
     @property
     def vision_language_model(self) -> Qwen2_5_VLForConditionalGeneration:
         """The transformers model beneath a possible PEFT wrapper."""
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.vision_language_model.device
 
     def prompts(self, images: Sequence[Tensor], instructions: Sequence[str] | None = None) -> Prompts:
         """Model inputs for photos (3, H, W) in [0, 1], each of any size.
@@ -127,7 +145,7 @@ class Critic:
         texts = [template(conversation(words)) for words in instructions or [self.prompt] * len(images)]
         pictures = [(image.clamp(0, 1) * 255).round().to(torch.uint8) for image in images]
         batch = self.processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt").to(
-            self.vision_language_model.device
+            self.device
         )
         return Prompts(
             batch["input_ids"],
@@ -141,8 +159,9 @@ class Critic:
         """Tokens (B, T) of completions with the end token appended, right-padded, and their mask (B, T)."""
         rows = [[*self.processor.tokenizer.encode(text), self.end_token] for text in texts]
         length = max(map(len, rows))
-        tokens = torch.tensor([row + [self.pad_token] * (length - len(row)) for row in rows])
-        mask = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])
+        tokens = [row + [self.pad_token] * (length - len(row)) for row in rows]
+        mask = [[True] * len(row) + [False] * (length - len(row)) for row in rows]
+        tokens, mask = torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
         return tokens, mask
 
     def forward(self, prompts: Prompts, tokens_BT: Tensor, token_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,6 +175,7 @@ class Critic:
         attention_mask = torch.cat([prompts.attention_mask_BP, token_mask_BT.long()], dim=1)
         types = torch.cat([prompts.mm_token_type_ids_BP, torch.zeros_like(tokens_BT)], dim=1)
         backbone = self.vision_language_model.model
+        backbone.train(self.gradient_checkpointing and torch.is_grad_enabled())  # transformers checkpoints only then
         position_ids, _ = backbone.get_rope_index(
             input_ids, types, image_grid_thw=prompts.image_grid_thw_B3, attention_mask=attention_mask
         )
@@ -191,7 +211,7 @@ class Critic:
     def instruction_latent(self, images: Sequence[Tensor], instructions: Sequence[str]) -> ReasoningLatent:
         """Hidden states of photo and instruction alone: what conditions the Artist on a task prompt in stage I."""
         prompts = self.prompts(images, instructions)
-        nothing = torch.full((len(images), 1), self.pad_token)
+        nothing = torch.full((len(images), 1), self.pad_token, device=self.device)
         hidden, _ = self.forward(prompts, nothing, torch.ones_like(nothing, dtype=torch.bool))
         return _compact(hidden[:, :-1], prompts.attention_mask_BP, torch.ones_like(nothing, dtype=torch.bool))
 
@@ -216,8 +236,9 @@ class Critic:
         """
         if temperature > 0 and generator is None:
             raise ValueError("sampling needs a torch.Generator: pass generator=, or temperature=0 for greedy decoding")
+        generator = generator and generator_on(self.device, generator)
         prompts = self.prompts(images)
-        model, backbone = self.vision_language_model, self.vision_language_model.model
+        model, backbone = self.vision_language_model, self.vision_language_model.model.eval()
         position_ids, deltas = backbone.get_rope_index(
             prompts.input_ids_BP,
             prompts.mm_token_type_ids_BP,
@@ -238,8 +259,8 @@ class Critic:
             cache.batch_repeat_interleave(group)
         hidden, mask = hidden.repeat_interleave(group, 0), prompts.attention_mask_BP.repeat_interleave(group, 0)
         next_position = (prompts.attention_mask_BP.sum(1, keepdim=True) + deltas).repeat_interleave(group, 0)
-        states, tokens, log_probabilities, live = [hidden], [], [], torch.ones(len(hidden), dtype=torch.bool)
-        masks: list[Tensor] = []
+        states, tokens, log_probabilities, masks = [hidden], [], [], []
+        live = torch.ones(len(hidden), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):
             log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
             token = _draw(log_p, temperature, generator)

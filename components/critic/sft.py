@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from components.compute import ComputeSettings
 from components.critic.grammar import parses
 from components.critic.model import Critic
 from components.data.annotations import AnnotatedPhoto, read_annotations, render_view
@@ -19,7 +20,9 @@ from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 
 DIRECTION_WEIGHT = 4.0
-DIRECTION_WORD = re.compile(r"\b(?:low|high|cold|warm)\b(?= (?:slight|moderate|severe)\b)")
+SCORE_WEIGHT = 4.0
+_DIRECTION = re.compile(r"\b(?:low|high|cold|warm)\b(?= (?:slight|moderate|severe)\b)")
+_SCORE = re.compile(r"(?<=<answer> )\d+(?= </answer>)")
 
 
 class CriticSftSettings(Strict):
@@ -33,7 +36,11 @@ class CriticSftSettings(Strict):
         ge=1,
         description="of the words that name a fault's direction: passing it over is the worse mistake",
     )
+    score_weight: float = Field(
+        default=SCORE_WEIGHT, ge=1, description="of the digits of the score: two tokens of a hundred, read by everybody"
+    )
     checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     seed: int = Field(default=0, ge=0)
 
 
@@ -55,13 +62,16 @@ def train_critic(
     Returns:
         closing metrics: training loss, and loss and share of well-formed completions on the validation split.
     """
-    critic = Critic.load(base / "critic")
+    critic = Critic.load(base / "critic", placement=settings.compute.place())
     critic.add_adapter(settings.lora, settings.seed)
+    if settings.compute.gradient_checkpointing:
+        critic.checkpoint_gradients()
     views = load_views(read_annotations(annotations_dir, "train"), photos_dir)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(views), (settings.batch_size,), generator=generator).tolist()
-        return {"loss": completion_loss(critic, [views[i] for i in chosen], settings.direction_weight)}
+        batch = [views[i] for i in chosen]
+        return {"loss": completion_loss(critic, batch, settings.direction_weight, settings.score_weight)}
 
     trained = [(n, p) for n, p in critic.model.named_parameters() if p.requires_grad]
     store = CheckpointStore(checkpoints)
@@ -86,32 +96,35 @@ def load_views(annotated: list[AnnotatedPhoto], photos_dir: Path) -> list[tuple[
     return views
 
 
-def completion_loss(critic: Critic, views: list[tuple[Tensor, str]], direction_weight: float = 1.0) -> Tensor:
+def completion_loss(
+    critic: Critic, views: list[tuple[Tensor, str]], direction_weight: float = 1.0, score_weight: float = 1.0
+) -> Tensor:
     """Mean cross-entropy, in nats, of the completion tokens; the prompt is not learnt.
 
     Args:
         direction_weight: factor of the tokens that name the direction of a fault ("low", "warm"). Half of the
             attributes of a faulty photo are fine, so the likeliest single word is "fine" wherever there is doubt;
             without this weight greedy verdicts pass over most faults.
+        score_weight: factor of the tokens that spell the score.
     """
     texts = [text for _, text in views]
     tokens, mask = critic.encode_completions(texts)
     _, logits = critic.forward(critic.prompts([view for view, _ in views]), tokens, mask)
     losses = functional.cross_entropy(logits[mask].float(), tokens[mask], reduction="none")
-    if direction_weight != 1.0:
-        losses = losses * (1 + (direction_weight - 1) * _names_direction(critic, texts, tokens.shape[1])[mask])
-    return losses.mean()
+    weights = _token_weights(critic, texts, tokens.shape[1], {_DIRECTION: direction_weight, _SCORE: score_weight})
+    return (losses * weights[mask.to(weights.device)].to(losses)).mean()
 
 
-def _names_direction(critic: Critic, texts: list[str], length: int) -> Tensor:
-    """(B, length) 1.0 at the tokens that spell the direction of a fault, else 0.0."""
-    named = torch.zeros(len(texts), length)
+def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[re.Pattern[str], float]) -> Tensor:
+    """(B, length) the factor of every token: that of the pattern whose matches it spells, else 1."""
+    weights = torch.ones(len(texts), length)
     encoded = critic.processor.tokenizer(texts)
     for row, text in enumerate(texts):
-        for word in DIRECTION_WORD.finditer(text):
-            for position in range(*word.span()):
-                named[row, encoded.char_to_token(row, position)] = 1.0
-    return named
+        for pattern, factor in factors.items():
+            for match in pattern.finditer(text):
+                for position in range(*match.span()):
+                    weights[row, encoded.char_to_token(row, position)] = factor
+    return weights
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from components.artist.model import Artist
 from components.artist.sampling import sample_edits
+from components.compute import Placement
 from components.critic.grammar import Verdict, parses
 from components.critic.model import Critic, ReasoningLatent
 from components.enhance.transfer import TransferSettings, apply_field, fit_field
@@ -86,7 +87,9 @@ class Crafter:
         self.critic, self.artist, self.settings = critic, artist, settings or CrafterSettings()
 
     @classmethod
-    def load(cls, package: Path, settings: CrafterSettings | None = None, device: str = "cpu") -> "Crafter":
+    def load(
+        cls, package: Path, settings: CrafterSettings | None = None, placement: Placement | None = None
+    ) -> "Crafter":
         """Load a package directory (`components.registry.package`) after verifying every file of it.
 
         Args:
@@ -97,7 +100,7 @@ class Crafter:
         """
         verified = read_package(Path(package))
         settings = settings or _as_judged(verified.evaluation / _TABLE_FILE)
-        return cls.from_parts(verified.base, verified.critic_adapter, verified.artist_adapter, settings, device)
+        return cls.from_parts(verified.base, verified.critic_adapter, verified.artist_adapter, settings, placement)
 
     @classmethod
     def from_parts(
@@ -106,11 +109,12 @@ class Crafter:
         critic_adapter: Path | None,
         artist_adapter: Path | None,
         settings: CrafterSettings | None = None,
-        device: str = "cpu",
+        placement: Placement | None = None,
     ) -> "Crafter":
         """Load base models from ``base/critic`` and ``base/artist`` and adapters from their own directories."""
-        critic = Critic.load(Path(base) / "critic", critic_adapter, device)
-        return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, device), settings)
+        placement = placement or Placement()
+        critic = Critic.load(Path(base) / "critic", critic_adapter, placement)
+        return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, placement), settings)
 
     def critique(self, photo: Photo) -> Judgement:
         """The Critic's opinion of a photo, without an edit."""

@@ -87,7 +87,7 @@ class Lpips:
         RuntimeError: the file holds other tensors.
     """
 
-    def __init__(self, weights: Path, device: str = "cpu"):
+    def __init__(self, weights: Path, device: torch.device | str = "cpu"):
         if not Path(weights).is_file():
             raise FileNotFoundError(f"{weights}: expected the LPIPS backbone; run `dvc pull`")
         with torch.random.fork_rng():  # the constructor draws initial weights, replaced below

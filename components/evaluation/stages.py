@@ -36,9 +36,12 @@ def compare_stages(
         before, after: adapter directories of Critic and Artist.
         settings: of stage III, whose rewards and sampling are used.
     """
-    distance = Lpips(Path(base) / LPIPS_FILE)
+    placement = settings.compute.place()
+    distance = Lpips(Path(base) / LPIPS_FILE, placement.device)
     scores = [
-        score_stage(base, critic, artist, pairs_dir, "test", distance, settings.rollouts, settings.comparison)
+        score_stage(
+            base, critic, artist, pairs_dir, "test", distance, settings.rollouts, settings.comparison, placement
+        )
         for critic, artist in (before, after)
     ]
     return stage_gain(*scores, bootstrap)

@@ -15,6 +15,7 @@ from components.artist.model import Artist
 from components.artist.rewards import PerceptualDistance, artist_rewards
 from components.artist.sampling import sample_edits
 from components.artist.sft import PICTURES, before_after
+from components.compute import Placement
 from components.critic.grammar import parses
 from components.critic.model import Critic, ReasoningLatent
 from components.data.splits import Split
@@ -69,12 +70,13 @@ def score_policy(
             rollout.latent.states_BLD.repeat_interleave(settings.draws, 0),
             rollout.latent.mask_BL.repeat_interleave(settings.draws, 0),
         )
+        batch = batch.to(artist.device)
         sources = batch.inputs.repeat_interleave(settings.draws, 0)
         edits = sample_edits(artist, sources, latent, rollouts.sampling_steps, generator).unflatten(
             0, (-1, settings.draws)
         )
         if picture is None:
-            picture = before_after(batch, edits[:PICTURES, 0])
+            picture = before_after(batch, edits[:PICTURES, 0]).cpu()
         for pair, source, made, target, text in zip(
             batch.pairs, batch.inputs, edits, batch.targets, rollout.texts, strict=True
         ):
@@ -109,8 +111,10 @@ def score_stage(
     distance: PerceptualDistance,
     rollouts: RolloutSettings,
     settings: ComparisonSettings,
+    placement: Placement | None = None,
 ) -> PolicyScores:
     """Score the adapters that a stage left, on the enhancement pairs of a split."""
-    critic, artist = Critic.load(base / "critic", critic_adapter), Artist.load(base / "artist", artist_adapter)
+    critic = Critic.load(base / "critic", critic_adapter, placement)
+    artist = Artist.load(base / "artist", artist_adapter, placement)
     batches = PairBatches(pairs_dir, split, ["enhancement"], artist)
     return score_policy(critic, artist, batches, distance, rollouts, settings)

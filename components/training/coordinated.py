@@ -16,6 +16,7 @@ from components.artist.batches import PairBatches
 from components.artist.flow import interpolate, training_sigmas
 from components.artist.model import Artist
 from components.artist.nft import NftSettings, follow, nft_loss, old_decay, reference_divergence
+from components.compute import ComputeSettings
 from components.critic.grpo import GrpoSettings, group_advantages, policy_loss
 from components.critic.model import Critic
 from components.evaluation.metrics import LPIPS_FILE, Lpips
@@ -52,6 +53,7 @@ class ReinforceSettings(Strict):
     validate_every: int = Field(default=10, gt=0, description="iterations")
     checkpoint_every: int = Field(default=1, gt=0, description="iterations")
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     seed: int = Field(default=0, ge=0)
 
 
@@ -100,8 +102,12 @@ class _Stage:
         checkpoints: Path,
     ):
         self.settings, self.tracker, self.store = settings, tracker, CheckpointStore(checkpoints)
-        self.critic = Critic.load(base / "critic", critic_adapter, trainable=True)
-        self.artist = Artist.load(base / "artist", artist_adapter, trainable=True)
+        placement = settings.compute.place()
+        self.critic = Critic.load(base / "critic", critic_adapter, placement, trainable=True)
+        self.artist = Artist.load(base / "artist", artist_adapter, placement, trainable=True)
+        if settings.compute.gradient_checkpointing:
+            self.critic.checkpoint_gradients()
+            self.artist.checkpoint_gradients()
         copy_adapter(self.critic.model, "reference", critic_adapter)
         for name in ("old", "reference"):
             copy_adapter(self.artist.transformer, name, artist_adapter)
@@ -115,7 +121,7 @@ class _Stage:
         )
         self.batches = PairBatches(pairs_dir, "train", ["enhancement"], self.artist)
         self.held_out = PairBatches(pairs_dir, "validation", ["enhancement"], self.artist)
-        self.distance = Lpips(base / LPIPS_FILE)
+        self.distance = Lpips(base / LPIPS_FILE, placement.device)
         self.generator = torch.Generator().manual_seed(settings.seed)
 
     def _optimiser(self, model: torch.nn.Module, learning_rate: float, updates: int) -> Optimiser:
@@ -164,7 +170,7 @@ class _Stage:
         report["critic/completion_tokens"] = float(mask.sum(dim=1).float().mean())
         kept = informative.nonzero()[:, 0]
         # What a completion weighs in the mean over the batch, so that the size of micro-batches changes nothing.
-        weights = mask.sum(dim=1).float() if settings.grpo.loss_type == "dapo" else torch.ones(len(mask))
+        weights = mask.sum(dim=1).float() if settings.grpo.loss_type == "dapo" else mask.new_ones(len(mask)).float()
         if not len(kept):
             return report
         for update in range(settings.critic_updates):
@@ -176,8 +182,9 @@ class _Stage:
                     with torch.no_grad(), active_adapter(self.critic.model, "reference"):
                         reference, _ = self.critic.log_probabilities(prompts, rollout.tokens_BT[rows], mask[rows])
                 log_p, entropy = self.critic.log_probabilities(prompts, rollout.tokens_BT[rows], mask[rows])
+                gain = advantages[rows].to(log_p)
                 loss = policy_loss(
-                    log_p, rollout.log_probabilities_BT[rows], reference, advantages[rows], mask[rows], settings.grpo
+                    log_p, rollout.log_probabilities_BT[rows], reference, gain, mask[rows], settings.grpo
                 )
                 share = float(weights[rows].sum() / weights[kept].sum())
                 _check(loss.loss, "the Critic's loss", iteration)
@@ -229,8 +236,9 @@ class _Stage:
         """DiffusionNFT loss and divergence from the reference, at one random noise level for each edit."""
         artist, nft = self.artist, self.settings.nft
         clean, source, latent = edits.clean_BSC[rows], edits.source_BRC[rows], edits.latent[rows]
-        noise = torch.randn(clean.shape, generator=self.generator)
-        sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator)
+        noise = torch.randn(clean.shape, generator=self.generator).to(clean)
+        sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator).to(clean)
+        advantages = advantages.to(clean)
         noisy = interpolate(clean, noise, sigmas)
 
         def predict(adapter: str) -> Tensor:

@@ -108,6 +108,7 @@ def _edit(
     settings: RolloutSettings,
     generator: torch.Generator,
 ) -> ArtistExperience:
+    batch = batch.to(artist.device)
     grid = artist.grid(batch.inputs)
     group = settings.verdicts * settings.edits
     source = artist.encode(batch.inputs).repeat_interleave(group, 0)  # encoded once a photo
@@ -128,7 +129,7 @@ def _edit(
         )
     nothing = torch.zeros(settings.edits)
     terms = {
-        name: torch.cat([nothing if row is None else getattr(row, name) for row in rows])
+        name: torch.cat([nothing if row is None else getattr(row, name).cpu() for row in rows])
         for name in ("compliance", "photometric", "perceptual", "total")
     }
     judged = torch.tensor([row is not None for row in rows]).repeat_interleave(settings.edits)

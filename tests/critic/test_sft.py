@@ -26,7 +26,10 @@ SETTINGS = CriticSftSettings(
     batch_size=2,
     checkpoint_every=2,
 )
-TEXTS = ("1. clean; exposure low severe; low light. 2. cold slight.", "exposure fine; contrast high moderate.")
+TEXTS = (
+    "1. clean; exposure low severe; low light. 2. cold slight.",
+    "42 edits; exposure fine; contrast high moderate.\n<answer> 42 </answer>",
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,7 @@ def test_the_loss_is_transformers_own_over_the_completion(critic: Critic, photos
 
 
 @torch.no_grad()
-def test_a_batch_is_averaged_over_its_tokens_and_directions_weigh_more(critic: Critic, photos: list[Tensor]) -> None:
+def test_a_batch_is_averaged_over_its_tokens_and_what_matters_weighs_more(critic: Critic, photos: list[Tensor]) -> None:
     views = list(zip(photos[:2], TEXTS, strict=True))
     plain = weighted = count = 0.0
     for photo, text in views:
@@ -64,17 +67,15 @@ def test_a_batch_is_averaged_over_its_tokens_and_directions_weigh_more(critic: C
         position = 0
         for index, token in enumerate(tokens[0, :-1].tolist()):  # byte-level tokens: characters one after the other
             start, position = position, position + len(critic.processor.tokenizer.decode([token]))
-            for word in ("low severe", "cold slight", "high moderate"):
+            for word, factor in (("low severe", 3.0), ("cold slight", 3.0), ("high moderate", 3.0), ("42 </", 5.0)):
                 begin = text.find(word)
                 end = begin + len(word.split()[0])
                 if begin >= 0 and start < end and position > begin:
-                    weights[index] = 3.0
-        assert weights.max() == 3
+                    weights[index] = factor
+        assert weights.max() == (5 if "answer" in text else 3)
         plain, weighted, count = plain + losses.sum(), weighted + (weights * losses).sum(), count + len(losses)
     assert float(completion_loss(critic, views)) == pytest.approx(float(plain / count), rel=1e-5)
-    assert float(completion_loss(critic, views, direction_weight=3.0)) == pytest.approx(
-        float(weighted / count), rel=1e-5
-    )
+    assert float(completion_loss(critic, views, 3.0, 5.0)) == pytest.approx(float(weighted / count), rel=1e-5)
 
 
 def test_views_are_rebuilt_from_photos_that_are_read_once(
