@@ -1,0 +1,86 @@
+"""AVA: 255,530 photos of dpchallenge.com with ratings from 1 to 10 (Murray, Marchesotti, Perronnin 2012, CVPR).
+
+The score is the mean of the ratings. Some files are missing from every copy and some are cut short: both are skipped
+and counted. The test list is the authors'; without its folder no split is given.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
+from components.data.sources.folders import find_photo
+
+log = logging.getLogger(__name__)
+
+_TEST_LIST = ("aesthetics_image_lists", "generic_test.jpgl")
+_VALUES = 15
+_TAIL_BYTES = 4096
+TRUNCATED = "cut short: the JPEG has no end marker"
+
+
+class Ava(Source):
+    """Rated photos; tags and challenge as labels ("tag=15", "challenge=1396")."""
+
+    name: ClassVar[str] = "ava"
+    layout: ClassVar[str] = (
+        "image/<id>.jpg (or images/, ava_images/); AVA.txt, no header, separated by spaces: index, image id, ten "
+        "counts of the ratings 1..10, two tag ids, challenge id; aesthetics_image_lists/generic_test.jpgl, an id a line"
+    )
+    licence: ClassVar[str] = "all rights stay with the photographers; research use only"
+    homepage: ClassVar[str] = "https://github.com/imfing/ava_downloader"
+
+    def prepare(self) -> None:
+        names = ("image", "images", "ava_images")
+        self.photos = next((path for name in names if (path := self.find(self.root, name))), None)
+        if self.photos is None:
+            raise self.error(self.root / "image", "missing, and so are images/ and ava_images/")
+        self.table = self.require(self.root, "AVA.txt")
+        self.test = self._test_ids()
+
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
+        with self.table.open(encoding="utf-8") as lines:
+            for line, text in enumerate(lines, start=1):
+                if text.strip():
+                    yield self._entry(line, text)
+
+    def _entry(self, line: int, text: str) -> SourceRecord | Skipped:
+        try:
+            values = [int(word) for word in text.split()]
+        except ValueError:
+            values = []
+        if len(values) != _VALUES or min(values) < 0:
+            raise self.error(self.table, f"line {line}: expected {_VALUES} whole numbers, found {text.strip()!r}")
+        identity, counts, tags, challenge = values[1], values[2:12], values[12:14], values[14]
+        if not sum(counts):
+            raise self.error(self.table, f"line {line}: expected the ratings of image {identity}, found none")
+        path = find_photo(self.photos, f"{identity}.jpg")
+        if path is None:
+            return self.skip(self.photos / f"{identity}.jpg", MISSING)
+        if not _is_whole(path):
+            return self.skip(path, TRUNCATED)
+        mean = sum(rating * count for rating, count in enumerate(counts, start=1)) / sum(counts)
+        labels = ("aesthetics", *(f"tag={tag}" for tag in tags if tag), f"challenge={challenge}")
+        split = None if self.test is None else "test" if identity in self.test else "train"
+        page = f"https://www.dpchallenge.com/image.php?IMAGE_ID={identity}"
+        return self.record(path, split, labels=labels, source=page, **self.score(mean, 1, 10, self.table, line))
+
+    def _test_ids(self) -> frozenset[int] | None:
+        """Ids of the test photos (19,930), or None when the copy comes without the authors' lists."""
+        if self.find(self.root, _TEST_LIST[0]) is None:
+            log.warning("ava: %s: no %s: photos are split by hash", self.root, "/".join(_TEST_LIST))
+            return None
+        path = self.require(self.root, *_TEST_LIST)
+        try:
+            return frozenset(int(word) for word in path.read_text("utf-8").split())
+        except ValueError as problem:
+            raise self.error(path, f"expected one image id a line: {problem}") from problem
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a JPEG's end marker is where a complete download has it; trailing padding is allowed."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - _TAIL_BYTES))
+        return b"\xff\xd9" in file.read()

@@ -1,0 +1,341 @@
+"""What every dataset adapter shares: the record it yields, how it skips and fails, and how it is found by name.
+
+An adapter reads a dataset exactly as its authors publish it, from a local folder, and yields one `SourceRecord` for
+each photo as it goes: nothing is collected, so memory does not grow with the dataset. It decodes no pixels (that, with
+EXIF orientation and colour profiles, is the business of `components.images.read_photo`).
+
+    >>> source = open_source("koniq10k", Path("/data/koniq10k"))   # doctest: +SKIP
+    >>> for record in source.records(): ...                        # doctest: +SKIP
+    >>> source.skipped                                             # doctest: +SKIP
+    Counter({'listed in the annotations but missing': 2})
+"""
+
+import importlib
+import logging
+import math
+import pkgutil
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from components.data.sources import folders
+from components.data.splits import SPLITS, Split
+from components.photometry.operations import Operation
+from components.strict import Strict
+
+if TYPE_CHECKING:  # pairs imports the ingest, which imports the sources
+    from components.data.pairs import PairKind
+
+log = logging.getLogger(__name__)
+
+Role = Literal["input", "target"]
+MISSING = "listed in the annotations but missing"
+_HELPERS = frozenset(("base", "folders"))
+
+
+class SourceError(ValueError):
+    """A dataset that is not laid out as published. ``dataset`` is its name, ``path`` the file or folder at fault."""
+
+    def __init__(self, dataset: str, path: Path, problem: str, layout: str) -> None:
+        super().__init__(f"{dataset}: {path}: {problem}\nexpected layout: {layout}")
+        self.dataset = dataset
+        self.path = Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was found, or expected, and yields no record. ``reason`` is one of a few phrases, fit for counting.
+
+    ``path`` is relative to the dataset's root, with forward slashes.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One photo of a dataset and all that the dataset says about it.
+
+    Attributes:
+        path: of the photo, relative to the dataset's root, with forward slashes; unique in the dataset.
+        dataset: name of the dataset.
+        split: as published, or None where the dataset publishes none: then `group` decides.
+        mos: mean opinion score on the common scale, 0 (worst) to 100 (best), or None where people gave none.
+        mos_original, mos_low, mos_high, mos_ascending: the score as published, the ends of its scale, and whether
+            higher is better; None exactly when ``mos`` is.
+        labels: plain words name distortions and what the photo is; "key=value" are attributes.
+        pair: names the pair, or None. Where one input has several targets (or the reverse) all share the name, and
+            every input of it pairs with every target of it.
+        role: "input" or "target"; None exactly when ``pair`` is.
+        kind: of the pair, one of `components.data.pairs.KINDS`; None exactly when ``pair`` is.
+        operations: what was done, where the dataset lets it be known.
+        licence: of the photo, in words.
+        author, source: of the photo, where published; ``source`` is an address.
+    """
+
+    path: str
+    dataset: str
+    split: Split | None
+    licence: str
+    mos: float | None = None
+    mos_original: float | None = None
+    mos_low: float | None = None
+    mos_high: float | None = None
+    mos_ascending: bool | None = None
+    labels: tuple[str, ...] = ()
+    pair: str | None = None
+    role: Role | None = None
+    kind: "PairKind | None" = None
+    operations: tuple[Operation, ...] = ()
+    author: str | None = None
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        relative = PurePosixPath(self.path)
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+            raise ValueError(f"expected a path below the dataset's root, found {self.path!r}")
+        if self.split is not None and self.split not in SPLITS:
+            raise ValueError(f"{self.path}: expected a split of {', '.join(SPLITS)} or None, found {self.split!r}")
+        score = (self.mos, self.mos_original, self.mos_low, self.mos_high, self.mos_ascending)
+        if any(value is None for value in score) != all(value is None for value in score):
+            raise ValueError(f"{self.path}: a score needs its value, scale and direction, found {score}")
+        if self.mos is not None and not 0 <= self.mos <= 100:
+            raise ValueError(f"{self.path}: expected a score from 0 to 100, found {self.mos}")
+        if len({value is None for value in (self.pair, self.role, self.kind)}) != 1:
+            raise ValueError(f"{self.path}: pair, role and kind go together, found {self.pair, self.role, self.kind}")
+
+    @property
+    def group(self) -> str:
+        """Records of one group show the same scene and must share a split: the pair, or else the photo itself."""
+        return self.pair or f"{self.dataset}/{self.path}"
+
+
+def normalise_score(value: float, low: float, high: float, ascending: bool) -> float:
+    """A score on the scale ``low`` to ``high`` as 0 (worst) to 100 (best); on that very scale it stays as it is."""
+    if (low, high, ascending) == (0, 100, True):
+        return value
+    return 100.0 * ((value - low) if ascending else (high - value)) / (high - low)
+
+
+class NoSettings(Strict):
+    """For adapters with nothing to choose."""
+
+
+class Source(ABC):
+    """A dataset in a folder. A subclass fills in the four names and `scan`, and checks the layout in `prepare`.
+
+    Args:
+        root: folder into which the original download was unpacked.
+        settings: an instance of the adapter's ``Settings``; its defaults when None.
+
+    Attributes:
+        skipped: how many files the last complete or partial pass of `records` skipped, by reason.
+
+    Raises:
+        SourceError: ``root`` does not hold the dataset as published.
+    """
+
+    name: ClassVar[str]
+    layout: ClassVar[str]
+    licence: ClassVar[str]
+    homepage: ClassVar[str | None]
+    Settings: ClassVar[type[Strict]] = NoSettings
+
+    def __init__(self, root: Path, settings: Strict | None = None) -> None:
+        self.root = Path(root)
+        self.settings: Any = self.Settings() if settings is None else settings
+        self.skipped: Counter[str] = Counter()
+        if not self.root.is_dir():
+            raise self.error(self.root, "no such folder")
+        self.prepare()
+
+    @property
+    def dataset(self) -> str:
+        """The name in the records."""
+        return self.name
+
+    def prepare(self) -> None:  # noqa: B027 (a dataset of loose photos has nothing to find)
+        """Find the folders and files that `scan` reads; raise `SourceError` early where one is missing."""
+
+    @abstractmethod
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
+        """Everything the dataset lists or holds, one by one, in an order that does not depend on the file system."""
+
+    def records(self) -> Iterator[SourceRecord]:
+        """The records of `scan`; what is skipped is counted in `skipped` and logged at the end.
+
+        Raises:
+            SourceError: an annotation is altered, or not a single record came out.
+        """
+        self.skipped = Counter()
+        examples: dict[str, str] = {}
+        count = 0
+        for entry in self.scan():
+            if isinstance(entry, Skipped):
+                self.skipped[entry.reason] += 1
+                examples.setdefault(entry.reason, entry.path)
+            else:
+                count += 1
+                yield entry
+        for reason, number in self.skipped.most_common():
+            log.warning("%s: skipped %d files: %s (the first: %s)", self.dataset, number, reason, examples[reason])
+        if not count:
+            reasons = ", ".join(f"{reason}: {number}" for reason, number in self.skipped.most_common())
+            raise self.error(self.root, f"not a single photo found ({reasons or 'the folders are empty'})")
+
+    # ------------------------------------------------------------------------------------ for subclasses
+
+    def error(self, path: Path, problem: str) -> SourceError:
+        """The error to raise about ``path``; it shows the layout."""
+        return SourceError(self.dataset, path, problem, self.layout)
+
+    def relative(self, path: Path) -> str:
+        """``path`` as records hold it."""
+        return path.relative_to(self.root).as_posix()
+
+    def skip(self, path: Path, reason: str) -> Skipped:
+        return Skipped(self.relative(path), reason)
+
+    def below(self, *names: str) -> Path:
+        """The root, or the folder that the download's archive makes in it, whichever is there."""
+        for name in names:
+            inner = folders.find_child(self.root, name)
+            if inner is not None and inner.is_dir():
+                return inner
+        return self.root
+
+    def find(self, parent: Path, *parts: str) -> Path | None:
+        """The file or folder at ``parts`` below ``parent``, without regard to case; None when there is none."""
+        path: Path | None = parent
+        for part in parts:
+            path = folders.find_child(path, part) if path is not None else None
+        return path
+
+    def require(self, parent: Path, *parts: str) -> Path:
+        """Like `find`, but its absence is an error."""
+        path = self.find(parent, *parts)
+        if path is None:
+            raise self.error(parent.joinpath(*parts), "missing")
+        return path
+
+    def rows(self, path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line number and values of each row of a CSV file that has at least ``columns``."""
+        try:
+            yield from folders.csv_rows(path, columns)
+        except folders.AlteredFile as problem:
+            raise self.error(path, str(problem)) from problem
+
+    def number(self, text: object, path: Path, line: int, column: str) -> float:
+        """A finite number from an annotation file; anything else is an error that names file, line and column."""
+        try:
+            value = float(text)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.error(path, f"line {line}: expected a number in the column {column}, found {text!r}")
+        return value
+
+    def score(
+        self, value: float, low: float, high: float, path: Path, line: int, *, ascending: bool = True
+    ) -> dict[str, Any]:
+        """The five fields of a record's score; a value off its scale is an error that names file and line."""
+        if not low <= value <= high:
+            raise self.error(path, f"line {line}: expected a score from {low:g} to {high:g}, found {value:g}")
+        return {
+            "mos": normalise_score(value, low, high, ascending),
+            "mos_original": value,
+            "mos_low": low,
+            "mos_high": high,
+            "mos_ascending": ascending,
+        }
+
+    def record(self, path: Path, split: Split | None, **fields: Any) -> SourceRecord:
+        """The record of ``path``; dataset, licence and source are filled in, and the pair's name made unique."""
+        fields.setdefault("licence", self.licence)
+        fields.setdefault("source", self.homepage)
+        if fields.get("pair") is not None:
+            fields["pair"] = f"{self.dataset}/{fields['pair']}"
+        return SourceRecord(self.relative(path), self.dataset, split, **fields)
+
+    def paired(
+        self,
+        pair: str,
+        photo: Path,
+        target: Path,
+        split: Split | None,
+        *,
+        kind: "PairKind" = "restoration",
+        labels: tuple[str, ...] = (),
+        target_labels: tuple[str, ...] = (),
+        **fields: Any,
+    ) -> tuple[SourceRecord, SourceRecord]:
+        """The records of an input ``photo`` with the distortions ``labels`` and of its target."""
+        return (
+            self.record(photo, split, pair=pair, role="input", kind=kind, labels=labels, **fields),
+            self.record(target, split, pair=pair, role="target", kind=kind, labels=target_labels, **fields),
+        )
+
+    def matched(
+        self,
+        inputs: Path,
+        targets: Path,
+        input_key: folders.Key = folders.same,
+        target_key: folders.Key = folders.same,
+    ) -> Iterator[tuple[str, Path, Path] | Skipped]:
+        """(key, input, target) of the photos of two folders whose keys agree; see `folders.match`."""
+        for entry in folders.match(inputs, targets, input_key, target_key):
+            yield self.skip(*entry) if len(entry) == 2 else entry
+
+    def paired_folders(
+        self,
+        inputs: Path,
+        targets: Path,
+        split: Split | None,
+        prefix: str,
+        keys: tuple[folders.Key, folders.Key] = (folders.same, folders.same),
+        **fields: Any,
+    ) -> Iterator[SourceRecord | Skipped]:
+        """Records of the photos of two folders whose keys agree: the pair is ``prefix`` and the key; see `paired`."""
+        for entry in self.matched(inputs, targets, *keys):
+            if isinstance(entry, Skipped):
+                yield entry
+            else:
+                yield from self.paired(prefix + entry[0], entry[1], entry[2], split, **fields)
+
+
+def known_sources() -> tuple[str, ...]:
+    """Names that `open_source` takes: one for each module of this package that is an adapter."""
+    names = {module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])}
+    return tuple(sorted(names - _HELPERS))
+
+
+def source_class(name: str) -> type[Source]:
+    """The adapter of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    known = known_sources()
+    if name not in known:
+        raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(known)}")
+    module = importlib.import_module(f"{__package__}.{name}")
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Source) and value.__module__ == module.__name__:
+            return value
+    raise TypeError(f"{module.__file__}: expected a subclass of Source")
+
+
+def open_source(name: str, root: Path, **settings: Any) -> Source:
+    """Open the dataset ``name`` in the folder ``root``; ``settings`` are the fields of the adapter's ``Settings``.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+        pydantic.ValidationError: unknown or wrong settings.
+        SourceError: the folder does not hold the dataset as published.
+    """
+    adapter = source_class(name)
+    return adapter(Path(root), adapter.Settings(**settings))

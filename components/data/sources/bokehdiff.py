@@ -1,0 +1,45 @@
+"""BokehDiff: cut-outs and backgrounds for depth-of-field pairs (Zhu et al. 2025, ICCV).
+
+No pairs are published: `components.data.rendered` makes them, by laying a cut-out over an all-in-focus background and
+blurring the background alone, at several levels.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from components.data.sources import folders
+from components.data.sources.base import Skipped, Source, SourceRecord
+from components.images import UnreadablePhoto, read_header
+
+NO_ALPHA = "a cut-out without transparency"
+UNREADABLE = "the header does not decode"
+_ALPHA_MODES = ("RGBA", "LA", "PA", "P")
+
+
+class Bokehdiff(Source):
+    """Cut-outs (labelled "foreground") and photos (labelled "background"). No split is published."""
+
+    name: ClassVar[str] = "bokehdiff"
+    layout: ClassVar[str] = "fg/ cut-outs with transparency (RGBA), bg/ all-in-focus photos"
+    licence: ClassVar[str] = "research use only"
+    homepage: ClassVar[str] = "https://github.com/FreeButUselessSoul/bokehdiff"
+
+    def prepare(self) -> None:
+        self.foregrounds, self.backgrounds = self.require(self.root, "fg"), self.require(self.root, "bg")
+
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
+        for entry in folders.walk(self.foregrounds):
+            if isinstance(entry, tuple):
+                yield self.skip(*entry)
+                continue
+            try:
+                transparent = read_header(entry).mode in _ALPHA_MODES
+            except UnreadablePhoto:
+                yield self.skip(entry, UNREADABLE)
+                continue
+            yield self.record(entry, None, labels=("foreground",)) if transparent else self.skip(entry, NO_ALPHA)
+        for entry in folders.walk(self.backgrounds):
+            if isinstance(entry, tuple):
+                yield self.skip(*entry)
+            else:
+                yield self.record(entry, None, labels=("background", "all_in_focus"))

@@ -1,0 +1,66 @@
+"""RealBlur: a blurred and a sharp photo taken through one lens (Rim et al. 2020, ECCV), from JPEG (J) and from raw (R).
+
+The lists name the pairs, ground truth first; the misspelt folder name is the published one. Numbers of files repeat
+across scenes. Pairs may be misaligned by a pixel or two.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
+from components.data.sources.folders import find_photo
+from components.strict import Strict
+
+_FOLDERS = {
+    "J": "RealBlur-J_ECC_IMCORR_centroid_itensity_ref",
+    "R": "RealBlur-R_BM3D_ECC_IMCORR_centroid_itensity_ref",
+}
+
+
+class Realblur(Source):
+    """Motion-blurred photos (input) with sharp ones (target), split as listed."""
+
+    class Settings(Strict):
+        subsets: tuple[Literal["J", "R"], ...] | None = Field(default=None, description="None: those that are there.")
+
+    name: ClassVar[str] = "realblur"
+    layout: ClassVar[str] = (
+        f"{_FOLDERS['J']}/scene001/blur/blur_1.png and gt/gt_1.png, {_FOLDERS['R']} likewise; "
+        "RealBlur_{J,R}_{train,test}_list.txt, each line 'gt blur'"
+    )
+    licence: ClassVar[str] = "CC BY 4.0"
+    homepage: ClassVar[str] = "https://cg.postech.ac.kr/research/realblur/"
+
+    def prepare(self) -> None:
+        there = tuple(subset for subset in _FOLDERS if self.find(self.root, _FOLDERS[subset]))
+        if not there:
+            raise self.error(self.root / _FOLDERS["J"], f"missing, and so is {_FOLDERS['R']}")
+        self.lists = [
+            (subset, split, self.require(self.root, f"RealBlur_{subset}_{split}_list.txt"))
+            for subset in self.settings.subsets or there
+            for split in ("train", "test")
+        ]
+        for subset in self.settings.subsets or ():
+            self.require(self.root, _FOLDERS[subset])
+
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
+        for subset, split, path in self.lists:
+            with path.open(encoding="utf-8-sig") as lines:
+                for line, text in enumerate(lines, start=1):
+                    if text.strip():
+                        yield from self._pair(subset, split, path, line, text.strip())
+
+    def _pair(self, subset: str, split: str, path: Path, line: int, text: str) -> tuple[SourceRecord | Skipped, ...]:
+        parts = [name.split("/")[-4:] for name in text.split()]
+        if len(parts) != 2 or [part[2] for part in parts if len(part) == 4] != ["gt", "blur"]:
+            raise self.error(path, f"line {line}: expected 'gt blur', ground truth first, found {text!r}")
+        if any(part[:2] != [_FOLDERS[subset], parts[0][1]] for part in parts):
+            raise self.error(path, f"line {line}: expected two files of one scene of {subset}, found {text!r}")
+        target, photo = (find_photo(self.root.joinpath(*part[:3]), part[3]) for part in parts)
+        if target is None or photo is None:
+            return (Skipped("/".join(parts[0 if target is None else 1]), MISSING),)
+        scene, number = parts[1][1], photo.stem.removeprefix("blur_")
+        return self.paired(f"{subset}/{scene}/{number}", photo, target, split, labels=("motion_blur",))

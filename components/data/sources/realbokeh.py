@@ -1,0 +1,146 @@
+"""RealBokeh: scenes at f/22 and at wider apertures (Seizinger et al. 2025, Bokehlicious).
+
+Each scene's json names its photos and apertures. Ids restart in every split. Some training pairs are misaligned: those
+of different size are skipped, shifts within the frame are for a later check of the pixels.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from components.data.sources import folders
+from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
+from components.data.sources.folders import find_photo
+from components.images import UnreadablePhoto, read_header
+from components.photometry.operations import KINDS, Operation
+from components.strict import Strict
+
+_KEYS = ("id", "source_image", "source_av", "target_images", "target_avs", "focal_length", "focus_plane_distance")
+_APERTURE = re.compile(r"_f(\d+(?:\.\d+)?)$")
+OTHER_SIZE = "not the size of its input: misaligned"
+UNREADABLE = "the header does not decode"
+
+
+def blur_radius(focal_length: float, f_number: float, focus_distance: float, sensor_short_side: float) -> float:
+    """Radius of the blur disc of a point at infinity, as a fraction of the photo's short side.
+
+    Thin lens: the circle of confusion of infinity has the diameter f^2 / (N (s - f)) on the sensor (Potmesil and
+    Chakravarty 1981, A Lens and Aperture Camera Model).
+
+    Args:
+        focal_length, focus_distance, sensor_short_side: f, s and the sensor's short side in millimetres; s > f.
+        f_number: N.
+    """
+    diameter = focal_length**2 / (f_number * (focus_distance - focal_length))
+    return diameter / 2 / sensor_short_side
+
+
+class Realbokeh(Source):
+    """A photo at f/22 (input) with those at wider apertures (targets, labelled "f_number=2"), under one pair.
+
+    Each target records the depth-of-field operation that its optics amount to: a "bokeh" whose largest disc is that of
+    a point at infinity. It says how much, not which pixels: the pair cannot be rebuilt from it.
+    """
+
+    class Settings(Strict):
+        sensor_short_side: float = Field(default=24.0, gt=0, description="Of the camera, millimetres; full frame 24.")
+
+    name: ClassVar[str] = "realbokeh"
+    layout: ClassVar[str] = (
+        "{train,validation,test}/{in/<id>_f22.JPG, gt/<id>/<id>_f2.0.JPG, metadata/<id>.json}; json keys: "
+        f"{', '.join(_KEYS)}"
+    )
+    licence: ClassVar[str] = "CC BY-NC-SA 4.0"
+    homepage: ClassVar[str] = "https://github.com/TimSeizinger/Bokehlicious"
+
+    def prepare(self) -> None:
+        self.parts = [
+            (split, self.require(self.root, split), self.require(self.root, split, "metadata"))
+            for split in ("train", "validation", "test")
+            if self.find(self.root, split)
+        ]
+        if not self.parts:
+            raise self.error(self.root / "train", "missing, and so are validation and test")
+
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
+        for split, base, metadata in self.parts:
+            for name in folders.entries(metadata)[0]:
+                if name.lower().endswith(".json"):
+                    yield from self._scene(split, base, metadata / name)
+
+    def _scene(self, split: str, base: Path, path: Path) -> Iterator[SourceRecord | Skipped]:
+        scene = self._read(path)
+        photo = self._photo(base, scene["source_image"])
+        if photo is None:
+            yield self.skip(base / scene["source_image"], MISSING)
+            return
+        try:
+            size = _size(photo)
+        except UnreadablePhoto:
+            yield self.skip(photo, UNREADABLE)
+            return
+        shared = {"pair": f"{split}/{path.stem}", "kind": "depth_of_field"}
+        labels = (f"f_number={scene['source_av']:g}", "all_in_focus")
+        yield self.record(photo, split, role="input", labels=labels, **shared)
+        for name, f_number in zip(scene["target_images"], scene["target_avs"], strict=True):
+            target = self._photo(base, name)
+            if target is None:
+                yield self.skip(base / name, MISSING)
+                continue
+            try:
+                aligned = _size(target) == size
+            except UnreadablePhoto:
+                yield self.skip(target, UNREADABLE)
+                continue
+            if not aligned:
+                yield self.skip(target, OTHER_SIZE)
+                continue
+            labels, operations = (f"f_number={f_number:g}",), self._operations(scene, f_number)
+            yield self.record(target, split, role="target", labels=labels, operations=operations, **shared)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The json of one scene, checked: names, numbers, and that apertures are those in the names."""
+        try:
+            scene = json.loads(path.read_text("utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+            raise self.error(path, f"not a json file: {problem}") from problem
+        if not isinstance(scene, dict) or (missing := [key for key in _KEYS if key not in scene]):
+            raise self.error(path, f"missing keys: {', '.join(missing) if isinstance(scene, dict) else 'all'}")
+        if str(scene["id"]) != path.stem:
+            raise self.error(path, f"expected the id {path.stem}, found {scene['id']!r}")
+        images, f_numbers = scene["target_images"], scene["target_avs"]
+        if not isinstance(images, list) or not isinstance(f_numbers, list) or len(images) != len(f_numbers):
+            raise self.error(path, "expected as many target_avs as target_images")
+        for name in (scene["source_image"], *images):
+            if not isinstance(name, str) or name.startswith("/") or ".." in name.split("/"):
+                raise self.error(path, f"expected the name of a photo below {path.parent.parent}, found {name!r}")
+        numbers = [scene["source_av"], scene["focal_length"], scene["focus_plane_distance"], *f_numbers]
+        if not all(isinstance(number, int | float) and number > 0 for number in numbers):
+            raise self.error(path, f"expected positive numbers, found {numbers}")
+        for name, f_number in zip(images, f_numbers, strict=True):
+            named = _APERTURE.search(Path(name).stem)
+            if named is None or float(named[1]) != float(f_number):
+                raise self.error(path, f"target_avs does not follow target_images: {f_number} beside {name}")
+        return scene
+
+    def _operations(self, scene: dict[str, Any], f_number: float) -> tuple[Operation, ...]:
+        focal_length, distance = float(scene["focal_length"]), 1000 * float(scene["focus_plane_distance"])
+        if distance <= focal_length:  # focused nearer than the lens can: the distance is not to be trusted
+            return ()
+        radius = blur_radius(focal_length, f_number, distance, self.settings.sensor_short_side)
+        return (Operation(name="bokeh", amount=round(min(radius, KINDS["bokeh"].high), 6)),)
+
+    def _photo(self, base: Path, name: str) -> Path | None:
+        folder, _, file = name.rpartition("/")
+        return find_photo(base / folder, file)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height, upright."""
+    header = read_header(path)
+    turned = header.orientation in (5, 6, 7, 8)
+    return (header.height, header.width) if turned else (header.width, header.height)
