@@ -1,0 +1,1 @@
+"""What a training run of the full-size models needs, before anything is launched."""

@@ -1,0 +1,288 @@
+"""What each stage of a profile computes and holds on one GPU, as numbers that do not depend on the GPU.
+
+Batches and rounds are divided among the GPUs, each working through its share as the stage's code does: a batch in one
+pass, a round of stage III in micro-batches. Where a text's length is not known, its longest is taken.
+"""
+
+import math
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from components.artist.model import Artist, Grid
+from components.artist.sft import ArtistSftSettings
+from components.lora import LoraSettings
+from components.planning.flops import (
+    autoencoder_flops,
+    decoding_flops,
+    key_value_bytes,
+    language_model_flops,
+    transformer_flops,
+    vision_flops,
+)
+from components.planning.memory import Tracer
+from components.settings import Settings
+from components.strict import Strict
+
+STAGES = ("train_critic", "train_artist", "adapt_artist", "reinforce")
+
+
+class Workload(Strict):
+    """What a profile does not say about photos and texts."""
+
+    aspect: float = Field(default=1.5, gt=0, description="width of a photo by its height")
+    prompt_tokens: int = Field(default=64, gt=0, description="of the Critic's prompt, the photo's tokens left out")
+    completion_tokens: int = Field(default=800, gt=0, description="of an annotation that stage I of the Critic learns")
+    area: int | None = Field(default=None, gt=0, description="pixels of the Artist's working picture; else the model's")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a step during which memory is held beside the models.
+
+    Attributes:
+        rows: samples that are worked on at once.
+        kept: bytes a row that autograd keeps, or that stay for later phases.
+        workspace: bytes a row that the busiest moment needs beyond that.
+        cache: bytes of key-value cache, all rows together.
+    """
+
+    name: str
+    rows: int
+    kept: int
+    workspace: int
+    cache: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * (self.kept + self.workspace) + self.cache
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the busiest GPU does in one optimiser step (in stage III: one iteration).
+
+    Attributes:
+        steps: of the whole stage.
+        samples: photos of a step, in all GPUs together.
+        flops: operations of passes that are limited by arithmetic.
+        critic_passes, artist_passes: times that all weights of a model are used, outside of decoding.
+        decoding_steps: token steps of the Critic's decoding, which read all weights and caches each.
+        decoding_flops: operations of all of them.
+        decoding_cache: bytes of cache that a token step reads, on average.
+    """
+
+    steps: int
+    samples: int
+    flops: int
+    critic_passes: int
+    artist_passes: int
+    decoding_steps: int = 0
+    decoding_flops: int = 0
+    decoding_cache: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: which models and adapters it holds, its phases and its work.
+
+    Attributes:
+        critic, artist: number of adapters that the model has; None where it is not loaded.
+        trained: names of the models whose adapters are trained.
+        average: a moving average of the trained adapter is kept.
+    """
+
+    name: str
+    critic: int | None
+    artist: int | None
+    trained: tuple[str, ...]
+    lora: LoraSettings
+    average: bool
+    phases: tuple[Phase, ...]
+    work: Work
+
+
+class StagePlanner:
+    """Derives the stages of a profile for a number of GPUs, with or without gradient checkpointing."""
+
+    def __init__(self, settings: Settings, tracer: Tracer, artist: Artist, workload: Workload, gpus: int):
+        self.settings, self.tracer, self.workload, self.gpus = settings, tracer, workload, gpus
+        configurations = tracer.configurations
+        self.text, self.vision = configurations.critic["text_config"], configurations.critic["vision_config"]
+        self.size = artist.working_size(1000, round(1000 * workload.aspect))
+        self.grid = Grid(*(side // artist.pixels_per_token for side in self.size))
+        self.encoding, self.decoding = autoencoder_flops(artist.vae, *self.size)
+        self.patches, self.prompt = self._look(settings.synthesize.short_side)
+
+    def stage(self, name: str, checkpointing: bool) -> Stage:
+        """One of `STAGES`."""
+        return getattr(self, name)(checkpointing)
+
+    def train_critic(self, checkpointing: bool) -> Stage:
+        settings = self.settings.train_critic
+        rows, completion, lora = self._share(settings.batch_size), self.workload.completion_tokens, settings.lora
+        patches, prompt = self._look(self.settings.annotate.short_side)
+        tokens = prompt + completion
+        held = self.tracer.language_model(tokens, completion, lora, "cross_entropy", checkpointing)
+        flops = language_model_flops(self.text, tokens, completion, lora.rank).training(checkpointing)
+        return Stage(
+            "train_critic",
+            critic=1,
+            artist=None,
+            trained=("critic",),
+            lora=lora,
+            average=settings.optimiser.ema_decay > 0,
+            phases=(
+                Phase("vision tower", rows, 0, self.tracer.vision_bytes(patches)),
+                Phase("forward and backward", rows, held.kept, held.workspace),
+            ),
+            work=Work(
+                settings.optimiser.steps,
+                settings.batch_size,
+                rows * (vision_flops(self.vision, patches) + flops),
+                critic_passes=3 if checkpointing else 2,
+                artist_passes=0,
+            ),
+        )
+
+    def train_artist(self, checkpointing: bool) -> Stage:
+        settings = self.settings.train_artist
+        rows = self._share(settings.batch_size)
+        prompt, read = self._reading(rows, settings.lora)
+        return self._flow_matching(
+            "train_artist", 0, settings, checkpointing, rows, self.prompt, (prompt,), rows * read, {}
+        )
+
+    def adapt_artist(self, checkpointing: bool) -> Stage:
+        settings = self.settings.adapt_artist
+        rows, completion = self._share(settings.batch_size), settings.max_new_tokens
+        writing, read, decoding = self._writing(rows, rows, completion, settings.lora)
+        length = self.prompt + completion - 1
+        return self._flow_matching("adapt_artist", 1, settings, checkpointing, rows, length, writing, read, decoding)
+
+    def reinforce(self, checkpointing: bool) -> Stage:
+        settings, rollouts = self.settings.reinforce, self.settings.reinforce.rollouts
+        critic_lora, artist_lora = self.settings.train_critic.lora, self.settings.adapt_artist.lora
+        photos, completion = self._share(rollouts.photos), rollouts.max_new_tokens
+        pictures, verdicts = 2 * photos, 2 * photos * rollouts.verdicts
+        edits = photos * rollouts.verdicts * rollouts.edits
+        tokens, length = self.prompt + completion, self.prompt + completion - 1
+        writing, flops, decoding = self._writing(pictures, verdicts, completion, critic_lora)
+
+        drawing = self.tracer.transformer(self.grid, length, artist_lora, backward=False)
+        one_edit = transformer_flops(self.tracer.configurations.transformer, 2 * self.grid.tokens, length, 0)
+        policy = self.tracer.language_model(tokens, completion, critic_lora, "policy", checkpointing)
+        updating = self.tracer.transformer(self.grid, length, artist_lora, checkpointing)
+        chunk = min(settings.micro_batch, verdicts), min(settings.micro_batch, edits)
+        encode, decode = (self.tracer.autoencoder(*self.size, decode=decode) for decode in (False, True))
+        phases = (
+            *writing,
+            Phase("encode photos", photos, 0, encode.peak),
+            Phase("draw edits", edits, 0, drawing.peak),
+            Phase("decode edits", edits, 0, decode.peak),
+            Phase("update Critic", chunk[0], policy.kept, policy.workspace),
+            Phase("update Artist", chunk[1], updating.kept, updating.workspace),
+        )
+        critic = language_model_flops(self.text, tokens, completion, critic_lora.rank)
+        critic_update = 2 * vision_flops(self.vision, self.patches) + critic.training(checkpointing)
+        critic_update += critic.forward if settings.grpo.kl > 0 else 0
+        artist = transformer_flops(
+            self.tracer.configurations.transformer, 2 * self.grid.tokens, length, artist_lora.rank
+        )
+        reference = settings.reference_share if settings.nft.kl > 0 else 0
+        artist_update = artist.training(checkpointing) + round((1 + reference) * artist.forward)
+        flops += photos * self.encoding + edits * (rollouts.sampling_steps * one_edit.forward + self.decoding)
+        flops += settings.critic_updates * verdicts * critic_update
+        flops += (edits * settings.nft.timesteps * artist_update) if settings.artist_updates else 0
+        passes = math.ceil(edits / chunk[1]) * settings.nft.timesteps * (3 + checkpointing)
+        return Stage(
+            "reinforce",
+            critic=2,  # trained, and reference
+            artist=3,  # trained, rollout policy, and reference
+            trained=("critic", "artist"),
+            lora=artist_lora,
+            average=False,
+            phases=phases,
+            work=Work(
+                settings.iterations,
+                rollouts.photos,
+                flops,
+                critic_passes=1 + settings.critic_updates * math.ceil(verdicts / chunk[0]) * (3 + checkpointing),
+                artist_passes=rollouts.sampling_steps + passes,
+                **decoding,
+            ),
+        )
+
+    def _flow_matching(
+        self,
+        name: str,
+        critic_adapters: int,
+        settings: ArtistSftSettings,
+        checkpointing: bool,
+        rows: int,
+        text_tokens: int,
+        before: tuple[Phase, ...],
+        flops: int,
+        decoding: dict[str, int],
+    ) -> Stage:
+        """A stage of supervised flow matching, after phases in which the Critic makes the conditioning."""
+        lora = settings.lora
+        held = self.tracer.transformer(self.grid, text_tokens, lora, checkpointing)
+        encode = self.tracer.autoencoder(*self.size, decode=False)
+        config = self.tracer.configurations.transformer
+        training = transformer_flops(config, 2 * self.grid.tokens, text_tokens, lora.rank).training(checkpointing)
+        return Stage(
+            name,
+            critic=critic_adapters,
+            artist=1,
+            trained=("artist",),
+            lora=lora,
+            average=settings.optimiser.ema_decay > 0,
+            phases=(
+                *before,
+                Phase("encode photos", rows, 0, encode.peak),
+                Phase("forward and backward", rows, held.kept, held.workspace),
+            ),
+            work=Work(
+                settings.optimiser.steps,
+                settings.batch_size,
+                flops + rows * (2 * self.encoding + training),
+                critic_passes=1,
+                artist_passes=3 if checkpointing else 2,
+                **decoding,
+            ),
+        )
+
+    def _reading(self, rows: int, lora: LoraSettings) -> tuple[Phase, int]:
+        """The Critic reads prompts: memory of the phase, and operations a row."""
+        read = self.tracer.language_model(self.prompt, 1, lora, backward=False)
+        workspace = max(read.peak, self.tracer.vision_bytes(self.patches))
+        flops = vision_flops(self.vision, self.patches) + language_model_flops(self.text, self.prompt, 1, 0).forward
+        return Phase("read photos", rows, 0, workspace), flops
+
+    def _writing(
+        self, pictures: int, rows: int, completion: int, lora: LoraSettings
+    ) -> tuple[tuple[Phase, Phase], int, dict[str, int]]:
+        """The Critic reads `pictures` and writes `rows` completions: phases, operations of reading, and decoding."""
+        reading, flops = self._reading(pictures, lora)
+        position = key_value_bytes(self.text, self.tracer.dtype.itemsize)
+        longest = self.prompt + completion
+        latent = 2 * longest * self.text["hidden_size"] * self.tracer.dtype.itemsize  # the pieces and the whole
+        writing = Phase("write verdicts", rows, 0, latent, cache=rows * longest * position)
+        decoding = {
+            "decoding_steps": completion - 1,
+            "decoding_flops": rows * decoding_flops(self.text, self.prompt, completion, lora.rank),
+            "decoding_cache": rows * (self.prompt + completion // 2) * position,
+        }
+        return (reading, writing), pictures * flops, decoding
+
+    def _look(self, short_side: int) -> tuple[int, int]:
+        """Patches of a photo of this size before they are merged, and the length of the prompt with it."""
+        merge = self.vision["spatial_merge_size"]
+        sides = short_side, round(short_side * self.workload.aspect)
+        tokens = math.prod(max(1, round(side / (self.vision["patch_size"] * merge))) for side in sides)
+        return tokens * merge**2, tokens + self.workload.prompt_tokens
+
+    def _share(self, count: int) -> int:
+        """Samples of the busiest GPU."""
+        return math.ceil(count / self.gpus)

@@ -1,0 +1,195 @@
+"""Whole folders: a trained Critic and Artist as the authors' release lays them out, and theirs as this project does.
+
+ours:     base/critic, base/artist (as data/base), critic, artist (adapters)
+theirs:   see components.release.layout
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from components import files
+from components.artist.model import DESCRIPTION_FILE
+from components.planning.models import PUBLISHED, Configurations, build_vae, read_configurations
+from components.release.adapters import (
+    build_shapes,
+    export_artist_adapter,
+    export_critic_adapter,
+    import_artist_adapter,
+    import_critic_adapter,
+)
+from components.release.layout import (
+    ARTIST_ADAPTER,
+    CRITIC_ADAPTER,
+    CRITIC_FOLDER,
+    RECOGNISED_TRANSFORMER,
+    TRANSFORMER_FILE,
+    VAE_FILE,
+    ReleaseError,
+    fingerprint,
+    require_same,
+    stored_shapes,
+    weight_files,
+)
+
+log = logging.getLogger(__name__)
+_DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def export_release(
+    out: Path,
+    base: Path,
+    critic_adapter: Path | None,
+    artist_adapter: Path | None,
+    adapters_only: bool = False,
+    diffusers: bool = False,
+) -> list[Path]:
+    """Write adapters and, unless told otherwise, base models as the release has them.
+
+    Args:
+        out: a new or empty folder.
+        base: base models as data/base has them; with `adapters_only` their configurations suffice.
+        diffusers: write the Artist's adapter for diffusers' own loader, too.
+
+    Returns:
+        the files and folders that were written.
+
+    Raises:
+        ReleaseError: something is not of this model; `out` may then be incomplete.
+        FileExistsError: `out` has content.
+    """
+    _require_empty(out)
+    configurations = read_configurations(base)
+    written = []
+    if artist_adapter is not None:
+        export_artist_adapter(artist_adapter, out / ARTIST_ADAPTER, configurations, diffusers)
+        written.append(out / ARTIST_ADAPTER)
+    if critic_adapter is not None:
+        export_critic_adapter(critic_adapter, out / CRITIC_ADAPTER, configurations)
+        written.append(out / CRITIC_ADAPTER)
+    if adapters_only:
+        return written
+    _join(weight_files(base / "artist" / "transformer"), out / TRANSFORMER_FILE)
+    if (found := fingerprint(stored_shapes([out / TRANSFORMER_FILE]))) != RECOGNISED_TRANSFORMER:
+        log.warning(
+            "%s has the fingerprint %s: the release's loader recognises %s only, the full-size transformer",
+            out / TRANSFORMER_FILE,
+            found,
+            RECOGNISED_TRANSFORMER,
+        )
+    (out / VAE_FILE).parent.mkdir(parents=True)
+    _join(weight_files(base / "artist" / "vae"), out / VAE_FILE)
+    _copy_critic(base / "critic", out / CRITIC_FOLDER)
+    _add_files_of_transformers_4(out / CRITIC_FOLDER)
+    return [*written, out / TRANSFORMER_FILE, out / VAE_FILE, out / CRITIC_FOLDER]
+
+
+def import_release(source: Path, out: Path, models: Path = PUBLISHED, vae: Path | None = None) -> list[Path]:
+    """Turn what is there of a release folder into base models and adapters that `Critic.load` and `Artist.load` take.
+
+    Args:
+        out: a new or empty folder.
+        models: configurations of the models; by default the published ones.
+        vae: weights of the autoencoder, if they are not in `source`.
+
+    Returns:
+        the folders that were written.
+
+    Raises:
+        ReleaseError: nothing of a release is there, or something is not of these models.
+        FileExistsError: `out` has content.
+    """
+    _require_empty(out)
+    configurations, written = read_configurations(models), []
+    vae = vae or source / VAE_FILE
+    if (source / TRANSFORMER_FILE).is_file() or vae.is_file():
+        _import_artist(source / TRANSFORMER_FILE, vae, out / "base" / "artist", configurations)
+        written.append(out / "base" / "artist")
+    if (source / CRITIC_FOLDER).is_dir():
+        _copy_critic(source / CRITIC_FOLDER, out / "base" / "critic")
+        written.append(out / "base" / "critic")
+    for name, target, convert in (
+        (ARTIST_ADAPTER, "artist", import_artist_adapter),
+        (CRITIC_ADAPTER, "critic", import_critic_adapter),
+    ):
+        if (source / name).is_dir():
+            convert(source / name, out / target, configurations)
+            written.append(out / target)
+    if not written:
+        raise ReleaseError(
+            f"{source}: expected some of {TRANSFORMER_FILE}, {CRITIC_FOLDER}/, {ARTIST_ADAPTER}/, {CRITIC_ADAPTER}/ "
+            f"and {VAE_FILE}; found none of them"
+        )
+    return written
+
+
+def _import_artist(transformer: Path, vae: Path, out: Path, configurations: Configurations) -> None:
+    for path in (transformer, vae):
+        if not path.is_file():
+            raise ReleaseError(f"{path}: not there; the Artist needs its transformer and its autoencoder")
+    with torch.device("meta"):
+        autoencoder = {name: tuple(tensor.shape) for name, tensor in build_vae(configurations).state_dict().items()}
+    require_same(stored_shapes([transformer]), build_shapes("artist", configurations), str(transformer))
+    require_same(stored_shapes([vae]), autoencoder, str(vae))
+    for name, weights, config in (
+        ("transformer", transformer, {"_class_name": "QwenImageTransformer2DModel", **configurations.transformer}),
+        ("vae", vae, {"_class_name": "AutoencoderKLQwenImage", **configurations.vae}),
+    ):
+        (out / name).mkdir(parents=True)
+        shutil.copyfile(weights, out / name / _DIFFUSERS_WEIGHTS)
+        files.write_text(out / name / "config.json", json.dumps(config, indent=2) + "\n")
+    scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler", **configurations.scheduler}
+    files.write_text(out / "scheduler" / "scheduler_config.json", json.dumps(scheduler, indent=2) + "\n")
+    files.write_text(out / DESCRIPTION_FILE, json.dumps({"area": configurations.area}) + "\n")
+
+
+def _copy_critic(source: Path, out: Path) -> None:
+    weight_files(source)
+    if pickles := [path.name for path in source.iterdir() if path.suffix in _PICKLES]:
+        raise ReleaseError(f"{source}: {', '.join(pickles)} would have to be unpickled; remove them or convert them")
+    shutil.copytree(source, out)
+
+
+def _add_files_of_transformers_4(folder: Path) -> None:
+    """Beside what transformers 5 writes, what the release's transformers 4.57 reads: it knows neither
+    `rope_parameters` nor `processor_config.json`, and its Qwen2Tokenizer wants `vocab.json` and `merges.txt`."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    if (rope := text.get("rope_parameters")) and "rope_theta" not in text:
+        text["rope_theta"] = rope["rope_theta"]
+        text["rope_scaling"] = {"type": "default", "rope_type": "default", "mrope_section": rope["mrope_section"]}
+        config["torch_dtype"] = config.get("dtype", "float32")
+        files.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    processor = folder / "processor_config.json"
+    if processor.is_file() and not (folder / "preprocessor_config.json").exists():
+        images = json.loads(processor.read_text(encoding="utf-8"))["image_processor"]
+        if size := images.get("size"):
+            images |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+        files.write_text(folder / "preprocessor_config.json", json.dumps(images, indent=2) + "\n")
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.is_file() and not (folder / "vocab.json").exists():
+        model = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        files.write_text(folder / "vocab.json", json.dumps(model["vocab"], ensure_ascii=False))
+        files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+
+
+def _join(parts: list[Path], out: Path) -> None:
+    """Copy a model's one file, or join its shards (which are then in memory at once)."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(out) as temporary:
+        if len(parts) == 1:
+            shutil.copyfile(parts[0], temporary)
+        else:
+            tensors = {name: tensor for part in parts for name, tensor in load_file(part).items()}
+            save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _require_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} has content; name a new folder")

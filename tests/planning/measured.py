@@ -1,0 +1,96 @@
+"""Run training passes for real and measure them: what autograd saves, and the peak of the process's memory.
+
+As a program it prints the peak, in bytes beyond what was there before, of one pass of a mid-size transformer.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from components.artist.flow import flow_matching_loss
+from components.artist.model import Grid
+from components.lora import LoraSettings
+from components.planning.models import Configurations, build_critic, build_transformer
+from tests.planning.small import small
+
+MIDDLE = small(depth=6, heads=8)
+MIDDLE_GRID, MIDDLE_TEXT = Grid(24, 32), 100
+LORA = LoraSettings(rank=8, alpha=16)
+
+
+def transformer_pass(configurations: Configurations, grid: Grid, text: int):
+    """A transformer with an adapter, and a function that computes its loss on random input."""
+    model = build_transformer(configurations, LORA)
+    channels = configurations.transformer["in_channels"]
+
+    def run() -> Tensor:
+        noisy, source = torch.randn(2, 1, grid.tokens, channels)
+        shape = (1, grid.height, grid.width)
+        velocity = model(
+            hidden_states=torch.cat([noisy, source], dim=1),
+            encoder_hidden_states=torch.randn(1, text, configurations.transformer["joint_attention_dim"]),
+            timestep=torch.rand(1),
+            img_shapes=[[shape, shape]],
+            return_dict=False,
+        )[0][:, : grid.tokens]
+        return flow_matching_loss(velocity, noisy, source).mean()
+
+    return model, run
+
+
+def critic_pass(configurations: Configurations, tokens: int, completion: int):
+    """A language model with an adapter, and a function that computes the cross-entropy of its last tokens."""
+    model = build_critic(configurations, LORA)
+    base, width = model.get_base_model(), configurations.critic["text_config"]["hidden_size"]
+    mask = torch.ones(tokens, tokens, dtype=torch.bool).tril()[None, None]
+
+    def run() -> Tensor:
+        hidden = base.model.language_model(
+            inputs_embeds=torch.randn(1, tokens, width), attention_mask={"full_attention": mask}, use_cache=False
+        ).last_hidden_state
+        scores = base.lm_head(hidden[:, -completion:]).index_fill(-1, torch.tensor([5, 6]), -1e9)
+        return functional.cross_entropy(scores.flatten(0, 1).clone(), torch.zeros(completion, dtype=torch.long))
+
+    return model, run
+
+
+def saved_bytes(model: nn.Module, run) -> int:
+    """Bytes of the different storages that autograd saves for the backward pass, the model's own left out."""
+    own = [*model.parameters(), *model.buffers()]
+    own += [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in own}
+    sizes: dict[int, int] = {}
+    kept = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in addresses:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            kept.append(storage)  # or its address could be given out again
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(sizes.values())
+
+
+def _memory(name: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    _, small_run = transformer_pass(small(depth=1, heads=8), Grid(2, 2), 4)
+    small_run().backward()  # loads kernels and makes the thread's buffers
+    _model, run = transformer_pass(MIDDLE, MIDDLE_GRID, MIDDLE_TEXT)
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    run().backward()
+    print(_memory("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main()

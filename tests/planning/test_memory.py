@@ -1,0 +1,70 @@
+"""Traced memory against what real passes of small and mid-size models save, and what their process takes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.artist.model import Grid
+from components.planning.memory import Tracer
+from components.planning.models import size_of
+from tests.planning.measured import (
+    LORA,
+    MIDDLE,
+    MIDDLE_GRID,
+    MIDDLE_TEXT,
+    critic_pass,
+    saved_bytes,
+    transformer_pass,
+)
+from tests.planning.small import small
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(("configurations", "grid", "text"), [(small(4), Grid(4, 6), 20), (MIDDLE, Grid(8, 8), 50)])
+def test_what_the_transformer_keeps(configurations, grid: Grid, text: int) -> None:
+    predicted = Tracer(configurations, torch.float32).transformer(grid, text, LORA)
+    measured = saved_bytes(*transformer_pass(configurations, grid, text))
+    assert predicted.kept == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize("configurations", [small(text_depth=3), small(text_depth=4, text_width=256)])
+def test_what_the_critic_keeps(configurations) -> None:
+    predicted = Tracer(configurations, torch.float32).language_model(120, 60, LORA)
+    measured = saved_bytes(*critic_pass(configurations, 120, 60))
+    assert predicted.kept == pytest.approx(measured, rel=0.1)
+
+
+def test_checkpointing_keeps_less_and_works_more() -> None:
+    tracer = Tracer(MIDDLE, torch.float32)
+    plain, checkpointed = (tracer.transformer(MIDDLE_GRID, MIDDLE_TEXT, LORA, on) for on in (False, True))
+    assert checkpointed.kept < plain.kept / 5
+    assert checkpointed.workspace > plain.workspace
+    assert checkpointed.peak < plain.peak / 2
+
+
+def test_half_the_precision_keeps_less_but_not_half_since_adapters_are_float32() -> None:
+    whole, half = (Tracer(MIDDLE, dtype).transformer(Grid(8, 8), 50, LORA) for dtype in (torch.float32, torch.bfloat16))
+    assert 0.5 * whole.kept < half.kept < whole.kept
+
+
+def test_the_policy_loss_holds_more_logits_than_cross_entropy() -> None:
+    tracer = Tracer(small(), torch.float32)
+    cross_entropy, policy = (tracer.language_model(40, 30, LORA, loss) for loss in ("cross_entropy", "policy"))
+    logits = 30 * 512 * 4
+    assert policy.peak > cross_entropy.peak + 0.9 * logits
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_the_peak_of_a_process() -> None:
+    predicted = Tracer(MIDDLE, torch.float32).transformer(MIDDLE_GRID, MIDDLE_TEXT, LORA)
+    gradients = 4 * size_of(transformer_pass(MIDDLE, Grid(2, 2), 2)[0]).adapter
+    # large blocks go back to the system at once, so that the process's size is that of what is alive
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.planning.measured"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert predicted.peak + gradients == pytest.approx(int(done.stdout), rel=0.15)
