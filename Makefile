@@ -17,6 +17,13 @@ PHOTO  ?=
 OUT    ?=
 ARGS   ?=
 PORT   ?= 5000
+TO     ?=
+VERSIONS ?=
+REASON ?=
+CRON   ?=
+CONTEXT ?=
+REPOSITORY ?=
+BRANCH ?= main
 
 export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR := $(CURDIR)/$(STATE)/dvc
@@ -26,7 +33,7 @@ INSTALLED := $(VENV)/.installed
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance ui stack base benchmark lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-serving benchmark-enhance lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -37,21 +44,64 @@ pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted 
 test: $(INSTALLED) $(FETCHED) ## run the tests (ARGS="-k name" narrows them)
 	@$(BIN)/python -m pytest $(ARGS)
 
-enhance: $(INSTALLED) ## enhance one photo with the champion model (PHOTO=in.jpg OUT=out.jpg)
+enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PHOTO=in.jpg OUT=out.jpg ARGS="--compare")
 	@test -n "$(PHOTO)" -a -n "$(OUT)" || { echo 'which photo, and where to? make enhance PHOTO=in.jpg OUT=out.jpg' >&2; exit 2; }
 	@$(BIN)/smartphotocrafter enhance '$(PHOTO)' '$(OUT)' $(ARGS)
 
-ui: $(INSTALLED) ## open the MLflow UI on this machine (PORT=5000)
+tables: $(INSTALLED) $(FETCHED) ## the paper's four tables for registered versions (VERSIONS="enhance=champion other=2")
+	@$(BIN)/python -m pipelines tables --config $(CONFIG) --stack $(STACK) $(foreach v,$(VERSIONS),--version '$(v)') $(foreach s,$(SET),--set '$(s)')
+
+serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pixels ..."; see --help)
+	@$(BIN)/python -m components.serving $(ARGS)
+
+demo: $(INSTALLED) ## a web page to drop photos into, on http://127.0.0.1:8080 (ARGS="--port ...")
+	@$(BIN)/python -m components.demo $(ARGS)
+
+rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why")
+	@$(BIN)/python -m pipelines rollback $(if $(TO),--to '$(TO)') $(if $(REASON),--reason '$(REASON)')
+
+browser: $(INSTALLED) ## install a headless Chromium for the tests of the pages
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
+
+ui: $(INSTALLED) ## open MLflow's pages (PORT=5000) and ZenML's dashboard (port 8237) on this machine
 	@$(BIN)/python -m pipelines ui --port $(PORT)
 
 stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (STACK=local)
 	@$(BIN)/python -m pipelines stack --stack $(STACK)
 
-base: $(INSTALLED) $(FETCHED) ## train the tiny base models again (an hour or two)
+doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
+	@$(BIN)/python -m pipelines doctor --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)')
+
+plan: $(INSTALLED) ## memory, operations and hours of every stage (CONFIG=configs/gpu.yaml ARGS="--gpu H100-80G --count 8")
+	@$(BIN)/python -m components.planning --config $(CONFIG) $(ARGS)
+
+retrain: $(INSTALLED) $(FETCHED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
+	@$(BIN)/python -m pipelines retrain --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)
+
+schedule: $(INSTALLED) $(FETCHED) ## retrain on a schedule, UTC (CRON="0 3 * * 1"; on a cluster REPOSITORY= BRANCH=)
+	@test -n "$(CRON)" || { echo 'when? make schedule CRON="0 3 * * 1"  (minute hour day month weekday, UTC)' >&2; exit 2; }
+	@$(BIN)/python -m pipelines schedule --cron '$(CRON)' --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(if $(REPOSITORY),--repository '$(REPOSITORY)' --branch '$(BRANCH)')
+
+unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under way goes on
+	@$(BIN)/python -m pipelines unschedule --stack $(STACK)
+
+test-cluster: $(INSTALLED) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
+	@SPC_TEST_CONTEXT='$(CONTEXT)' $(BIN)/python -m pytest tests/cluster $(ARGS)
+
+base: $(INSTALLED) $(FETCHED) ## train the tiny base models again (four to five hours)
 	@$(BIN)/python -m components.base $(ARGS)
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
 	@$(BIN)/python -m components.evaluation.benchmark $(ARGS)
+
+benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
+	@$(BIN)/python -m components.data.benchmark $(ARGS)
+
+benchmark-serving: $(INSTALLED) ## measure the server under load, into reports/benchmarks/serving.json
+	@$(BIN)/python -m components.serving.benchmark $(ARGS)
+
+benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, into reports/benchmarks/enhance.json
+	@$(BIN)/python -m components.enhance.benchmark $(ARGS)
 
 lint: $(INSTALLED) ## check style with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

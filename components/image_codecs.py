@@ -1,16 +1,18 @@
-"""The file-format layer under `components.images`: sample arrays, colour profiles and metadata blocks.
+"""The file-format layer under `components.images`: decoders and encoders of sample arrays.
 
-Pillow reads the headers and everything with 8 bits a sample. It has no 16-bit RGB, so 16-bit PNG and TIFF, and all
-colour conversion (Little CMS at 16 bits), go through `imagecodecs` and `tifffile`.
+Pillow reads the headers and everything with 8 bits a sample. It has no 16-bit RGB, so 16-bit PNG and TIFF go through
+`imagecodecs` and `tifffile`; HEIC and camera raw are in `components.image_camera`, colour profiles in
+`components.image_profiles`, EXIF and XMP in `components.image_metadata`.
 
 Arrays here are numpy, (H, W, C) or (H, W), in the file's own samples (uint8 or uint16).
 """
 
 import io
+import logging
+import re
 import struct
 import zlib
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -18,9 +20,21 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from components import image_camera
+from components.image_formats import MAX_CHANNELS, FormatError, Header, RawImage, check_size
+from components.image_jpeg import encode_jpeg, jpeg_samples
+from components.image_metadata import (
+    EXIF_PREFIX,
+    SUB_IFDS,
+    orientation_of,
+    tiff_exif,
+)
+
+log = logging.getLogger(__name__)
+
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "GIF")
-_RAW_SUFFIXES = frozenset((".dng", ".nef", ".nrw", ".cr2", ".arw", ".orf", ".pef", ".rw2", ".srw"))
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_XMP = b"XML:com.adobe.xmp"
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _TIFF_MODES = {
     tifffile.PHOTOMETRIC.MINISWHITE: "L",
@@ -29,114 +43,99 @@ _TIFF_MODES = {
     tifffile.PHOTOMETRIC.PALETTE: "P",
     tifffile.PHOTOMETRIC.SEPARATED: "CMYK",
 }
-EXIF_PREFIX = b"Exif\x00\x00"
-_DESCRIPTIVE_TAGS = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.XResolution,
-    ExifTags.Base.YResolution,
-    ExifTags.Base.ResolutionUnit,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-)
-_SHORT, _LONG = 3, 4
-_SUB_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-
-
-class FormatError(ValueError):
-    """The file is sound but holds something this project does not process (the message says what)."""
-
-
-@dataclass(frozen=True)
-class RawImage:
-    """Samples as stored in the file, before orientation and colour conversion.
-
-    colour is (H, W) or (H, W, 3|4) uint8 or uint16; space is "GRAY", "RGB" or "CMYK"; alpha is (H, W) or None.
-    """
-
-    colour: np.ndarray
-    space: str
-    alpha: np.ndarray | None
-    format: str
-    mode: str
-    bit_depth: int
-    orientation: int
-    exif: bytes | None
-    icc: bytes | None
-
-
-@dataclass(frozen=True)
-class Header:
-    """What can be known without decoding the pixels; width and height are as stored, before EXIF orientation."""
-
-    width: int
-    height: int
-    format: str
-    mode: str
-    bit_depth: int
-    orientation: int
+_XMP_TAG = 700
+_LONG = 4
+_WRITTEN_TAGS = (ExifTags.Base.Software, ExifTags.Base.DateTime)
+_TIFF_DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
 
 
 def read_header(path: Path, max_pixels: int) -> Header:
     """Read size, mode and bit depth. Raises `FormatError` or whatever the decoder raises on a corrupt file."""
-    if path.suffix.lower() in _RAW_SUFFIXES:
-        raise FormatError("a camera raw file holds only a preview as a picture: develop it to TIFF or JPEG first")
     with path.open("rb") as file:
-        start = file.read(25)
-    if start[:4] in _TIFF_SIGNATURES:
+        start = file.read(64)
+    is_tiff = start[:4] in _TIFF_SIGNATURES
+    if image_camera.is_raw(path, start) or (is_tiff and image_camera.is_dng(path)):
+        return image_camera.raw_header(path, max_pixels)
+    if image_camera.is_heic(start):
+        return image_camera.heic_header(path, max_pixels)
+    if is_tiff:
         header = _tiff_header(path)
-        _check_size(header.width, header.height, max_pixels)
+        check_size(header.width, header.height, max_pixels)
         return header
     with Image.open(path, formats=FORMATS) as image:
-        _check_size(image.width, image.height, max_pixels)
+        check_size(image.width, image.height, max_pixels)
         bit_depth = 16 if image.format == "PNG" and start[24] == 16 else 8
         name = "JPEG" if image.format == "MPO" else image.format
-        return Header(image.width, image.height, name, image.mode, bit_depth, _orientation(image.getexif()))
+        return Header(image.width, image.height, name, image.mode, bit_depth, orientation_of(image.getexif()))
 
 
 def read_samples(path: Path, header: Header) -> RawImage:
     """Decode the file completely; a truncated file is an error. Raises whatever the decoder raises."""
+    if header.format == "RAW":
+        return image_camera.raw_samples(path, header)
+    if header.format == "HEIF":
+        return image_camera.heic_samples(path, header)
     if header.format == "TIFF" and header.bit_depth == 16:
-        colour, space, alpha, icc = _tiff_samples(path)
-        return _raw(header, colour, space, alpha, _tiff_exif(path), icc)
+        return _tiff_samples(path, header)
     with Image.open(path, formats=FORMATS) as image:
         icc = image.info.get("icc_profile") or None
         if header.bit_depth == 8:
-            image.load()
-            colour, space, alpha = _pillow_samples(image)
+            if image.format in ("JPEG", "MPO") and image.mode == "RGB":
+                colour, space, alpha = jpeg_samples(path, header), "RGB", None
+            else:
+                image.load()
+                colour, space, alpha = _pillow_samples(image)
         exif = image.info.get("exif")
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or None
     exif = exif.removeprefix(EXIF_PREFIX) or None if exif else None
+    xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if header.format == "TIFF":  # Pillow has already turned the pixels upright
-        return _raw(replace(header, orientation=1), colour, space, alpha, _tiff_exif(path), icc)
+        return RawImage(colour, space, alpha, replace(header, orientation=1), tiff_exif(path), icc, _tiff_xmp(path))
     if header.bit_depth == 16:
         content = path.read_bytes()
         exif = exif or _png_chunk(content, b"eXIf")
         samples = imagecodecs.png_decode(content)
         space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"
         colour, alpha = _split(samples, colours=1 if space == "GRAY" else 3)
-    return _raw(header, colour, space, alpha, exif, icc)
+    return RawImage(colour, space, alpha, header, exif, icc, xmp)
 
 
-def _raw(
-    header: Header, colour: np.ndarray, space: str, alpha: np.ndarray | None, exif: bytes | None, icc: bytes | None
-) -> RawImage:
-    return RawImage(
-        colour, space, alpha, header.format, header.mode, header.bit_depth, header.orientation, exif=exif, icc=icc
-    )
+def encode(
+    samples: np.ndarray,
+    file_format: str,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    quality: int = 95,
+) -> bytes:
+    """(H, W, 3|4) samples as a file: uint16 ones for PNG, TIFF and HEIF only, four channels not for JPEG.
 
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise FormatError(f"the picture has {width}x{height} pixels, more than the limit of {max_pixels:,}")
+    EXIF and XMP are written as they are; what does not fit a JPEG is left out, with a warning.
+    """
+    if file_format == "PNG":
+        return encode_png(samples, icc, exif, xmp)
+    if file_format == "TIFF":
+        return encode_tiff(samples, samples.shape[2] == 4, icc, exif, xmp)
+    if file_format == "HEIF":
+        return image_camera.encode_heic(samples, icc, exif, xmp, quality)
+    if file_format == "JPEG":
+        return encode_jpeg(samples, icc, exif, xmp, quality)
+    options: dict = {"quality": quality, "icc_profile": icc}
+    if exif:
+        options["exif"] = EXIF_PREFIX + exif
+    if xmp:
+        options["xmp"] = xmp
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(samples)).save(stream, file_format, **options)
+    return stream.getvalue()
 
 
 def _tiff_header(path: Path) -> Header:
     """Header of the first page; 1-, 2- and 4-bit samples count as 8, and anything unusual is refused."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
+        if page.samplesperpixel > MAX_CHANNELS or page.imagedepth != 1 or page.tiledepth > 1:
+            raise FormatError(f"{page.samplesperpixel} samples a pixel, {page.imagedepth} planes: not a picture")
         if page.sampleformat not in (tifffile.SAMPLEFORMAT.UINT, tifffile.SAMPLEFORMAT.VOID):
             raise FormatError("floating-point or signed TIFF samples: save it with 8 or 16 unsigned bits a sample")
         if page.bitspersample not in (1, 2, 4, 8, 16):
@@ -170,11 +169,11 @@ def _pillow_samples(image: Image.Image) -> tuple[np.ndarray, str, np.ndarray | N
     return colour, "GRAY" if colour.ndim == 2 else "RGB", alpha
 
 
-def _tiff_samples(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, bytes | None]:
-    """16-bit TIFF samples of the first page, colour space, alpha and ICC profile."""
+def _tiff_samples(path: Path, header: Header) -> RawImage:
+    """16-bit samples of the first page of a TIFF file and what goes with them."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
-        samples = page.asarray()
+        samples = page.asarray(maxworkers=1)
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and samples.ndim == 3:
             samples = np.moveaxis(samples, 0, -1)
         photometric = page.photometric
@@ -191,7 +190,14 @@ def _tiff_samples(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, bytes
         space, colours = spaces[photometric]
         colour, alpha = _split(samples, colours)
         is_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
-        return colour, space, alpha if is_alpha else None, page.iccprofile
+        icc = page.iccprofile
+    return RawImage(colour, space, alpha if is_alpha else None, header, tiff_exif(path), icc, _tiff_xmp(path))
+
+
+def _tiff_xmp(path: Path) -> bytes | None:
+    with tifffile.TiffFile(path) as tiff:
+        value = tiff.pages[0].tags.valueof(_XMP_TAG)
+    return bytes(value) if isinstance(value, (bytes, bytearray)) and value else None
 
 
 def _split(samples: np.ndarray, colours: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -201,112 +207,17 @@ def _split(samples: np.ndarray, colours: int) -> tuple[np.ndarray, np.ndarray | 
     return colour, samples[..., colours] if samples.shape[2] > colours else None
 
 
-# ---------------------------------------------------------------------------------------------- colour profiles
-
-
-@lru_cache(maxsize=1)
-def srgb_profile() -> bytes:
-    """An sRGB ICC profile with a fixed date, so that the same photo gives the same bytes on every day."""
-    profile = bytearray(imagecodecs.cms_profile("srgb"))
-    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
-    return bytes(profile)
-
-
-@lru_cache(maxsize=16)
-def is_srgb(profile: bytes) -> bool:
-    """Whether an RGB profile maps a 9x9x9 grid of colours to sRGB within half an 8-bit step."""
-    levels = np.linspace(0, 65535, 9).astype(np.uint16)
-    grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(27, 27, 3)
-    return bool(np.abs(_transform(grid, profile, "rgb").astype(int) - grid.astype(int)).max() <= 128)
-
-
-def to_srgb(samples: np.ndarray, space: str, profile: bytes) -> np.ndarray:
-    """Convert (H, W[, C]) uint8|uint16 samples to (H, W, 3) uint16 sRGB by ICC profile, perceptual intent.
-
-    Raises:
-        imagecodecs.CmsError: the profile is broken. ValueError: it is for another colour space than the samples.
-    """
-    profile_space = profile[16:20].decode("latin-1").strip()
-    if space == "GRAY" and profile_space == "RGB":
-        samples, space = np.repeat(samples[..., None], 3, axis=-1), "RGB"
-    if profile_space != space:
-        raise ValueError(f"a {profile_space!r} profile is attached to {space} samples")
-    if space == "RGB" and is_srgb(profile):
-        return samples if samples.dtype == np.uint16 else samples.astype(np.uint16) * 257
-    return _transform(samples, profile, {"GRAY": "gray", "RGB": "rgb", "CMYK": "cmyk"}[space])
-
-
-def _transform(samples: np.ndarray, profile: bytes, colorspace: str) -> np.ndarray:
-    # At 16 bits Little CMS would resample an RGB conversion into a coarse table, wrong by 5% in saturated shadows.
-    flags = imagecodecs.CMS.FLAGS.NOOPTIMIZE if samples.dtype == np.uint16 else None
-    samples = np.ascontiguousarray(samples)
-    return imagecodecs.cms_transform(
-        samples, profile, srgb_profile(), colorspace=colorspace, outcolorspace="rgb", outdtype="u2", flags=flags
-    )
-
-
-# ---------------------------------------------------------------------------------------------- metadata blocks
-
-
-def _orientation(exif: Image.Exif) -> int:
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
-    return orientation if orientation in range(1, 9) else 1
-
-
-def _tiff_exif(path: Path) -> bytes | None:
-    """The descriptive tags of a TIFF file, with its EXIF and GPS directories, as an EXIF block."""
-    source, kept = Image.Exif(), Image.Exif()
-    with path.open("rb") as file:
-        source.load_from_fp(file)
-        for code in _DESCRIPTIVE_TAGS:
-            if code in source:
-                kept[code] = source[code]
-        for ifd in _SUB_IFDS:
-            if values := source.get_ifd(ifd):
-                kept[ifd] = dict(values)
-    return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
-
-
-def upright_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Patch an EXIF block in place for pixels already turned upright: orientation 1, stored size, no stale thumbnail.
-
-    Every other byte stays as it was, maker notes included. A block too damaged to walk is returned unchanged.
-    """
-    block = bytearray(exif)
-    try:
-        order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
-        first = struct.unpack_from(order + "I", block, 4)[0]
-        count = struct.unpack_from(order + "H", block, first)[0]
-        struct.pack_into(order + "I", block, first + 2 + 12 * count, 0)  # no next IFD: it held the old thumbnail
-        pointers = _patch_ifd(block, order, first, {ExifTags.Base.Orientation: 1}, ExifTags.IFD.Exif)
-        sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
-        for pointer in pointers:
-            _patch_ifd(block, order, pointer, sizes, None)
-    except (KeyError, struct.error):
-        return exif
-    return bytes(block)
-
-
-def _patch_ifd(block: bytearray, order: str, offset: int, values: dict[int, int], pointer_tag: int | None) -> list[int]:
-    """Overwrite SHORT and LONG values of the IFD at ``offset``; return where ``pointer_tag`` points."""
-    pointers = []
-    for index in range(struct.unpack_from(order + "H", block, offset)[0]):
-        entry = offset + 2 + 12 * index
-        tag, kind = struct.unpack_from(order + "HH", block, entry)
-        if tag == pointer_tag:
-            pointers.append(struct.unpack_from(order + "I", block, entry + 8)[0])
-        elif tag in values and kind == _SHORT and values[tag] < 1 << 16:
-            struct.pack_into(order + "H", block, entry + 8, values[tag])
-        elif tag in values and kind == _LONG:
-            struct.pack_into(order + "I", block, entry + 8, values[tag])
-    return pointers
-
-
 # ---------------------------------------------------------------------------------------------- encoders
 
 
-def encode_png(samples: np.ndarray, icc: bytes | None = None, exif: bytes | None = None, fast: bool = False) -> bytes:
-    """(H, W[, C]) uint8 or uint16 samples, 1 to 4 channels, as PNG with optional iCCP and eXIf chunks.
+def encode_png(
+    samples: np.ndarray,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    fast: bool = False,
+) -> bytes:
+    """(H, W[, C]) uint8 or uint16 samples, 1 to 4 channels, as PNG with optional iCCP, eXIf and XMP chunks.
 
     ``fast`` takes a fifth of the time for about 5% more bytes, measured on photos.
     """
@@ -319,6 +230,8 @@ def encode_png(samples: np.ndarray, icc: bytes | None = None, exif: bytes | None
         chunks += _chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(icc))
     if exif:
         chunks += _chunk(b"eXIf", exif)
+    if xmp:
+        chunks += _chunk(b"iTXt", _PNG_XMP + b"\x00\x00\x00\x00\x00" + xmp)
     return content[:header_end] + chunks + content[header_end:]
 
 
@@ -336,17 +249,13 @@ def _png_chunk(content: bytes, name: bytes) -> bytes | None:
     return None
 
 
-def encode_tiff(samples: np.ndarray, has_alpha: bool, icc: bytes | None, exif: bytes | None) -> bytes:
-    """(H, W, 3|4) uint8 or uint16 samples as deflate-compressed TIFF with profile and EXIF (GPS included)."""
-    source = Image.Exif()
-    if exif:
-        source.load(exif)
-    tags = [
-        (int(tag), "s", 0, str(value), True)
-        for tag, value in source.items()
-        if isinstance(value, str) and tag not in (ExifTags.Base.Software, ExifTags.Base.DateTime)
-    ]
-    resolution = [float(source.get(tag, 1)) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution)]
+def encode_tiff(
+    samples: np.ndarray, has_alpha: bool, icc: bytes | None, exif: bytes | None, xmp: bytes | None = None
+) -> bytes:
+    """(H, W, 3|4) uint8 or uint16 samples as deflate-compressed TIFF with profile, XMP and EXIF (GPS included)."""
+    tags, sub_ifds = _tiff_tags(exif) if exif else ({}, {})
+    extra = [(_XMP_TAG, "B", len(xmp), xmp, True)] if xmp else []
+    extra += tags.pop("extratags", [])
     stream = io.BytesIO()
     tifffile.imwrite(
         stream,
@@ -357,14 +266,44 @@ def encode_tiff(samples: np.ndarray, has_alpha: bool, icc: bytes | None, exif: b
         predictor=True,
         iccprofile=icc,
         metadata=None,
-        resolution=resolution,
-        resolutionunit=source.get(ExifTags.Base.ResolutionUnit, 1),
-        software=source.get(ExifTags.Base.Software) or False,
-        datetime=source.get(ExifTags.Base.DateTime),
-        extratags=tags,
+        extratags=extra,
+        **{"software": False, "resolution": (1.0, 1.0), "resolutionunit": 1} | tags,
     )
-    sub_ifds = {int(ifd): values for ifd in _SUB_IFDS if (values := source.get_ifd(ifd))}
     return _with_sub_ifds(bytearray(stream.getvalue()), sub_ifds)
+
+
+def _tiff_tags(exif: bytes) -> tuple[dict, dict[int, dict]]:
+    """An EXIF block as arguments of tifffile.imwrite, and its EXIF and GPS directories; damaged parts are left out."""
+    source, tags, sub_ifds = Image.Exif(), {}, {}
+    try:
+        source.load(exif)
+        tags["extratags"] = [
+            (int(tag), "s", 0, str(value), True)
+            for tag, value in source.items()
+            if isinstance(value, str) and tag not in _WRITTEN_TAGS and value.isascii()
+        ]
+        if software := source.get(ExifTags.Base.Software):
+            tags["software"] = str(software)
+        if _TIFF_DATE.fullmatch(str(source.get(ExifTags.Base.DateTime, ""))):
+            tags["datetime"] = source[ExifTags.Base.DateTime]
+        resolution = [float(source.get(tag, 1)) for tag in (ExifTags.Base.XResolution, ExifTags.Base.YResolution)]
+        if all(1e-3 <= value <= 1e6 for value in resolution):  # not so for 0/0, which is NaN
+            tags["resolution"] = resolution
+        unit = source.get(ExifTags.Base.ResolutionUnit, 1)
+        tags["resolutionunit"] = unit if unit in (1, 2, 3) else 1
+        for ifd in SUB_IFDS:
+            if values := source.get_ifd(ifd):
+                _directory(ifd, values).tobytes()  # raises before anything is written
+                sub_ifds[int(ifd)] = values
+    except Exception as error:  # Pillow raises anything on a damaged block
+        log.warning("the EXIF block is damaged and kept only in part: %s", error)
+    return tags, sub_ifds
+
+
+def _directory(ifd: int, values: dict) -> TiffImagePlugin.ImageFileDirectory_v2:
+    directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\x00\x00\x00\x00\x00", group=ifd)
+    directory.update(values)
+    return directory
 
 
 def _with_sub_ifds(content: bytearray, sub_ifds: dict[int, dict]) -> bytes:
@@ -378,9 +317,7 @@ def _with_sub_ifds(content: bytearray, sub_ifds: dict[int, dict]) -> bytes:
     for ifd, values in sub_ifds.items():
         content += b"\x00" * (len(content) % 2)
         entries.append(struct.pack("<HHII", ifd, _LONG, 1, len(content)))
-        directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\x00\x00\x00\x00\x00", group=ifd)
-        directory.update(values)
-        content += directory.tobytes(len(content))
+        content += _directory(ifd, values).tobytes(len(content))
     content += b"\x00" * (len(content) % 2)
     struct.pack_into("<I", content, 4, len(content))
     entries.sort(key=lambda entry: struct.unpack_from("<H", entry)[0])

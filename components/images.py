@@ -1,8 +1,9 @@
 """The one place that reads and writes picture files.
 
 Files come in as whatever people have: rotated by EXIF, in wide-gamut or CMYK profiles, greyscale, palette, with alpha,
-with 16 bits a sample, truncated or empty. Inside the library every picture is a float32 tensor (3, H, W), upright,
-sRGB in [0, 1]. What a file carried beside its pixels travels along in `Photo` and is written back.
+with 16 bits a sample, HEIC or camera raw, truncated or empty. Inside the library every picture is a float32 tensor
+(3, H, W), upright, sRGB in [0, 1]. What a file carried beside its pixels travels along in `Photo` and is written back.
+Photos of many megapixels that need not be held as floats are in `components.originals`.
 
     >>> photo = read_photo(Path("in.jpg"))                                  # doctest: +SKIP
     >>> write_photo(photo.with_pixels(photo.pixels * 0.9), Path("out.jpg"))  # doctest: +SKIP
@@ -21,15 +22,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from components import files, image_codecs
-from components.image_codecs import Header
+from components import files, image_codecs, image_profiles
+from components.image_formats import FormatError, Header, RawImage
+from components.image_metadata import upright_exif, upright_xmp
 
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970
 """Largest picture that is decoded: twice Pillow's own warning limit (about 2 GB as float32)."""
 
-_EXTENSIONS = {
+FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
     ".png": "PNG",
@@ -37,9 +39,12 @@ _EXTENSIONS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
     ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
 }
-_ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF")
-_DEEP_FORMATS = ("PNG", "TIFF")
+"""What can be written, by the suffix of the name."""
+_ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF", "HEIF")
+_DEEP_FORMATS = ("PNG", "TIFF", "HEIF")
 
 
 class UnreadablePhoto(Exception):  # noqa: N818 (reads as a sentence where it is caught)
@@ -61,11 +66,12 @@ class Photo:
     Attributes:
         pixels: float32 (3, H, W), sRGB in [0, 1], upright.
         alpha: float32 (1, H, W) in [0, 1], or None when the file is opaque by construction.
-        format: Pillow's name of the file format, such as "JPEG".
+        format: Pillow's name of the file format, such as "JPEG", or "RAW".
         bit_depth: bits a sample in the file, 8 or 16.
         mode: Pillow's mode of the file, such as "RGB", "L", "CMYK", "P".
         exif: EXIF block (TIFF structure, no prefix) as read, or None.
         icc: ICC profile the file came with; ``pixels`` are already converted out of it.
+        xmp: XMP packet as read, or None.
     """
 
     pixels: Tensor
@@ -75,6 +81,7 @@ class Photo:
     mode: str = "RGB"
     exif: bytes | None = None
     icc: bytes | None = None
+    xmp: bytes | None = None
 
     @property
     def width(self) -> int:
@@ -125,67 +132,108 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     (1 - ink)(1 - black). A broken ICC profile is logged and the samples are taken as sRGB.
 
     Args:
-        path: JPEG, PNG, TIFF, WebP, AVIF, BMP or GIF (first frame).
+        path: JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP or GIF (first frame).
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
         FileNotFoundError: there is no such file.
         UnreadablePhoto: empty, truncated, corrupt, not a picture, too large, or with samples that are not supported
-            (floating point, LAB, camera raw).
+            (floating point, LAB).
     """
+    raw = decode(path, max_pixels)
+    orientation = raw.header.orientation
+    alpha = None if raw.alpha is None else _to_tensor(upright(raw.alpha, orientation)[..., None])
+    return Photo(
+        pixels=_to_tensor(upright(srgb_samples(raw, path), orientation)),
+        alpha=alpha,
+        format=raw.header.format,
+        bit_depth=raw.header.bit_depth,
+        mode=raw.header.mode,
+        exif=raw.exif,
+        icc=raw.icc,
+        xmp=raw.xmp,
+    )
+
+
+def decode(path: Path, max_pixels: int = MAX_PIXELS) -> RawImage:
+    """Decode a picture file completely, into the samples it holds. Raises what `read_photo` raises."""
     path = Path(path)
     header = read_header(path, max_pixels)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            raw = image_codecs.read_samples(path, header)
+            return image_codecs.read_samples(path, header)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on a corrupt file
         raise UnreadablePhoto(path, _reason(error)) from error
-    alpha = None if raw.alpha is None else _to_tensor(_upright(raw.alpha, raw.orientation)[..., None])
-    return Photo(
-        pixels=_to_tensor(_upright(_srgb_samples(raw, path), raw.orientation)),
-        alpha=alpha,
-        format=raw.format,
-        bit_depth=raw.bit_depth,
-        mode=raw.mode,
-        exif=raw.exif,
-        icc=raw.icc,
-    )
 
 
 def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
     """Write a photo in the format of the suffix, whole or not at all.
 
-    EXIF is kept with orientation 1, the stored size corrected and the old thumbnail unlinked. A photo that came with
-    an ICC profile leaves with an sRGB one. 16 bits a sample and alpha are kept where the format has them.
+    EXIF is kept with orientation 1, the stored size corrected and the old thumbnail unlinked; XMP is kept. A photo that
+    came with an RGB profile leaves in it; one that came with another kind (CMYK, grey) leaves with an sRGB profile.
+    16 bits a sample and alpha are kept where the format has them.
 
     Args:
         photo: pixels (3, H, W) in [0, 1]; values outside are clipped.
-        path: .jpg, .jpeg, .png, .tif, .tiff, .webp or .avif.
-        quality: 1..100, for JPEG, WebP and AVIF.
+        path: .jpg, .jpeg, .png, .tif, .tiff, .webp, .avif, .heic or .heif.
+        quality: 1..100, for JPEG, WebP, AVIF and HEIC.
 
     Raises:
         ValueError: unknown suffix, or a JPEG asked for a photo that is partly transparent.
         OSError: the file cannot be written (disk full, no permission); an existing file is left as it was.
     """
     path = Path(path)
-    file_format = _EXTENSIONS.get(path.suffix.lower())
-    if file_format is None:
-        raise ValueError(f"{path}: expected a name ending in {', '.join(_EXTENSIONS)}, found {path.suffix or 'none'}")
-    alpha = photo.alpha
+    bits = stored_bits(path, photo.bit_depth)
+    pixels, icc = photo.pixels, image_profiles.srgb_profile() if photo.icc else None
+    if photo.icc and image_profiles.is_two_way(photo.icc):
+        icc = photo.icc
+        if not image_profiles.is_srgb(icc):
+            colours = image_profiles.from_extended(pixels.clamp(0, 1).permute(1, 2, 0).numpy(), icc)
+            pixels = torch.from_numpy(colours).permute(2, 0, 1)
+    alpha = None if photo.alpha is None else _to_samples(photo.alpha, bits)[..., 0]
+    store(path, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality)
+
+
+def stored_bits(path: Path, bit_depth: int) -> int:
+    """Bits a sample, 8 or 16, that a photo of ``bit_depth`` will have in the file ``path``; warns where it loses some.
+
+    Raises:
+        ValueError: the suffix is not one that can be written.
+    """
+    file_format = _format_of(path)
+    if bit_depth > 8 and file_format not in _DEEP_FORMATS:
+        log.warning("%s: %s holds 8 bits a sample, the photo has %d", path, file_format, bit_depth)
+        return 8
+    return 16 if bit_depth > 8 else 8
+
+
+def store(
+    path: Path,
+    samples: np.ndarray,
+    alpha: np.ndarray | None,
+    icc: bytes | None,
+    exif: bytes | None,
+    xmp: bytes | None,
+    quality: int = 95,
+) -> None:
+    """Write upright samples (H, W, 3), alpha (H, W) of the same type and metadata, whole or not at all.
+
+    Raises: as `write_photo`.
+    """
+    file_format = _format_of(path)
     if alpha is not None and file_format not in _ALPHA_FORMATS:
-        if bool((alpha < 1).any()):
+        if bool((alpha < np.iinfo(alpha.dtype).max).any()):
             raise ValueError(f"{path}: {file_format} cannot hold the photo's transparency: write .png, .tif or .webp")
         alpha = None
-    deep = photo.bit_depth > 8 and file_format in _DEEP_FORMATS
-    if photo.bit_depth > 8 and not deep:
-        log.warning("%s: %s holds 8 bits a sample, the photo has %d", path, file_format, photo.bit_depth)
-    samples = _to_samples(photo.pixels if alpha is None else torch.cat([photo.pixels, alpha]), 16 if deep else 8)
-    icc = image_codecs.srgb_profile() if photo.icc else None
-    exif = image_codecs.upright_exif(photo.exif, photo.width, photo.height) if photo.exif else None
-    files.write_bytes(path, _encode(samples, file_format, icc, exif, quality, path))
+    if alpha is not None:
+        samples = np.concatenate([samples, alpha[..., None]], axis=-1)
+    height, width = samples.shape[:2]
+    exif = upright_exif(exif, width, height) if exif else None
+    xmp = upright_xmp(xmp) if xmp else None
+    files.write_bytes(path, image_codecs.encode(samples, file_format, icc, exif, xmp, quality))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -205,16 +253,27 @@ def resize_short_side(image: Tensor, short_side: int) -> Tensor:
 
     A picture that is already smaller is returned as it is: nothing is enlarged.
     """
-    height, width = image.shape[-2:]
+    return resize(image, short_side_size(*image.shape[-2:], short_side))
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width of a picture after `resize_short_side`."""
     if min(height, width) <= short_side:
-        return image
+        return height, width
     scale = short_side / min(height, width)
-    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def to_png_bytes(image: Tensor) -> bytes:
     """(3, H, W) in [0, 1] as an 8-bit PNG, compressed lightly; the same tensor always gives the same bytes."""
     return image_codecs.encode_png(_to_samples(image, 8), fast=True)
+
+
+def to_jpeg_bytes(image: Tensor, quality: int) -> bytes:
+    """(3, H, W) in [0, 1] as a baseline JPEG (libjpeg quality 1..100) without chroma subsampling, EXIF or profile."""
+    stream = io.BytesIO()
+    Image.fromarray(_to_samples(image, 8)).save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
 
 
 def from_png_bytes(content: bytes) -> Tensor:
@@ -237,20 +296,28 @@ def quantize(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
+def _format_of(path: Path) -> str:
+    file_format = FORMAT_OF_SUFFIX.get(Path(path).suffix.lower())
+    if file_format is None:
+        found = Path(path).suffix or "none"
+        raise ValueError(f"{path}: expected a name ending in {', '.join(FORMAT_OF_SUFFIX)}, found {found}")
+    return file_format
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, image_codecs.FormatError):
+    if isinstance(error, FormatError):
         return str(error)
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, BMP, GIF)"
+        return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
     return f"corrupt or truncated: {error or type(error).__name__}"
 
 
-def _srgb_samples(raw: image_codecs.RawImage, path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 or uint16 sRGB."""
+def srgb_samples(raw: RawImage, path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 or uint16 sRGB, not yet upright; an unusable profile is logged and taken for sRGB."""
     if raw.icc:
         try:
-            return image_codecs.to_srgb(raw.colour, raw.space, raw.icc)
-        except (imagecodecs.CmsError, ValueError, RuntimeError) as error:
+            return image_profiles.to_srgb(raw.colour, raw.space, raw.icc)
+        except image_profiles.PROFILE_ERRORS as error:
             log.warning("%s: unusable colour profile, the samples are taken as sRGB: %s", path, error)
     if raw.space == "GRAY":
         return np.repeat(raw.colour[..., None], 3, axis=-1)
@@ -261,8 +328,8 @@ def _srgb_samples(raw: image_codecs.RawImage, path: Path) -> np.ndarray:
     return raw.colour
 
 
-def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo the EXIF orientation (CIPA DC-008, tag 274) of (H, W[, C]) samples."""
+def upright(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo the EXIF orientation (CIPA DC-008, tag 274) of (H, W[, C]) samples; a view of them."""
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -283,22 +350,3 @@ def _to_samples(image: Tensor, bits: int) -> np.ndarray:
     top = 2**bits - 1
     levels = (image.detach().cpu().clamp(0, 1) * top).round().permute(1, 2, 0).contiguous().numpy()
     return levels.astype(np.uint16 if bits == 16 else np.uint8)
-
-
-def _encode(
-    samples: np.ndarray, file_format: str, icc: bytes | None, exif: bytes | None, quality: int, path: Path
-) -> bytes:
-    if file_format == "PNG":
-        return image_codecs.encode_png(samples, icc=icc, exif=exif)
-    if file_format == "TIFF":
-        return image_codecs.encode_tiff(samples, has_alpha=samples.shape[2] == 4, icc=icc, exif=exif)
-    options: dict = {"quality": quality, "icc_profile": icc}
-    if file_format == "JPEG":
-        options |= {"subsampling": 0, "optimize": True}
-    if exif and file_format == "JPEG" and len(exif) > 65_500:
-        log.warning("%s: the EXIF block of %d bytes does not fit a JPEG and is left out", path, len(exif))
-    elif exif:
-        options["exif"] = image_codecs.EXIF_PREFIX + exif
-    stream = io.BytesIO()
-    Image.fromarray(samples).save(stream, file_format, **options)
-    return stream.getvalue()

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from components.artist.sft import ArtistSftSettings
 from components.critic.sft import CriticSftSettings
 from components.data.annotations import AnnotationSettings
+from components.data.drift import DriftSettings
 from components.data.expectations import ValidationSettings
 from components.data.ingest import IngestSettings
 from components.data.synthesis import SynthesisSettings
@@ -31,6 +32,7 @@ class Settings(Strict):
 
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     validation: ValidationSettings = Field(default_factory=ValidationSettings)
+    drift: DriftSettings = Field(default_factory=DriftSettings)
     annotate: AnnotationSettings = Field(default_factory=AnnotationSettings)
     synthesize: SynthesisSettings = Field(default_factory=SynthesisSettings)
     train_critic: CriticSftSettings

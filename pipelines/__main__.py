@@ -1,10 +1,8 @@
-"""The command line of the pipelines: `python -m pipelines run`, `stack` and `ui`. Used by the Makefile."""
+"""The command line of the pipelines: `python -m pipelines run`, `tables`, `rollback`, ... Used by the Makefile."""
 
 import argparse
-import hashlib
-import json
 import logging
-import shutil
+import os
 import sys
 import time
 import traceback
@@ -12,10 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import console
-from pipelines.environment import ROOT, State, prepare
+from pipelines import console, operations
+from pipelines.configuration import checked_settings
+from pipelines.environment import ROOT, Server, State, prepare
+from pipelines.environment import state as state_folders
+from pipelines.stack_file import StackError, read_stack_file
 
 if TYPE_CHECKING:
+    from zenml.pipelines.pipeline_definition import Pipeline
+
     from pipelines.run import FinishedRun
 
 REPORTS = ROOT / "reports" / "latest"
@@ -24,19 +27,26 @@ REPORTS = ROOT / "reports" / "latest"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 on success, 1 when the work failed, 2 when it could not start."""
     options = _parser().parse_args(arguments)
-    state = prepare()
+    try:
+        state = prepare(_server(options))
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 2
     console.before_zenml()
-    with console.quiet(state.log if options.command is run else None):
+    with console.quiet(state.log if options.command in (run, tables) else None):
         try:
             return options.command(options, state)
         except KeyboardInterrupt:
             return _report_interruption()
+        except StackError as error:
+            print(error, file=sys.stderr)
+            return 2
 
 
 def run(options: argparse.Namespace, state: State) -> int:
     """Check configuration and data, run the training pipeline and say where to look."""
     from components.data.versioning import DataUnavailable, data_revision
-    from steps.lineage import working_copy
+    from steps.lineage import data_folders, working_copy
 
     began = time.monotonic()
     try:
@@ -44,7 +54,7 @@ def run(options: argparse.Namespace, state: State) -> int:
         parameters = {
             "settings": settings,
             "data_revision": data_revision(ROOT),
-            "working_copy": working_copy(ROOT / "data"),
+            "working_copy": working_copy(*data_folders(settings)),
         }
     except (DataUnavailable, ValueError) as error:
         print(error, file=sys.stderr)
@@ -52,12 +62,13 @@ def run(options: argparse.Namespace, state: State) -> int:
 
     from zenml.exceptions import RunInterruptedException, RunStoppedException
 
+    from pipelines.retrain import current_inputs, remember
     from pipelines.run import BusyError, run_pipeline
-    from pipelines.stack import StackError
-    from pipelines.training import training
 
+    inputs = current_inputs(settings)
     try:
-        finished = run_pipeline(training, parameters, options.stack, state, use_cache=not options.no_cache)
+        pipeline, parameters = _chosen_pipeline(options, state, parameters)
+        finished = run_pipeline(pipeline, parameters, options.stack, state, use_cache=not options.no_cache)
     except (BusyError, StackError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -67,13 +78,51 @@ def run(options: argparse.Namespace, state: State) -> int:
         logging.getLogger(console.FILE_ONLY).exception("the run failed")
         _report_failure(error, state, options.traceback)
         return 1
+    remember(inputs, options.stack, state)
     _report_success(finished, state, time.monotonic() - began)
+    return 0
+
+
+def _chosen_pipeline(
+    options: argparse.Namespace, state: State, parameters: dict[str, Any]
+) -> tuple["Pipeline", dict[str, Any]]:
+    """The training pipeline, or, where a champion is to go on learning and there is one, the retraining pipeline."""
+    if options.from_champion:
+        from pipelines.stack import champion_on, read_stack
+
+        if (version := champion_on(read_stack(options.stack, state))) is not None:
+            from pipelines.retraining import retraining
+
+            return retraining, {**parameters, "champion": version}
+        print("There is no champion yet: training from stage I.")
+    from pipelines.training import training
+
+    return training, parameters
+
+
+def tables(options: argparse.Namespace, state: State) -> int:
+    """Judge registered versions by the paper's tables, beside every baseline."""
+    from components.data.versioning import DataUnavailable
+    from pipelines.pages import judge_versions
+    from pipelines.run import BusyError
+
+    try:
+        settings = checked_settings(options.config, options.set, state)
+        page = judge_versions(settings, options.version or ["enhance=champion"], options.stack, state)
+    except (BusyError, DataUnavailable, StackError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        logging.getLogger(console.FILE_ONLY).exception("the tables failed")
+        _report_failure(error, state, with_traceback=False)
+        return 1
+    print(f"tables: {page}")
     return 0
 
 
 def stack(options: argparse.Namespace, state: State) -> int:
     """Register the stack and make it active."""
-    from pipelines.stack import StackError, read_stack, register
+    from pipelines.stack import read_stack, register
 
     try:
         registered = register(read_stack(options.stack, state))
@@ -85,38 +134,44 @@ def stack(options: argparse.Namespace, state: State) -> int:
     return 0
 
 
+def rollback(options: argparse.Namespace, state: State) -> int:
+    """Make the previous champion, or another version, champion again."""
+    from components.registry.package import PackageError
+    from pipelines.rollback import restore
+    from steps.champion import NoWayBack
+
+    try:
+        print(restore(state, options.to or None, options.reason))
+    except (NoWayBack, PackageError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def ui(options: argparse.Namespace, state: State) -> int:
-    """Serve the MLflow UI on the loopback address until interrupted."""
-    import subprocess
+    """Serve MLflow's pages and ZenML's dashboard on the loopback address until interrupted."""
+    from pipelines.dashboards import serve
 
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", state.tracking_uri]
-    return subprocess.call([*command, "--host", "127.0.0.1", "--port", str(options.port)])
+    return serve(state, options.port, options.zenml_port)
 
 
-def checked_settings(config: Path, overrides: Sequence[str], state: State) -> dict[str, Any]:
-    """The settings in ``config`` with ``overrides``, complete with defaults, as plain data.
-
-    Checking imports every component, and with them the model libraries, which takes longer than a run in which all
-    steps come from the cache; so the outcome is kept, under a hash of the code and the text that were checked.
+def _server(options: argparse.Namespace) -> Server | None:
+    """The ZenML server that the chosen stack names, with the API key from the environment.
 
     Raises:
-        components.settings.SettingsError: a ValueError with one line for each mistake.
+        StackError: the stack file is wrong, or the API key is missing.
     """
-    text = config.read_bytes() if config.is_file() else b""
-    digest = hashlib.sha256(json.dumps([str(config), text.decode("latin-1"), list(overrides)]).encode())
-    for path in [*sorted((ROOT / "components").rglob("*.py")), ROOT / "requirements.lock"]:
-        digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    kept = state.folder / "settings" / f"{digest.hexdigest()}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-
-    from components.files import write_text
-    from components.settings import load_settings
-
-    settings = load_settings(config, overrides).model_dump(mode="json")
-    shutil.rmtree(kept.parent, ignore_errors=True)
-    write_text(kept, json.dumps(settings))
-    return settings
+    if not hasattr(options, "stack") or options.command in operations.WITHOUT_LOGIN:
+        return None
+    described = read_stack_file(options.stack, state_folders()).server
+    if described is None:
+        return None
+    if not (api_key := os.environ.get(described.api_key_variable)):
+        raise StackError(
+            f"set {described.api_key_variable} in the environment: the API key of a service account of {described.url} "
+            f"(`zenml service-account create` makes one)"
+        )
+    return Server(options.stack, described.url, api_key)
 
 
 def _report_interruption() -> int:
@@ -153,20 +208,31 @@ def _report_success(finished: "FinishedRun", state: State, seconds: float) -> No
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (run, stack, ui):
+    for function in (run, tables, stack, rollback, ui):
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         sub.set_defaults(command=function)
-        if function in (run, stack):
+        if function in (run, tables, stack):
             sub.add_argument("--stack", default="local", help="name of a file in configs/stacks (default: %(default)s)")
-        if function is run:
+        if function in (run, tables):
             sub.add_argument("--config", type=Path, default=ROOT / "configs" / "local.yaml", help="profile to run")
             sub.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting; repeatable"
             )
+        if function is tables:
+            sub.add_argument(
+                "--version", action="append", metavar="NAME=VERSION", help="version or alias to judge; repeatable"
+            )
+        if function is run:
+            sub.add_argument("--from-champion", action="store_true", help="go on from the champion, if there is one")
             sub.add_argument("--no-cache", action="store_true", help="run every step, also those that are unchanged")
             sub.add_argument("--traceback", action="store_true", help="print the traceback of a failure")
+        if function is rollback:
+            sub.add_argument("--to", help="version to restore (default: the champion before the present one)")
+            sub.add_argument("--reason", default="", help="why, kept with the version that leaves")
         if function is ui:
-            sub.add_argument("--port", type=int, default=5000, help="port on 127.0.0.1 (default: %(default)s)")
+            sub.add_argument("--port", type=int, default=5000, help="port of MLflow (default: %(default)s)")
+            sub.add_argument("--zenml-port", type=int, default=8237, help="port of ZenML (default: %(default)s)")
+    operations.add_parsers(commands)
     return parser
 
 

@@ -1,8 +1,9 @@
 """Where everything a run leaves behind lives, and the environment that keeps ZenML and MLflow inside that folder.
 
-Nothing outside the repository is read or written: neither the user's ZenML configuration nor an MLflow server that
-the shell happens to name. :func:`prepare` must run before the first import of ``zenml``, which reads its environment
-once, at import; :mod:`pipelines.__main__` does so.
+Nothing outside the repository is read or written: neither the user's ZenML configuration nor a ZenML or MLflow server
+that the shell happens to name. A server is used where the file of a stack names one, and then only that.
+:func:`prepare` must run before the first import of ``zenml``, which reads its environment once, at import;
+:mod:`pipelines.__main__` does so.
 """
 
 import os
@@ -20,11 +21,13 @@ class State(NamedTuple):
     """The folders of one installation; all of them can be deleted, at the price of runs and models."""
 
     folder: Path
+    server: str = ""
+    """Name of the stack whose ZenML server is used; empty: the store in the state folder."""
 
     @property
     def zenml(self) -> Path:
-        """ZenML's configuration and its SQLite store."""
-        return self.folder / "zenml"
+        """ZenML's configuration, one for each server, and, without a server, its SQLite store."""
+        return self.folder / (f"zenml-{self.server}" if self.server else "zenml")
 
     @property
     def artifacts(self) -> Path:
@@ -52,17 +55,31 @@ def state() -> State:
     return State(Path(os.environ.get("SPC_STATE") or ROOT / ".spc").resolve())
 
 
-def prepare() -> State:
+class Server(NamedTuple):
+    """A ZenML server and how to log in to it."""
+
+    name: str
+    """The stack whose file names the server."""
+    url: str
+    api_key: str
+
+
+def prepare(server: Server | None = None) -> State:
     """Set the environment of ZenML and MLflow for this process and its children, and return the state folder.
+
+    Args:
+        server: the ZenML server to talk to; None: the SQLite store in the state folder.
 
     Raises:
         RuntimeError: ``zenml`` has been imported already, so that it would go on using another configuration.
     """
-    here = state()
+    here = state()._replace(server=server.name if server else "")
     if "zenml" in sys.modules and os.environ.get("ZENML_CONFIG_PATH") != str(here.zenml):
         raise RuntimeError("pipelines.environment.prepare() must be called before zenml is imported")
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         del os.environ[name]
+    if server:
+        os.environ |= {"ZENML_STORE_TYPE": "rest", "ZENML_STORE_URL": server.url, "ZENML_STORE_API_KEY": server.api_key}
     here.zenml.mkdir(parents=True, exist_ok=True)
     os.environ |= {
         "SPC_STATE": str(here.folder),

@@ -13,6 +13,7 @@ from zenml.models import PipelineRunResponse, PipelineRunUpdate
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from pipelines.environment import State
+from pipelines.placement import pipeline_options
 from pipelines.stack import read_stack, register
 from steps.folders import discard
 from steps.tracking import attach_cached_steps, close_abandoned_runs
@@ -56,15 +57,19 @@ def run_pipeline(
 def _run_locked(
     pipeline: Pipeline, parameters: Mapping[str, Any], stack: str, state: State, use_cache: bool
 ) -> FinishedRun:
-    register(read_stack(stack, state))
-    experiment = Client().active_stack.experiment_tracker.config.experiment_name
-    _fail_abandoned_runs()
-    if killed := close_abandoned_runs(get_tracking_uri(), experiment):
-        log.warning(
-            "An earlier run was killed; %d MLflow runs of it are marked so. Going on from what it finished.", killed
-        )
+    described = read_stack(stack, state)
+    register(described)
+    tracker = Client().active_stack.experiment_tracker
+    tracker.configure_mlflow()
+    experiment = tracker.config.experiment_name
+    if not described.remote:  # on a server, the open runs may be other people's
+        _fail_abandoned_runs()
+        if killed := close_abandoned_runs(get_tracking_uri(), experiment):
+            log.warning(
+                "An earlier run was killed; %d MLflow runs of it are marked so. Going on from what it finished.", killed
+            )
     name = f"{pipeline.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S-%f}"[:-3]
-    configured = pipeline.with_options(run_name=name)
+    configured = pipeline.with_options(run_name=name, **pipeline_options(described))
     configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
     run = configured(**parameters)
     mlflow_run = attach_cached_steps(run.id, experiment)

@@ -1,66 +1,41 @@
 """Stacks as files: read configs/stacks/<name>.yaml, register what differs, make the stack active. Idempotent."""
 
+import os
 from pathlib import Path
-from string import Template
-from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ComponentResponse, StackResponse
 
-from components.strict import Strict
-from pipelines.environment import ROOT, State
+from pipelines.environment import State
+from pipelines.stack_file import STACKS, ComponentFile, StackError, StackFile, read_stack_file
 
 
-class StackError(ValueError):
-    """A stack file is missing or says something a stack cannot say."""
-
-
-class ComponentFile(Strict):
-    """One component of a stack, as the file names it."""
-
-    name: str = Field(min_length=1)
-    flavor: str = Field(min_length=1)
-    configuration: dict[str, Any] = Field(default_factory=dict)
-
-
-class StackFile(Strict):
-    """A stack: its name and its components by ZenML's component type."""
-
-    name: str = Field(min_length=1)
-    components: dict[str, ComponentFile]
-
-
-def read_stack(name: str, state: State, folder: Path = ROOT / "configs" / "stacks") -> StackFile:
-    """Read and check the file of the stack called ``name``, with ``${state}`` replaced by the state folder.
+def read_stack(name: str, state: State, folder: Path = STACKS) -> StackFile:
+    """Read and check the file of the stack called ``name``; see :func:`pipelines.stack_file.read_stack_file`.
 
     Raises:
-        StackError: no such file, no YAML, an unknown key, component type or placeholder.
+        StackError: the file is wrong, or names a type of component that ZenML does not know.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-        raise StackError(f"no stack file {path}; stacks there: {known}")
-    try:
-        content = yaml.safe_load(Template(path.read_text(encoding="utf-8")).substitute(state=state.folder))
-        stack = StackFile.model_validate(content)
-    except (yaml.YAMLError, ValidationError) as error:
-        raise StackError(f"{path}: {error}") from error
-    except (KeyError, ValueError) as error:
-        raise StackError(f"{path}: unknown placeholder {error}; ${{state}} is the only one") from error
+    stack = read_stack_file(name, state, folder)
     known = {kind.value for kind in StackComponentType}
     if unknown := set(stack.components) - known:
+        path = folder / f"{name}.yaml"
         raise StackError(f"{path}: unknown component types {sorted(unknown)}, expected some of {sorted(known)}")
-    if stack.name != name:
-        raise StackError(f"{path}: the stack is named {stack.name!r}, expected {name!r} like the file")
     return stack
 
 
 def register(stack: StackFile) -> StackResponse:
-    """Bring ZenML's store in line with ``stack`` and make the stack active; touch nothing that is right already."""
+    """Bring ZenML's store in line with ``stack`` and make the stack active; touch nothing that is right already.
+
+    Secrets come first, since components refer to them, and hold what the environment says now.
+
+    Raises:
+        StackError: a component exists with another flavor, or a secret neither exists nor is in the environment.
+    """
     client = Client()
+    for name, variables in stack.secrets.items():
+        _store_secret(client, name, variables)
     components = {
         StackComponentType(kind): _register_component(client, StackComponentType(kind), wanted).id
         for kind, wanted in stack.components.items()
@@ -77,6 +52,30 @@ def register(stack: StackFile) -> StackResponse:
     if client.active_stack_model.id != registered.id:
         client.activate_stack(registered.id)
     return registered
+
+
+def champion_on(stack: StackFile) -> str | None:
+    """The version of the champion in the stack's registry; None before the first promotion. Registers the stack."""
+    from steps.registry import champion_version
+
+    register(stack)
+    Client().active_stack.experiment_tracker.configure_mlflow()
+    return champion_version()
+
+
+def _store_secret(client: Client, name: str, variables: dict[str, str]) -> None:
+    """Create or update a secret of ZenML's from environment variables; one that exists stays where they are not set."""
+    values = {key: os.environ[variable] for key, variable in variables.items() if os.environ.get(variable)}
+    found = client.list_secrets(name=name, hydrate=True).items
+    if not found:
+        if missing := sorted(variable for key, variable in variables.items() if key not in values):
+            raise StackError(
+                f"the secret {name!r} does not exist on the ZenML server: set {', '.join(missing)} in the environment "
+                f"once, then run `make stack` again"
+            )
+        client.create_secret(name=name, values=values)
+    elif any(found[0].secret_values.get(key) != value for key, value in values.items()):
+        client.update_secret(found[0].id, add_or_update_values=values)
 
 
 def _register_component(client: Client, kind: StackComponentType, wanted: ComponentFile) -> ComponentResponse:

@@ -6,6 +6,7 @@ from zenml import pipeline
 
 from steps.adapt_artist import adapt_artist
 from steps.annotate import annotate
+from steps.drift import drift
 from steps.evaluate import evaluate
 from steps.ingest import ingest
 from steps.promote import promote
@@ -25,9 +26,10 @@ def training(settings: dict[str, Any], data_revision: str, working_copy: str) ->
         data_revision: the DVC revision of data/.
         working_copy: digest of the files on disk, so that touched ones are looked at again.
     """
-    # Data: DVC checkout -> manifest -> validated manifest -> annotations and pairs
+    # Data: DVC checkout -> manifest -> validated manifest, compared with the version before -> annotations and pairs
     manifest = ingest(data_revision, working_copy, settings["ingest"])
     manifest, _ = validate(manifest, settings["validation"])
+    drift(manifest, data_revision, settings["drift"])
     annotations = annotate(manifest, data_revision, settings["annotate"])
     pairs = synthesize(manifest, data_revision, settings["synthesize"])
 

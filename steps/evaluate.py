@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from zenml import get_step_context
 
+from steps.curves import reward_curves
 from steps.folders import output_folder
 from steps.lineage import lineage
 from steps.stage import stage
@@ -27,14 +28,17 @@ def evaluate(
     with tracked() as tracker:
         data, out = data_folder(data_revision), output_folder()
         photos = read_manifest(manifest)
+        checked = EvaluationSettings.model_validate(settings)
+        placement = checked.compute.place()
         evaluation = evaluate_crafter(
-            Crafter.from_parts(data / "base", critic_adapter, artist_adapter),
+            Crafter.from_parts(data / "base", critic_adapter, artist_adapter, placement=placement),
             photos,
             data / "photos",
             data / "base",
             out / "evaluation",
-            EvaluationSettings.model_validate(settings),
+            checked,
             tracker,
+            reward_curves(),
         )
         provenance = Provenance(
             data_revision=data_revision,

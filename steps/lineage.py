@@ -4,6 +4,7 @@ import functools
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
 
@@ -46,14 +47,20 @@ def data_folder(revision: str, root: Path = ROOT) -> Path:
     return folder
 
 
-def working_copy(folder: Path) -> str:
-    """A digest of names, sizes and times of all files below ``folder``: differs whenever a file was touched."""
+def working_copy(*folders: Path) -> str:
+    """A digest of names, sizes and times of all files below ``folders``: differs whenever a file was touched."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            status = path.stat()
-            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def data_folders(settings: dict[str, Any]) -> list[Path]:
+    """The folders that the manifest of a checked configuration is made of: data/ and the roots of named datasets."""
+    return [ROOT / "data", *(Path(source["root"]) for source in settings["ingest"]["sources"])]
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -1,18 +1,26 @@
 """The registered model's code: MLflow loads this file ("models from code", nothing is unpickled) and serves the class.
 
 It lies here and not in components/, which knows no MLflow. Bytes of a picture file go in; the enhanced photo, in the
-same format, and the Critic's words come out.
+same format, and the Critic's words come out. What is refused becomes an `MlflowException` whose error code MLflow's
+scoring server answers with the HTTP status that says whose fault it is.
 """
 
-import json
-import tempfile
+import base64
+import binascii
+import io
+import re
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_EXHAUSTED, TEMPORARILY_UNAVAILABLE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from PIL import Image
 
 SIGNATURE = ModelSignature(
     inputs=Schema([ColSpec(DataType.binary, "photo")]),
@@ -25,17 +33,35 @@ SIGNATURE = ModelSignature(
     ),
     params=ParamSchema([ParamSpec("seed", DataType.long, 0), ParamSpec("strength", DataType.double, 1.0)]),
 )
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
+
+
+def input_example() -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A small picture and parameters as the model takes them: a JPEG of 48x32 pixels with a colour gradient."""
+    rows, columns = np.mgrid[0:32, 0:48]
+    pixels = np.stack([columns * 5, rows * 7, np.full_like(rows, 96)], axis=-1).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+    return pd.DataFrame({"photo": [stream.getvalue()]}), {"seed": 0, "strength": 1.0}
 
 
 class CrafterModel(PythonModel):
-    """Critic and Artist behind MLflow's interface; the artifact ``package`` is a directory of components.registry."""
+    """Critic and Artist behind MLflow's interface; the artifact ``package`` is a directory of components.registry.
+
+    The limits of `components.serving.service.ServingLimits` hold. Serve with other ones through the model's
+    configuration, such as ``mlflow.pyfunc.load_model(uri, model_config={"max_pixels": 10_000_000})``.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Verify and load the package; see ``Crafter.load`` for what is raised."""
+        from components.compute import ComputeSettings
         from components.enhance.crafter import Crafter
+        from components.serving.service import PhotoService, ServingLimits
 
-        self._crafter = Crafter.load(Path(context.artifacts["package"]))
+        limits = ServingLimits.model_validate(dict(context.model_config or {}))
+        crafter = Crafter.load(Path(context.artifacts["package"]), placement=ComputeSettings().place())
+        self._service = PhotoService(crafter, limits)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -51,27 +77,44 @@ class CrafterModel(PythonModel):
             (the same parsed, as JSON; "null" where it is not in the grammar).
 
         Raises:
-            components.images.UnreadablePhoto: a row is not a picture that can be read.
+            MlflowException: with INVALID_PARAMETER_VALUE (HTTP 400) where a row is not a picture within the limits,
+                RESOURCE_EXHAUSTED (429) where too many requests wait, TEMPORARILY_UNAVAILABLE (503) after waiting in
+                vain; the message says what was expected, what was found and what to do.
         """
+        from components.serving.service import Reason, Refused
+
         options = params or {}
-        rows = [
-            self._enhance(bytes(content), int(options.get("seed", 0)), float(options.get("strength", 1.0)))
-            for content in model_input["photo"]
-        ]
+        codes = {Reason.BUSY: RESOURCE_EXHAUSTED, Reason.TIMED_OUT: TEMPORARILY_UNAVAILABLE}
+        deadline = time.monotonic() + self._service.limits.timeout_seconds
+        photos = list(model_input["photo"])
+        if len(photos) > self._service.limits.max_photos:
+            raise MlflowException(
+                f"expected at most {self._service.limits.max_photos} photos in a request, found {len(photos)}",
+                INVALID_PARAMETER_VALUE,
+            )
+        rows = []
+        for number, content in enumerate(photos):
+            try:
+                answer = self._service.enhance(
+                    _file(content), int(options.get("seed", 0)), float(options.get("strength", 1.0)), deadline
+                )
+            except Refused as refused:
+                code = codes.get(refused.reason, INVALID_PARAMETER_VALUE)
+                raise MlflowException(f"row {number}: {refused}", code) from refused
+            rows.append((answer.photo, answer.text, answer.verdict))
         return pd.DataFrame(rows, columns=["photo", "text", "verdict"])
 
-    def _enhance(self, content: bytes, seed: int, strength: float) -> tuple[bytes, str, str]:
-        from components.images import read_photo, write_photo
 
-        with tempfile.TemporaryDirectory(prefix="spc-") as folder:
-            source = Path(folder) / "photo"
-            source.write_bytes(content)
-            photo = read_photo(source)
-            result = self._crafter.enhance(photo, seed=seed, strength=strength)
-            target = source.with_suffix(_SUFFIXES.get(photo.format, ".png"))
-            write_photo(result.photo, target)
-            verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            return target.read_bytes(), result.text, verdict
+def _file(cell: bytes | str) -> bytes:
+    """The bytes of a picture file, of which MLflow's server decodes the Base64 in data frames but not in ``inputs``.
+
+    No picture format consists of the characters of Base64 (RFC 4648) alone, so that one is not taken for the other.
+    """
+    content = cell.encode() if isinstance(cell, str) else bytes(cell)
+    try:
+        return base64.b64decode(content) if _BASE64.fullmatch(content) else content
+    except binascii.Error:  # text, which the service refuses with a reason
+        return content
 
 
 set_model(CrafterModel())

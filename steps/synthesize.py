@@ -10,7 +10,7 @@ from steps.tracking import tracked
 
 @stage
 def synthesize(manifest: Path, data_revision: str, settings: dict[str, Any]) -> Annotated[Path, "pairs"]:
-    """A folder of Arrow shards; shards that a killed attempt completed are kept."""
+    """A folder of WebDataset shards; shards that a killed attempt completed are kept."""
     from components.data.records import read_manifest
     from components.data.synthesis import SynthesisSettings
     from components.data.synthesis import synthesize as make_pairs

@@ -8,6 +8,7 @@ from pathlib import Path
 import colour
 import imagecodecs
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 import torch
@@ -185,9 +186,9 @@ def test_metadata_is_kept_with_orientation_reset(tmp_path: Path, suffix: str, so
         if suffix != "tif":
             assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == 24
         described = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(written.info["icc_profile"])))
-        assert "sRGB" in described
+        assert "Adobe RGB" in described
     again = read_photo(tmp_path / f"b.{suffix}")
-    assert (again.pixels - photo.pixels).abs().mean() < 0.02
+    assert (again.pixels - photo.pixels).abs().mean() < 0.03  # WebP halves the resolution of colour
 
 
 def test_a_photo_without_profile_leaves_without_one_and_bytes_repeat(tmp_path: Path) -> None:
@@ -234,9 +235,9 @@ def test_unreadable_files_say_why(tmp_path: Path) -> None:
 
 def test_unsupported_samples_say_what_to_do(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "float.tif", picture().astype(np.float32), photometric="rgb")
-    tifffile.imwrite(tmp_path / "photo.dng", picture(), photometric="rgb")
+    (tmp_path / "photo.nef").write_bytes(b"II*\x00" + bytes(100))
     Image.fromarray(picture()).convert("LAB").save(tmp_path / "lab.tif")
-    for name, reason in {"float.tif": "floating-point", "photo.dng": "raw", "lab.tif": "LAB"}.items():
+    for name, reason in {"float.tif": "floating-point", "photo.nef": "raw", "lab.tif": "LAB"}.items():
         with pytest.raises(UnreadablePhoto, match=reason):
             read_photo(tmp_path / name)
 
@@ -299,3 +300,55 @@ def test_resize_agrees_with_pillow_bicubic() -> None:
         assert np.abs(images.resize(image, size).numpy() - np.stack(expected)).max() < 1e-4
     assert images.resize_short_side(image, 40).shape == (3, 40, 60)
     assert images.resize_short_side(image, 400) is image
+
+
+def test_a_grey_profile_gives_way_to_srgb(tmp_path: Path) -> None:
+    photo = Photo(torch.rand(3, 8, 9), icc=b"not a profile at all" * 20)
+    write_photo(photo, tmp_path / "a.jpg")
+    described = ImageCms.getProfileDescription(
+        ImageCms.ImageCmsProfile(io.BytesIO(Image.open(tmp_path / "a.jpg").info["icc_profile"]))
+    )
+    assert "sRGB" in described
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("options", [{"progressive": True}, {"keep_rgb": True}, {"quality": 40}])
+def test_a_colour_jpeg_is_decoded_as_pillow_does(tmp_path: Path, subsampling: int, options: dict) -> None:
+    subsampling = 0 if "keep_rgb" in options else subsampling
+    Image.fromarray(picture(67, 93)).save(tmp_path / "a.jpg", subsampling=subsampling, **options)
+    assert np.array_equal(as_uint8(read_photo(tmp_path / "a.jpg").pixels), np.asarray(Image.open(tmp_path / "a.jpg")))
+
+
+def test_a_jpeg_with_a_preview_is_truncated_all_the_same(tmp_path: Path) -> None:
+    thumbnail = io.BytesIO()
+    Image.fromarray(picture()).save(thumbnail, "JPEG")
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00" + thumbnail.getvalue()
+    Image.fromarray(picture(200, 300)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    read_photo(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(content[:-2])
+    with pytest.raises(UnreadablePhoto, match="truncated"):
+        read_photo(tmp_path / "b.jpg")
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" b="c"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "heic"])
+def test_xmp_travels_with_the_photo(tmp_path: Path, suffix: str) -> None:
+    write_photo(Photo(torch.rand(3, 16, 18), xmp=XMP), tmp_path / f"a.{suffix}")
+    assert read_photo(tmp_path / f"a.{suffix}").xmp == XMP.replace(b'"6"', b'"1"')
+    path = tmp_path / f"a.{suffix}"
+    info = pillow_heif.open_heif(path).info if suffix == "heic" else Image.open(path).info
+    found = info.get("xmp") or info.get("XML:com.adobe.xmp")
+    assert (found.encode() if isinstance(found, str) else found) == XMP.replace(b'"6"', b'"1"')
+
+
+def test_maker_notes_give_way_where_exif_does_not_fit(tmp_path: Path) -> None:
+    exif = exif_block()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = bytes(70_000)
+    photo = Photo(torch.rand(3, 16, 18), exif=exif.tobytes().removeprefix(b"Exif\x00\x00"))
+    write_photo(photo, tmp_path / "a.jpg")
+    kept = Image.open(tmp_path / "a.jpg").getexif()
+    assert kept[ExifTags.Base.Make] == "Contax"
+    assert ExifTags.Base.MakerNote not in kept.get_ifd(ExifTags.IFD.Exif)

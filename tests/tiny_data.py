@@ -51,8 +51,8 @@ def write_pairs(out: Path, kinds: Collection[PairKind] = ("enhancement",), each:
                 )
         rows.append(made)
     out.mkdir(parents=True, exist_ok=True)
-    write_shard(out / "pairs.arrow", rows, "test")
-    write_index(out, ["pairs.arrow"])
+    write_shard(out / "pairs.tar", rows, "test")
+    write_index(out, ["pairs.tar"])
     return out
 
 

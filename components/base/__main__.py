@@ -1,6 +1,6 @@
 """Train the tiny base models from scratch (`make base`): autoencoder, Critic, Artist, then the model card.
 
-Every part resumes from its checkpoints after an interruption. Two to three hours on two cores.
+Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from components.base.vae import train_vae
 from components.critic.model import Critic
 
 log = logging.getLogger(__name__)
-STEPS = {"vae": 1000, "critic": 1800, "artist": 2700, "artist_reasoning": 1600}
+STEPS = {"vae": 1000, "critic": 4650, "artist": 7600, "artist_reasoning": 450}
 
 
 class CurveTracker:

@@ -11,8 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from components.critic.annotator import describe
-from components.critic.grammar import RESTORATIONS, Verdict
-from components.photometry.operations import TONE, Operation
+from components.critic.grammar import Verdict
+from components.photometry.operations import Operation
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,26 @@ class AnnotationRequest:
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict, or the reason why there is none ("kind" or "kind: details"), and what it cost in tokens."""
+    """A verdict, or the reason why there is none, and what it took.
+
+    Attributes:
+        id: of the request.
+        verdict: None when the photo got no usable one.
+        reason: why there is no verdict, as "kind" or "kind: details"; None when there is one.
+        input_tokens, output_tokens: as the server counted them, over all attempts that it answered.
+        requests: sent to a server for this answer, retries and the repair included; 0 for an offline one.
+        repaired: whether the first answer could not be read and the model was asked to write it again.
+        restored: whether it comes from the journal of an earlier run.
+    """
 
     id: str
     verdict: Verdict | None
     reason: str | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    requests: int = 0
+    repaired: bool = False
+    restored: bool = False
 
 
 class Annotator(Protocol):
@@ -70,31 +83,3 @@ class OfflineAnnotator:
         for request in requests:
             verdict = describe(request.view, request.intact, request.operations, score=request.mos)
             receive(Answer(request.id, verdict))
-
-
-def conflict(verdict: Verdict, request: AnnotationRequest) -> str | None:
-    """Why a verdict contradicts what is known about the view, as "kind: details", or None when it does not.
-
-    A verdict conflicts when a suggestion would make a recorded tone fault worse ("wrong direction"), when it has no
-    suggestion for any of the tone faults, or when it neither mentions nor removes a recorded degradation or a labelled
-    distortion ("overlooked").
-    """
-    faults = dict.fromkeys(TONE, 0.0)
-    distortions = {label for label in request.labels if label in RESTORATIONS}
-    for operation in request.operations:
-        if operation.name in faults:
-            faults[operation.name] += operation.amount
-        else:
-            distortions.add(operation.name)
-    faults = {name: amount for name, amount in faults.items() if amount}
-    suggested = {suggestion.operation: suggestion.amount for suggestion in verdict.suggestions}
-    for name, amount in faults.items():
-        if (suggested.get(name) or 0.0) * amount > 0:
-            return f"wrong direction: {name}"
-    if faults and not faults.keys() & suggested.keys():
-        return f"overlooked: {', '.join(faults)}"
-    text = " ".join(verdict.reasoning).lower()
-    for name in sorted(distortions):
-        if name not in suggested and RESTORATIONS[name] not in text:
-            return f"overlooked: {name}"
-    return None

@@ -1,80 +1,78 @@
 """The annotator that asks a large vision-language model behind any OpenAI-compatible server, such as vLLM.
 
 Built for tens of thousands of photos: a fixed number of requests in flight, bounded retries with backoff, answers
-checked against the Critic's grammar, and a journal on disk, so that a run that was killed goes on where it stopped
-without asking for any answer twice.
+validated against a schema or the Critic's grammar and repaired once, and a journal on disk, so that a run that was
+killed goes on where it stopped without asking for any recorded answer again.
 """
 
 import asyncio
 import base64
 import hashlib
-import json
 import logging
-import os
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO
+from typing import Literal, NamedTuple
 
-import openai
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from components.critic.annotation import AnnotationRequest, Answer
-from components.critic.grammar import NOTHING, RESTORATIONS, SECTIONS, GrammarError, Verdict, parse, render, suggest
+from components.critic.annotation_format import (
+    opening_messages,
+    read_answer,
+    rejoin,
+    repair_messages,
+    response_format,
+    wording,
+)
+from components.critic.annotation_journal import Journal, JournalEntry
+from components.critic.annotation_server import (
+    AnnotationServerError,
+    ChatServer,
+    Completion,
+    Effort,
+    NoAnswer,
+    RequestRefused,
+    ServerSettings,
+)
+from components.critic.grammar import GrammarError, Verdict
 from components.critic.prompt import SYSTEM
-from components.images import to_png_bytes
-from components.strict import Strict
+from components.images import quantize, resize, to_jpeg_bytes
 
 log = logging.getLogger(__name__)
 
-_REFUSED = (400, 413, 415, 422)  # the server has judged this one request; another attempt would end the same
-
-INSTRUCTIONS = (
-    f"You are judging a photograph as an experienced photo editor. Look for technical defects "
-    f"({', '.join(RESTORATIONS.values())}) and for faults of exposure, contrast, saturation and white balance, with "
-    "their severity. Answer in exactly this format and write nothing before or after it:\n\n"
-    + render(
-        Verdict(
-            reasoning=(
-                "technical quality and every defect with its severity",
-                "exposure, contrast, saturation and white balance, each too low, fine or too high",
-                "framing, balance and where the eye is led",
-                "the impression as a whole",
-                "what should be done first and why",
-            ),
-            suggestions=(suggest("noise"), suggest("exposure", 0.7), suggest("temperature", -40.0)),
-            score=62.0,
-        )
-    )
-    + f"\n\nKeep the tags and the five numbered sections ({', '.join(SECTIONS)}). Suggest only feasible edits for the "
-    "most severe problems, one a line, with an amount in EV for exposure, in percent for contrast and saturation and "
-    f'in mired for white balance; if nothing needs doing, write "1. {NOTHING}". The answer is the quality of the photo '
-    "from 0 (worst) to 100."
-)
+NO_ANSWER, REFUSED, UNREADABLE = "no answer", "refused by the server", "not in the grammar"
+"""Kinds of reasons for an answer without a verdict; all but the first are final."""
+NAME_LENGTH = 16
+"""Leading characters of a question's key in the X-Request-Id of its requests."""
 
 
-class ClientSettings(Strict):
-    """Where the model is served and how hard to ask."""
+class ClientSettings(ServerSettings):
+    """Which server is asked, how hard, in which form, and what it costs."""
 
-    base_url: str = Field(default="http://localhost:8000/v1", description="Root of the OpenAI-compatible API.")
-    model: str = Field(default="Qwen/Qwen2.5-VL-72B-Instruct", description="Model name, as the server knows it.")
-    api_key_variable: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable that holds the key; unset for servers without one."
-    )
     concurrency: int = Field(default=16, ge=1, description="Requests in flight.")
-    attempts: int = Field(default=5, ge=1, description="Times a photo is asked about before it is given up.")
-    timeout: float = Field(default=120.0, gt=0, description="Seconds for one answer.")
-    first_backoff: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles after it.")
-    longest_backoff: float = Field(default=60.0, ge=0, description="Longest pause, also when the server asks for more.")
-    temperature: float = Field(default=0.7, ge=0, le=2, description="Of sampling; above 0 a retry can differ.")
+    structured: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description='JSON schema as response_format; "auto" does without it when the server refuses it.',
+    )
+    repairs: int = Field(default=1, ge=0, le=3, description="Times a model may rewrite an answer that cannot be read.")
+    longest_side: int = Field(default=1024, ge=16, description="Pictures are sent no larger than this, pixels.")
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="Of the pictures sent, libjpeg scale.")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="Of sampling.")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
+    input_price: float = Field(default=0.0, ge=0, description="For a million tokens read, in the currency.")
+    output_price: float = Field(default=0.0, ge=0, description="For a million tokens written, in the currency.")
+    currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="ISO 4217 code of the prices.")
     max_unanswered: float = Field(
-        default=0.01, ge=0, le=1, description="Largest share of requests that the server may fail to answer."
+        default=0.01, ge=0, le=1, description="Largest share of photos that the server may fail to answer."
     )
 
-
-class AnnotationServerError(RuntimeError):
-    """The server cannot be used or left too much unanswered; answers so far are in the journal."""
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Price of tokens, in the currency."""
+        return (self.input_price * input_tokens + self.output_price * output_tokens) / 1e6
 
 
 class OpenAICompatibleAnnotator:
@@ -82,8 +80,7 @@ class OpenAICompatibleAnnotator:
 
     Args:
         settings: server, model and limits.
-        journal: JSON Lines file, created when missing; one line for each final answer. A line that a kill cut short
-            is dropped when the journal is opened again.
+        journal: see `components.critic.annotation_journal`; created when missing.
     """
 
     def __init__(self, settings: ClientSettings, journal: Path) -> None:
@@ -91,188 +88,235 @@ class OpenAICompatibleAnnotator:
         self.settings = settings
         self.journal = Path(journal)
         self.asked = 0
-        """Requests sent to the server so far, retries included."""
+        """Chat completions that the last run asked for, retries and repairs included."""
 
     def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
         """See `components.critic.annotation.Annotator.annotate`.
 
-        An answer that stays outside the grammar after all attempts, or that the server refuses to give, is final and
-        comes back with its reason. Requests that got no answer at all come back with reason "no answer" and are asked
-        again by the next run.
+        An answer that cannot be read even after the repair, or that the server refuses to give, is final and comes back
+        with its reason. A photo that got no answer at all comes back with reason "no answer" and is asked about again
+        by the next run. When every answer is in the journal, the server is not needed.
 
         Raises:
-            AnnotationServerError: authentication failed, the model is unknown, the server stopped answering, or more
-                than `max_unanswered` of the requests got no answer.
+            AnnotationServerError: the server is down, refuses the key, the model or every photo, has stopped answering,
+                or more than `max_unanswered` of the photos got no answer.
+            JournalError: the journal is in use by another process or is no journal.
         """
         asyncio.run(self._annotate(requests, receive))
 
     async def _annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
-        known = _open_journal(self.journal)
         settings = self.settings
-        client = openai.AsyncOpenAI(
-            base_url=settings.base_url,
-            api_key=os.environ.get(settings.api_key_variable) or "none",
-            timeout=settings.timeout,
-            max_retries=0,
-        )
-        slots = asyncio.Semaphore(settings.concurrency)
-        outcomes: list[bool] = []
-        pending: set[asyncio.Task] = set()
-        iterator = iter(requests)
-        with self.journal.open("a", encoding="utf-8") as journal:
-
-            async def ask(request: AnnotationRequest, png: bytes, key: str) -> None:
+        with Journal(self.journal) as journal:
+            async with ChatServer(settings, settings.concurrency) as server:
+                run = _Run(settings, journal, server, requests, receive)
                 try:
-                    answer = await self._answer(client, request, png)
-                    if answer.reason != "no answer":
-                        _record(journal, key, answer)
-                    outcomes.append(answer.reason != "no answer")
-                    receive(answer)
+                    async with asyncio.TaskGroup() as workers:
+                        for _ in range(settings.concurrency):
+                            workers.create_task(run.work())
+                except BaseExceptionGroup as group:
+                    raise group.exceptions[0] from group
                 finally:
-                    slots.release()
+                    self.asked = server.requests
+            run.finish()
 
-            async with client:
-                try:
-                    while (request := await asyncio.to_thread(next, iterator, None)) is not None:
-                        png = to_png_bytes(request.view)
-                        key = self._key(request.id, png)
-                        if key in known:
-                            outcomes.append(True)
-                            receive(_restore(request.id, known[key]))
-                            continue
-                        await slots.acquire()
-                        _reap(pending)
-                        self._check_alive(outcomes)
-                        pending.add(asyncio.create_task(ask(request, png, key)))
-                    await asyncio.gather(*pending)
-                except BaseException:
-                    for task in pending:
-                        task.cancel()
-                    await asyncio.gather(*pending, return_exceptions=True)
-                    raise
-        unanswered = outcomes.count(False)
-        if unanswered > settings.max_unanswered * len(outcomes):
+
+class _Run:
+    """One run over all requests, shared by its workers."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        journal: Journal,
+        server: ChatServer,
+        requests: Iterable[AnnotationRequest],
+        receive: Callable[[Answer], None],
+    ) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.server = server
+        self.receive = receive
+        self._requests = iter(requests)
+        self._turn = asyncio.Lock()
+        self._checking = asyncio.Lock()
+        self._checked = False
+        self._structured = settings.structured != "never"
+        self._accepts_format = settings.structured == "always"
+        self._answers = False
+        """Whether the server has answered about any photo; before, its refusals may be about the settings."""
+        self._refusals: list[JournalEntry] = []
+        self._recent: deque[str | None] = deque(maxlen=2 * settings.concurrency)
+        self._photos = 0
+        self._unanswered = 0
+
+    async def work(self) -> None:
+        """Take requests and settle them until there are none left."""
+        while (question := await self._next()) is not None:
+            self._photos += 1
+            if known := self.journal.answer(question.key, question.id):
+                self.receive(known)
+                continue
+            await self._make_sure_of_the_server()
+            self._settle(question.key, await self._ask(question))
+
+    def finish(self) -> None:
+        """Judge the run as a whole, when all requests are settled."""
+        if self._refusals:
             raise AnnotationServerError(
-                f"{unanswered} of {len(outcomes)} photos got no answer from {settings.base_url} in "
-                f"{settings.attempts} attempts each; the other answers are in {self.journal}: run again for the rest"
+                f"{self.settings.base_url} has answered about no photo and refused {len(self._refusals)}, the first "
+                f"with {self._refusals[0].reason!r}: check model, max_tokens, longest_side and the server's own limits"
+            )
+        if self._unanswered > self.settings.max_unanswered * self._photos:
+            raise AnnotationServerError(
+                f"{self._unanswered} of {self._photos} photos got no answer from {self.settings.base_url} in "
+                f"{self.settings.attempts} attempts each; the other answers are in {self.journal.path}: run again for "
+                "the rest"
             )
 
-    def _check_alive(self, outcomes: list[bool]) -> None:
-        """Stop early when the last answers all failed: a server that is down is not asked 80,000 times."""
-        recent = outcomes[-2 * self.settings.concurrency :]
-        if len(recent) == 2 * self.settings.concurrency and not any(recent):
-            raise AnnotationServerError(
-                f"{self.settings.base_url} has not answered the last {len(recent)} photos; answers so far are kept in "
-                f"{self.journal}: check the server and run again"
-            )
+    async def _next(self) -> "_Question | None":
+        """The next question, one at a time, made in a thread so that requests in flight are not held up."""
+        async with self._turn:
+            return await asyncio.to_thread(self._take)
 
-    async def _answer(self, client: openai.AsyncOpenAI, request: AnnotationRequest, png: bytes) -> Answer:
-        """Ask until an answer parses, is refused, or the attempts are used up."""
-        tokens = [0, 0]
-        reason = "no answer"
-        backoff = self.settings.first_backoff
-        jitter = random.Random(request.id)
-        for attempt in range(self.settings.attempts):
-            pause = 0.0
+    def _take(self) -> "_Question | None":
+        request = next(self._requests, None)
+        return None if request is None else _Question.of(request, self.settings)
+
+    async def _make_sure_of_the_server(self) -> None:
+        async with self._checking:
+            if not self._checked:
+                await self.server.check()
+                self._checked = True
+
+    def _settle(self, key: str, answer: Answer) -> None:
+        """Record a final answer, hand it on, and stop the run when the server seems to be lost."""
+        kind = answer.reason and answer.reason.partition(":")[0]
+        entry = JournalEntry.of(key, self.settings.model, answer)
+        if kind == NO_ANSWER:
+            self._unanswered += 1
+        elif kind == REFUSED and not self._answers:
+            self._refusals.append(entry)  # final only once the server has shown that it answers about some photo
+        else:
+            self._answers = True
+            for waiting in (*self._refusals, entry):
+                self.journal.append(waiting)
+            self._refusals.clear()
+        self.receive(answer)
+        self._recent.append(kind)
+        if len(self._recent) < self._recent.maxlen:
+            return
+        if all(recent == NO_ANSWER for recent in self._recent):
+            raise AnnotationServerError(
+                f"{self.settings.base_url} has not answered about the last {len(self._recent)} photos; answers so far "
+                f"are kept in {self.journal.path}: check the server and run again"
+            )
+        if not self._answers and all(self._recent):
+            self.finish()
+
+    async def _ask(self, question: "_Question") -> Answer:
+        """Ask until an answer can be read, is refused, or the repairs are used up."""
+        jpeg = to_jpeg_bytes(question.view, self.settings.jpeg_quality)
+        conversation = _Conversation(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", question.key)
+        verdict = reason = None
+        repairs = 0
+        while verdict is None:
             try:
-                self.asked += 1
-                text = await self._ask(client, png, tokens)
-                return Answer(request.id, parse(text), None, *tokens)
+                completion = await self._complete(conversation)
+                text = rejoin(completion.text, completion.thought)
+                verdict, reason = self._read(text, completion.cut_off), None
             except GrammarError as error:
-                reason = "not in the grammar"
-                log.info("%s, attempt %d: %s", request.id, attempt + 1, error)
-            except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
-                pause = max(backoff * (0.5 + jitter.random()), _retry_after(error))
-                log.info("%s, attempt %d: %r, waiting %.1f s", request.id, attempt + 1, error, pause)
-            except openai.APIStatusError as error:
-                if error.status_code in _REFUSED:
-                    return Answer(request.id, None, f"refused by the server: {error.status_code}", *tokens)
-                raise AnnotationServerError(
-                    f"{self.settings.base_url} refuses to answer as {self.settings.model}: {error}; check base_url, "
-                    f"model and the key in {self.settings.api_key_variable}"
-                ) from error
-            if attempt + 1 < self.settings.attempts:
-                await asyncio.sleep(min(pause, self.settings.longest_backoff))
-                backoff *= 2
-        return Answer(request.id, None, reason, *tokens)
-
-    async def _ask(self, client: openai.AsyncOpenAI, png: bytes, tokens: list[int]) -> str:
-        """One request. Raises `GrammarError` when the answer has no text or was cut off."""
-        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": INSTRUCTIONS}]
-        completion = await client.chat.completions.create(
-            model=self.settings.model,
-            messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}],
-            temperature=self.settings.temperature,
-            max_tokens=self.settings.max_tokens,
-        )
-        if completion.usage:
-            tokens[0] += completion.usage.prompt_tokens
-            tokens[1] += completion.usage.completion_tokens
-        if not completion.choices or not completion.choices[0].message.content:
-            raise GrammarError("expected a text, found none")
-        if completion.choices[0].finish_reason == "length":
-            raise GrammarError(f"the answer was cut off at {self.settings.max_tokens} tokens: raise max_tokens")
-        return completion.choices[0].message.content
-
-    def _key(self, request_id: str, png: bytes) -> str:
-        """What an answer depends on: another photo, model or instruction is another question."""
-        parts = (request_id.encode(), self.settings.model.encode(), INSTRUCTIONS.encode(), png)
-        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
-
-
-def _open_journal(path: Path) -> dict[str, dict]:
-    """Answers by key; cuts off a last line that was not written completely."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, dict] = {}
-    complete = 0
-    if not path.exists():
-        return known
-    with path.open("rb+") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
+                reason = f"{UNREADABLE}: {error}"
+                log.info("%s: %s", question.id, reason)
+                if repairs == self.settings.repairs:
+                    break
+                repairs += 1
+                conversation.follow_up += repair_messages(text, error)
+            except NoAnswer as error:
+                reason = f"{NO_ANSWER}: {error}"
                 break
-            try:
-                entry = json.loads(line)
-                known[entry["key"]] = entry
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}: expected one JSON object a line, found {line[:60]!r}; remove it") from error
-            complete += len(line)
-        file.truncate(complete)
-    return known
+            except RequestRefused as refusal:
+                reason = reason or f"{REFUSED}: {refusal}"  # a refused repair leaves the answer unreadable
+                break
+        effort = conversation.effort
+        return Answer(
+            question.id,
+            verdict,
+            reason,
+            effort.input_tokens,
+            effort.output_tokens,
+            requests=effort.requests,
+            repaired=repairs > 0,
+        )
+
+    def _read(self, text: str, cut_off: bool) -> Verdict:
+        """Raises `GrammarError` when the answer was cut off or cannot be read."""
+        if cut_off:
+            raise GrammarError(f"it was cut off at {self.settings.max_tokens} tokens")
+        return read_answer(text)
+
+    async def _complete(self, conversation: "_Conversation") -> Completion:
+        """One completion, held to the schema if the server can do that.
+
+        In the mode "auto", a refusal is tried again without the schema as long as none has come back with it; when that
+        succeeds, the schema was what the server refused, and it is not sent again in this run.
+        """
+        if not self._structured:
+            return await self._send(conversation, structured=False)
+        try:
+            completion = await self._send(conversation, structured=True)
+            self._accepts_format = True
+            return completion
+        except RequestRefused:
+            if self._accepts_format:
+                raise
+            completion = await self._send(conversation, structured=False)
+            if self._structured and not self._accepts_format:
+                self._structured = False
+                log.warning("%s takes no JSON schema: asking for the grammar instead", self.settings.base_url)
+            return completion
+
+    async def _send(self, conversation: "_Conversation", structured: bool) -> Completion:
+        body = {
+            "model": self.settings.model,
+            "messages": [*opening_messages(SYSTEM, conversation.picture_url, structured), *conversation.follow_up],
+            "temperature": self.settings.temperature,
+            "max_tokens": self.settings.max_tokens,
+        }
+        if structured:
+            body["response_format"] = response_format()
+        return await self.server.complete(body, conversation.name, conversation.jitter, conversation.effort)
 
 
-def _record(journal: IO[str], key: str, answer: Answer) -> None:
-    """Append a final answer and force it to the disk before anybody relies on it."""
-    entry = {
-        "key": key,
-        "id": answer.id,
-        "text": render(answer.verdict) if answer.verdict else None,
-        "reason": answer.reason,
-        "input_tokens": answer.input_tokens,
-        "output_tokens": answer.output_tokens,
-    }
-    journal.write(json.dumps(entry) + "\n")
-    journal.flush()
-    os.fsync(journal.fileno())
+class _Question(NamedTuple):
+    """A photo as it is asked about."""
+
+    id: str
+    view: Tensor
+    """(3, H, W), no larger than `longest_side`, on the 8-bit grid."""
+    key: str
+    """SHA-256 of what an answer depends on: another picture, model, wording or way of asking is another question."""
+
+    @classmethod
+    def of(cls, request: AnnotationRequest, settings: ClientSettings) -> "_Question":
+        view = _reduced(request.view, settings.longest_side)
+        asking = (settings.model, settings.jpeg_quality, settings.temperature)
+        levels = (view * 255).round().to(torch.uint8).contiguous().numpy()
+        parts = (request.id, SYSTEM, wording(), repr(asking), repr(levels.shape))
+        digests = [hashlib.sha256(part.encode()).digest() for part in parts]
+        return cls(request.id, view, hashlib.sha256(b"".join([*digests, hashlib.sha256(levels).digest()])).hexdigest())
 
 
-def _restore(request_id: str, entry: dict) -> Answer:
-    verdict = parse(entry["text"]) if entry["text"] else None
-    return Answer(request_id, verdict, entry["reason"], entry["input_tokens"], entry["output_tokens"])
+class _Conversation:
+    """What is said about one picture, and what it has taken."""
+
+    def __init__(self, picture_url: str, key: str) -> None:
+        self.picture_url = picture_url
+        self.name = key[:NAME_LENGTH]
+        self.jitter = random.Random(key)
+        self.effort = Effort()
+        self.follow_up: list[dict] = []
 
 
-def _reap(pending: set[asyncio.Task]) -> None:
-    """Forget finished tasks; a task that failed raises its error here."""
-    for task in [task for task in pending if task.done()]:
-        pending.discard(task)
-        task.result()
-
-
-def _retry_after(error: openai.APIError) -> float:
-    """Seconds that a 429 or 503 asks to wait, or 0."""
-    response = getattr(error, "response", None)
-    try:
-        return max(0.0, float(response.headers.get("retry-after", 0))) if response is not None else 0.0
-    except ValueError:
-        return 0.0
+def _reduced(view: Tensor, longest_side: int) -> Tensor:
+    height, width = view.shape[-2:]
+    scale = min(1.0, longest_side / max(height, width))
+    return quantize(resize(view, (max(1, round(height * scale)), max(1, round(width * scale)))))

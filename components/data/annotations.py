@@ -6,10 +6,12 @@ are dropped, and every drop is counted by its reason.
 
 import json
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from components import files
-from components.critic.annotation import AnnotationRequest, Annotator, Answer, OfflineAnnotator, conflict
+from components.critic.annotation import AnnotationRequest, Annotator, Answer, OfflineAnnotator
 from components.critic.annotation_client import ClientSettings, OpenAICompatibleAnnotator
+from components.critic.annotation_conflicts import conflict
 from components.critic.grammar import render
 from components.data.damage import sample_degradation
 from components.data.faults import sample_faults
@@ -66,12 +69,17 @@ class AnnotatedPhoto(Strict):
 
 
 class AnnotationReport(Strict):
-    """What came of an annotation run."""
+    """What came of an annotation run, and what it took."""
 
     annotated: int
     dropped: dict[str, int] = Field(description="Views without a usable verdict, by kind of reason.")
-    input_tokens: int
+    restored: int = Field(description="Answers that an earlier run had recorded; not asked for again.")
+    repaired: int = Field(description="Answers that the model had to write a second time.")
+    requests: int = Field(description="Sent for all answers, restored ones included: retries and repairs count.")
+    input_tokens: int = Field(description="Of all answers, restored ones included.")
     output_tokens: int
+    cost: float = Field(description="Of these tokens at the configured prices, in the currency.")
+    currency: str
     seconds: float
 
 
@@ -98,7 +106,7 @@ def annotate(
     began = time.perf_counter()
     accepted: dict[str, AnnotatedPhoto] = {}
     dropped: dict[str, str] = {}
-    tokens = [0, 0]
+    took: Counter[str] = Counter()
     open_views: dict[str, tuple[AnnotationRequest, PhotoRecord, View]] = {}
     order: list[str] = []
 
@@ -108,29 +116,47 @@ def annotate(
             order.append(request.id)
             yield request
 
-    with tqdm(total=len(manifest) * (1 + settings.faulty_views), desc="annotate", unit="view") as progress:
+    with _Progress(len(manifest) * (1 + settings.faulty_views), settings.client) as progress:
 
         def receive(answer: Answer) -> None:
             request, record, view = open_views.pop(answer.id)
-            tokens[0] += answer.input_tokens
-            tokens[1] += answer.output_tokens
+            took.update(
+                input_tokens=answer.input_tokens,
+                output_tokens=answer.output_tokens,
+                requests=answer.requests,
+                repaired=answer.repaired,
+                restored=answer.restored,
+            )
             reason = answer.reason if answer.verdict is None else conflict(answer.verdict, request)
             if answer.verdict is None or reason:
                 dropped[answer.id] = reason or "no answer"
             else:
                 accepted[answer.id] = _annotated(request, record, view, answer, annotator.name)
-            progress.update(1)
+            progress.advance(answer, len(dropped), took)
 
         annotator.annotate(requests(), receive)
 
     report = AnnotationReport(
         annotated=len(accepted),
         dropped=dict(Counter(reason.partition(":")[0] for reason in dropped.values()).most_common()),
-        input_tokens=tokens[0],
-        output_tokens=tokens[1],
+        restored=took["restored"],
+        repaired=took["repaired"],
+        requests=took["requests"],
+        input_tokens=took["input_tokens"],
+        output_tokens=took["output_tokens"],
+        cost=settings.client.cost(took["input_tokens"], took["output_tokens"]),
+        currency=settings.client.currency,
         seconds=round(time.perf_counter() - began, 3),
     )
-    log.info("annotated %d views; dropped: %s", report.annotated, report.dropped or "none")
+    log.info(
+        "annotated %d views; dropped: %s; %d + %d tokens, %.2f %s",
+        report.annotated,
+        ", ".join(f"{count} {reason}" for reason, count in report.dropped.items()) or "none",
+        report.input_tokens,
+        report.output_tokens,
+        report.cost,
+        report.currency,
+    )
     if not accepted:
         raise ValueError(f"no view got a usable verdict: {report.dropped}; check the annotator {annotator.name!r}")
     lines = (accepted[key].model_dump_json() + "\n" for key in order if key in accepted)
@@ -139,6 +165,33 @@ def annotate(
     files.write_text(Path(out) / DROPPED_FILE, "".join(rejected))
     files.write_text(Path(out) / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
     return report
+
+
+class _Progress:
+    """A bar with the time that is left, judged by the answers that this run waits for and not by the restored ones."""
+
+    def __init__(self, total: int, prices: ClientSettings) -> None:
+        interval = 0.2 if sys.stderr.isatty() else 30.0  # seconds; a log file needs no moving picture
+        self._bar = tqdm(total=total, desc="annotate", unit="view", smoothing=0, mininterval=interval)
+        self._prices = prices
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, answer: Answer, dropped: int, took: Counter[str]) -> None:
+        """One more answer; ``took`` counts what all of them took."""
+        self._bar.initial += answer.restored  # tqdm takes the rate from what came after the initial ones
+        tokens = took["input_tokens"], took["output_tokens"]
+        state = f"{dropped} dropped"
+        if any(tokens):
+            state += f", {sum(tokens):,} tokens, {self._prices.cost(*tokens):.2f} {self._prices.currency}"
+        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.update(1)
 
 
 def read_annotations(directory: Path, split: Split | None = None) -> list[AnnotatedPhoto]:

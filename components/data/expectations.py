@@ -1,14 +1,14 @@
 """Validation of a manifest with Great Expectations, and its Data Docs.
 
 The context is ephemeral: stores live in memory, analytics are off, and the only files written are the Data Docs in
-the directory that is given.
+the directory that is given. Only the columns that the suite looks at are held in memory.
 """
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import great_expectations as gx
+import numpy as np
 import pandas
 from great_expectations.core import ExpectationSuiteValidationResult
 from great_expectations.data_context.types.base import (
@@ -19,7 +19,7 @@ from great_expectations.data_context.types.base import (
 from great_expectations.expectations import Expectation
 from pydantic import Field
 
-from components.data.duplicates import near_duplicates
+from components.data.duplicates import twins_in_other_groups
 from components.data.records import Manifest
 from components.data.splits import SPLITS
 from components.strict import Strict
@@ -28,6 +28,17 @@ log = logging.getLogger(__name__)
 logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it reports its own class registrations as INFO
 
 _NEAR_DUPLICATE = "near_duplicate_in_another_split"
+_OWN_SHA256 = "sha256_of_inputs"
+_INCOMPLETE = "pair_without_another_role"
+_TORN = "pair_across_splits"
+_HALF = "pair_or_role_missing"
+_OFF_SCALE = "mos_error"
+_COLUMNS = (
+    *("id", "path", "sha256", "perceptual_hash", "width", "height", "bit_depth", "split", "licence"),
+    *("mos", "mos_original", "mos_low", "mos_high", "mos_ascending", "pair", "role"),
+)
+_NAMED = 5  # photos named in a failure
+_MOS_TOLERANCE = 1e-3  # of 100: published scores are rounded, ours are not
 
 
 class ValidationSettings(Strict):
@@ -69,12 +80,20 @@ def validate(manifest: Manifest, docs: Path, settings: ValidationSettings) -> Va
     suite = context.suites.add(gx.ExpectationSuite(name="manifest", expectations=_expectations(settings)))
     definition = context.validation_definitions.add(gx.ValidationDefinition(name="manifest", data=batch, suite=suite))
     checkpoint = context.checkpoints.add(
-        gx.Checkpoint(name="manifest", validation_definitions=[definition], result_format="COMPLETE")
+        gx.Checkpoint(
+            name="manifest",
+            validation_definitions=[definition],
+            result_format={
+                "result_format": "SUMMARY",
+                "partial_unexpected_count": 20,
+                "unexpected_index_column_names": ["id"],
+            },
+        )
     )
     outcome = checkpoint.run(batch_parameters={"dataframe": frame})
     context.build_data_docs()
     (result,) = outcome.run_results.values()
-    failures = _failures(result, frame)
+    failures = _failures(result)
     total = len(manifest) + len(manifest.quarantine)
     quarantined = len(manifest.quarantine) / total if total else 0.0
     if quarantined > settings.max_quarantined:
@@ -96,16 +115,27 @@ def validate(manifest: Manifest, docs: Path, settings: ValidationSettings) -> Va
 
 
 def _frame(manifest: Manifest, distance: int) -> pandas.DataFrame:
-    """The manifest as a frame, with the id of a near duplicate in another split where there is one."""
-    frame = manifest.frame()
-    twin: list[str | None] = [None] * len(frame)
-    for first, second in near_duplicates(frame["perceptual_hash"].tolist(), distance):
-        if frame["split"].iat[first] != frame["split"].iat[second]:
-            twin[first], twin[second] = frame["id"].iat[second], frame["id"].iat[first]
-    frame[_NEAR_DUPLICATE] = pandas.Series(twin, dtype="object")
+    """The manifest as a frame, with columns that are empty where a photo keeps a rule that spans several of them."""
+    frame = manifest.frame(_COLUMNS)
+    splits = pandas.Categorical(frame["split"])
+    twins = twins_in_other_groups(frame["perceptual_hash"].tolist(), splits.codes, distance)
+    frame[_NEAR_DUPLICATE] = frame["id"].take(twins.clip(0)).where(twins >= 0, None).to_numpy(object)
     for split in SPLITS:
-        frame[f"is_{split}"] = (frame["split"] == split).astype(int)
-    return frame.drop(columns="labels")
+        frame[f"is_{split}"] = (frame["split"] == split).astype(np.int8)
+    paired = frame["pair"].notna()
+    frame[_OWN_SHA256] = frame["sha256"].where(~paired | (frame["role"] == "input"))
+    frame[_HALF] = frame["id"].where(paired != frame["role"].notna())
+    members = frame.loc[paired, ["pair", "split", "role"]].groupby("pair", sort=False)
+    frame[_TORN] = frame["pair"].where(frame["pair"].isin(_where(members["split"].nunique() > 1)))
+    frame[_INCOMPLETE] = frame["pair"].where(frame["pair"].isin(_where(members["role"].nunique() < 2)))
+    share = (frame["mos_original"] - frame["mos_low"]) / (frame["mos_high"] - frame["mos_low"])
+    ascending = frame["mos_ascending"].map({True: True, False: False}).fillna(True).astype(bool)
+    frame[_OFF_SCALE] = (frame["mos"] - 100 * share.where(ascending, 1 - share)).abs()
+    return frame.drop(columns=["mos_low", "mos_high", "mos_ascending"])
+
+
+def _where(mask: pandas.Series) -> list[str]:
+    return mask.index[mask].tolist()
 
 
 def _context(docs: Path) -> gx.data_context.EphemeralDataContext:
@@ -133,7 +163,7 @@ def _expectations(settings: ValidationSettings) -> list[Expectation]:
         expect.ExpectTableRowCountToBeBetween(min_value=1, meta=_meta("the manifest has no photos")),
         expect.ExpectColumnValuesToBeUnique(column="id", meta=_meta("ids occur twice")),
         expect.ExpectColumnValuesToBeUnique(column="path", meta=_meta("paths occur twice")),
-        expect.ExpectColumnValuesToBeUnique(column="sha256", meta=_meta("the same file occurs twice")),
+        expect.ExpectColumnValuesToBeUnique(column=_OWN_SHA256, meta=_meta("the same file occurs twice")),
         expect.ExpectColumnValuesToMatchRegex(
             column="sha256", regex="^[0-9a-f]{64}$", meta=_meta("content hashes are not SHA-256")
         ),
@@ -158,6 +188,16 @@ def _expectations(settings: ValidationSettings) -> list[Expectation]:
         expect.ExpectColumnValuesToBeBetween(
             column="mos", min_value=0, max_value=100, meta=_meta("opinion scores are outside 0..100")
         ),
+        expect.ExpectColumnValuesToBeBetween(
+            column=_OFF_SCALE,
+            max_value=_MOS_TOLERANCE,
+            meta=_meta("opinion scores are not the published ones on the scale of 0 to 100"),
+        ),
+        expect.ExpectColumnValuesToBeNull(
+            column=_HALF, meta=_meta("photos have a pair without a role, or a role alone")
+        ),
+        expect.ExpectColumnValuesToBeNull(column=_TORN, meta=_meta("versions of one photo lie in several splits")),
+        expect.ExpectColumnValuesToBeNull(column=_INCOMPLETE, meta=_meta("pairs lack their input or their target")),
     ]
     suite += [
         expect.ExpectColumnSumToBeBetween(
@@ -172,7 +212,7 @@ def _meta(failure: str) -> dict[str, str]:
     return {"failure": failure}
 
 
-def _failures(result: ExpectationSuiteValidationResult, frame: pandas.DataFrame) -> list[str]:
+def _failures(result: ExpectationSuiteValidationResult) -> list[str]:
     """A sentence for each expectation that was not met, naming up to five of the photos concerned."""
     failures = []
     for outcome in result.results:
@@ -181,11 +221,10 @@ def _failures(result: ExpectationSuiteValidationResult, frame: pandas.DataFrame)
         sentence = outcome.expectation_config.meta["failure"]
         if outcome.exception_info.get("raised_exception"):
             sentence += f" (could not be checked: {outcome.exception_info.get('exception_message')})"
-        rows: list[Any] = outcome.result.get("unexpected_index_list") or []
-        indices = [row if isinstance(row, int) else next(iter(row.values())) for row in rows]
-        if indices:
-            named = ", ".join(frame["id"].iloc[indices[:5]])
-            sentence += f" ({len(indices)}): {named}{', ...' if len(indices) > 5 else ''}"
+        rows = outcome.result.get("partial_unexpected_index_list") or []
+        if count := outcome.result.get("unexpected_count"):
+            named = ", ".join(str(row["id"]) for row in rows[:_NAMED])
+            sentence += f" ({count}): {named}{', ...' if count > _NAMED else ''}"
         elif (observed := outcome.result.get("observed_value")) is not None:
             sentence += f", found {observed}"
         failures.append(sentence)

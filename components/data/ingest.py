@@ -1,38 +1,94 @@
-"""Ingestion: a folder of photos and its attribution become a manifest; what cannot be used is quarantined and counted.
+"""Ingestion: a folder of photos and its attribution, and any datasets beside it, become a manifest.
 
-Every file of the folder ends up in exactly one of the two lists.
+Every file that is found or announced ends up in one of two lists: the manifest, or the quarantine with a reason.
 """
 
 import csv
-import hashlib
-import logging
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
-import imagehash
-import torch
-from PIL import Image
-from pydantic import Field
-from torch import Tensor
-from tqdm import tqdm
+from pydantic import Field, field_validator
 
-from components.data.records import Manifest, PhotoRecord, Quarantined, write_manifest
-from components.data.splits import SplitSettings, split_of
-from components.images import MAX_PIXELS, Photo, UnreadablePhoto, read_photo, resize_short_side
+from components.data.building import BuildSettings, build
+from components.data.records import Manifest
+from components.data.sources.base import Source, SourceRecord, known_sources, open_source
 from components.strict import Strict
 
-log = logging.getLogger(__name__)
-
 _COLUMNS = ("file", "author", "licence", "source")
-_HASHED_SHORT_SIDE = 256
 
 
-class IngestSettings(Strict):
-    """What counts as a usable photo."""
+class DatasetSettings(Strict):
+    """A public dataset, or a folder of one's own, to take in beside the sample photos."""
 
-    min_short_side: int = Field(default=64, ge=1, description="Photos with a shorter side are quarantined. Pixels.")
-    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Larger pictures are quarantined undecoded.")
-    splits: SplitSettings = Field(default_factory=SplitSettings)
+    name: str = Field(description="One of the adapters in components/data/sources.")
+    root: Path = Field(description="Folder into which the original download was unpacked.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The adapter's own settings.")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in known_sources():
+            raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(known_sources())}")
+        return name
+
+
+class IngestSettings(BuildSettings):
+    """What counts as a usable photo, and which datasets there are beside the sample photos."""
+
+    sources: tuple[DatasetSettings, ...] = Field(default=(), description="Datasets to take in, in this order.")
+
+
+class AttributedFolder(Source):
+    """A folder of photos with a CSV that says whose they are; see `build_manifest` for both."""
+
+    class Settings(Strict):
+        attribution: Path
+        dataset: str = "sample"
+
+    name: ClassVar[str] = "sample"
+    layout: ClassVar[str] = f"photos and a CSV with the columns {', '.join(_COLUMNS)} and optionally mos and labels"
+    licence: ClassVar[str] = ""
+    homepage: ClassVar[None] = None
+
+    @property
+    def dataset(self) -> str:
+        return self.settings.dataset
+
+    def prepare(self) -> None:
+        """Read the attribution and list the folder."""
+        own = self.settings.attribution.resolve()
+        self.attributed = read_attribution(self.settings.attribution)
+        self.found = sorted(
+            self.relative(path)
+            for path in self.root.rglob("*")
+            if path.is_file() and not path.name.startswith(".") and path.resolve() != own
+        )
+
+    def scan(self) -> Iterator[SourceRecord]:
+        """The files of the folder in order of their paths, then those that only the attribution knows."""
+        for file in [*self.found, *sorted(set(self.attributed) - set(self.found))]:
+            row = self.attributed.get(file, {})
+            yield self.record(
+                self.root / file,
+                None,
+                licence=row.get("licence", ""),
+                author=row.get("author") or None,
+                source=row.get("source") or None,
+                labels=tuple(label.strip() for label in row.get("labels", "").split(";") if label.strip()),
+                **self._opinion(row.get("mos", ""), file),
+            )
+
+    def _opinion(self, text: str, file: str) -> dict[str, Any]:
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = -1.0
+        if value is None:
+            return {}
+        if not 0 <= value <= 100:
+            raise ValueError(f"attribution of {file}: expected a mos from 0 to 100, found {text!r}")
+        return self.score(value, 0.0, 100.0, self.settings.attribution, 0)
 
 
 def build_manifest(
@@ -42,58 +98,38 @@ def build_manifest(
     settings: IngestSettings,
     dataset: str = "sample",
     data_revision: str | None = None,
+    *,
+    sources: Iterable[Source] = (),
+    facts: Path | None = None,
 ) -> Manifest:
-    """Decode every file under ``photos_dir`` once and write the manifest into the directory ``out``.
+    """Read every file under ``photos_dir``, and those of further datasets, and write the manifest into ``out``.
 
     Args:
         photos_dir: folder of photos, searched recursively; hidden files and ``attribution`` itself are not photos.
         attribution: CSV with the columns file, author, licence, source and optionally mos (0 to 100, higher is
             better) and labels (operation names separated by ";"). ``file`` is relative to ``photos_dir``.
+        settings: datasets named in them are taken in after the folder.
         dataset: name that the ids begin with.
         data_revision: recorded in the manifest; see `components.data.versioning.data_revision`.
+        sources: adapters to take in after those of the settings.
+        facts: file in which what was read of each photo is remembered between builds, see `components.data.building`.
 
-    Quarantined are: files that do not decode, photos smaller than the minimum, files without attribution, copies of
-    another file (same bytes), and attributed files that do not exist.
+    What is quarantined is listed at `components.data.building.build`; here it includes files without attribution and
+    attributed files that do not exist.
 
     Raises:
         FileNotFoundError: ``photos_dir`` or ``attribution`` is missing.
+        SourceError: a dataset is not laid out as published.
         ValueError: the attribution lacks a column, lists a file twice or has a malformed mos; or no photo is usable.
     """
     photos_dir, attribution = Path(photos_dir), Path(attribution)
     if not photos_dir.is_dir():
         raise FileNotFoundError(f"{photos_dir}: expected the folder of photos; run `dvc pull`")
-    attributed = read_attribution(attribution)
-    paths = sorted(
-        path
-        for path in photos_dir.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.resolve() != attribution.resolve()
+    folder = AttributedFolder(photos_dir, AttributedFolder.Settings(attribution=attribution, dataset=dataset))
+    named = [open_source(entry.name, entry.root, **entry.options) for entry in settings.sources]
+    return build(
+        [folder, *named, *sources], out, settings, photos_dir=photos_dir, facts=facts, data_revision=data_revision
     )
-    records: list[PhotoRecord] = []
-    quarantine: list[Quarantined] = []
-    seen: dict[str, str] = {}
-    for path in tqdm(paths, desc="ingest", unit="photo"):
-        relative = path.relative_to(photos_dir).as_posix()
-        try:
-            record = _record(path, relative, attributed.get(relative), settings, dataset)
-        except UnreadablePhoto as error:
-            quarantine.append(Quarantined(path=relative, reason=error.reason))
-            continue
-        if (original := seen.setdefault(record.sha256, relative)) != relative:
-            quarantine.append(Quarantined(path=relative, reason=f"the same bytes as {original}"))
-            continue
-        records.append(record)
-    found = {path.relative_to(photos_dir).as_posix() for path in paths}
-    quarantine += [
-        Quarantined(path=file, reason=f"listed in {attribution.name} but missing from the folder")
-        for file in sorted(set(attributed) - found)
-    ]
-    _report(records, quarantine)
-    if not records:
-        reasons = "; ".join(f"{entry.path}: {entry.reason}" for entry in quarantine[:5]) or "the folder is empty"
-        raise ValueError(f"{photos_dir}: no usable photo among {len(paths)} files ({reasons})")
-    manifest = Manifest.of(records, data_revision, quarantine)
-    write_manifest(manifest, out)
-    return manifest
 
 
 def read_attribution(path: Path) -> dict[str, dict[str, str]]:
@@ -109,70 +145,3 @@ def read_attribution(path: Path) -> dict[str, dict[str, str]]:
                 raise ValueError(f"{path}: line {reader.line_num} lists {row['file']} a second time")
             rows[row["file"]] = {key: (value or "").strip() for key, value in row.items() if key}
     return rows
-
-
-def perceptual_hash(image: Tensor) -> str:
-    """64-bit pHash of (3, H, W) as 16 hexadecimal digits: low DCT frequencies of a 32x32 grey picture against their
-    median (Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions)."""
-    small = resize_short_side(image, _HASHED_SHORT_SIDE)
-    samples = (small * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    return str(imagehash.phash(Image.fromarray(samples)))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _record(
-    path: Path, relative: str, attributed: dict[str, str] | None, settings: IngestSettings, dataset: str
-) -> PhotoRecord:
-    """The record of a usable photo; raises `UnreadablePhoto` with the reason otherwise."""
-    photo = read_photo(path, settings.max_pixels)
-    _check_size(path, photo, settings)
-    if attributed is None or not attributed["licence"]:
-        raise UnreadablePhoto(path, "no licence in the attribution file: add a row for it")
-    sha256 = sha256_of(path)
-    return PhotoRecord(
-        id=f"{dataset}/{relative}",
-        path=relative,
-        sha256=sha256,
-        perceptual_hash=perceptual_hash(photo.pixels),
-        width=photo.width,
-        height=photo.height,
-        bit_depth=photo.bit_depth,
-        mode=photo.mode,
-        dataset=dataset,
-        split=split_of(sha256, settings.splits),
-        mos=_mos(attributed.get("mos", ""), relative),
-        labels=tuple(label.strip() for label in attributed.get("labels", "").split(";") if label.strip()),
-        licence=attributed["licence"],
-        author=attributed["author"] or None,
-        source=attributed["source"] or None,
-    )
-
-
-def _check_size(path: Path, photo: Photo, settings: IngestSettings) -> None:
-    if min(photo.width, photo.height) < settings.min_short_side:
-        minimum = settings.min_short_side
-        raise UnreadablePhoto(path, f"{photo.width}x{photo.height} pixels, the shorter side is below {minimum}")
-
-
-def _mos(text: str, relative: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise ValueError(f"attribution of {relative}: expected a mos from 0 to 100, found {text!r}")
-    return value
-
-
-def _report(records: list[PhotoRecord], quarantine: list[Quarantined]) -> None:
-    splits = Counter(record.split for record in records)
-    log.info("%d photos: %s", len(records), ", ".join(f"{count} {split}" for split, count in sorted(splits.items())))
-    for entry in quarantine:
-        log.warning("quarantined %s: %s", entry.path, entry.reason)

@@ -1,57 +1,46 @@
 """Pairs: an input picture, the target it should become, and the record from which both can be rebuilt bit for bit.
 
-Pairs lie in Arrow files ("shards"), which are read through the page cache without unpacking: any pair is found by its
-index, and a directory larger than memory costs no memory.
+Pairs lie in shards (`components.data.shards`): `<key>.input.png`, `<key>.target.png` and the record as `<key>.json`.
+`PairReader` gives any pair by its number, `stream_pairs` all of them in a shuffled order; both read from local disk or
+a bucket without unpacking.
 """
 
+import hashlib
 import json
-from bisect import bisect_right
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import pyarrow
 from pydantic import Field
 from torch import Tensor
 
-from components import files
-from components.data.ingest import sha256_of
+from components.data import shards
+from components.data.facts import sha256_of
 from components.data.records import PhotoRecord
+from components.data.shards import Sample, ShardSet
 from components.data.splits import Split
+from components.data.streaming import ShardStream
 from components.data.views import View, take_view
 from components.images import from_png_bytes, quantize, read_photo, to_png_bytes
 from components.photometry.operations import Operation, apply_operations
 from components.strict import Strict
 
-PairKind = Literal["retouching", "restoration", "multi_edit", "depth_of_field", "enhancement"]
+PairKind = Literal["retouching", "restoration", "multi_edit", "depth_of_field", "enhancement", "look"]
 KINDS: tuple[PairKind, ...] = get_args(PairKind)
-INDEX_FILE = "pairs.json"
-SHARD_KEY = b"smartphotocrafter.key"
-
-SCHEMA = pyarrow.schema(
-    [
-        pyarrow.field("id", pyarrow.string(), nullable=False),
-        pyarrow.field("photo_id", pyarrow.string(), nullable=False),
-        pyarrow.field("photo_path", pyarrow.string(), nullable=False),
-        pyarrow.field("photo_sha256", pyarrow.string(), nullable=False),
-        pyarrow.field("split", pyarrow.string(), nullable=False),
-        pyarrow.field("kind", pyarrow.string(), nullable=False),
-        pyarrow.field("view", pyarrow.string(), nullable=False),
-        pyarrow.field("operations", pyarrow.string(), nullable=False),
-        pyarrow.field("instruction", pyarrow.string(), nullable=False),
-        pyarrow.field("input_png", pyarrow.binary(), nullable=False),
-        pyarrow.field("target_png", pyarrow.binary(), nullable=False),
-    ]
-)
+ADDED: tuple[PairKind, ...] = ("depth_of_field", "look")
+"""Kinds whose operations make the target from the input; those of the others make the input from the target."""
+_INPUT, _TARGET, _RECORD = "input.png", "target.png", "json"
+_SELECTED_BY = ("split", "kind")
 
 
 class Pair(Strict):
     """One training or test pair.
 
-    The input is ``operations`` applied to the target, except for "depth_of_field", where the target is ``operations``
-    applied to the input. Both are stored as 8-bit PNG of the same size.
+    The input is ``operations`` applied to the target, except for the kinds in `ADDED`, where the target is
+    ``operations`` applied to the input. A pair that was published as two photos has the other photo as ``input_path``:
+    its input is ``operations`` applied to that. Both are stored as 8-bit PNG of the same size.
     """
 
     id: str
@@ -63,6 +52,11 @@ class Pair(Strict):
     view: View
     operations: tuple[Operation, ...]
     instruction: str = Field(description="The edit to be done, in words.")
+    input_path: str | None = Field(default=None, description="Of the photo of the input, if it is another one.")
+    input_sha256: str | None = None
+    scene: tuple[Operation, ...] = Field(
+        default=(), description="What is put into both pictures, after the operations of a kind in ADDED."
+    )
     input_png: bytes = Field(repr=False)
     target_png: bytes = Field(repr=False)
 
@@ -84,15 +78,21 @@ def make_pair(
     view: View,
     operations: Sequence[Operation],
     instruction: str,
+    scene: Sequence[Operation] = (),
+    before: tuple[PhotoRecord, Tensor] | None = None,
+    assets: Path | None = None,
 ) -> Pair:
-    """Make a pair from a photo.
+    """Make a pair from a photo, or from two.
 
     Args:
-        record: of the photo.
+        record: of the photo; of the target's, if there are two.
         pixels: (3, H, W) of the whole photo, or `components.data.views.reduce` of it.
         index: of the pair among those of its kind and photo; part of the id.
+        scene: operations that put something into both pictures.
+        before: record and pixels of the input's photo, if it is another one, aligned with the target's.
+        assets: folder of the files that operations name.
     """
-    input_png, target_png = _pictures(pixels, kind, view, operations)
+    input_png, target_png = _pictures(pixels, kind, view, operations, scene, before and before[1], assets)
     return Pair(
         id=f"{record.id}#{kind}-{index:02d}",
         photo_id=record.id,
@@ -103,125 +103,157 @@ def make_pair(
         view=view,
         operations=tuple(operations),
         instruction=instruction,
+        input_path=before[0].path if before else None,
+        input_sha256=before[0].sha256 if before else None,
+        scene=tuple(scene),
         input_png=input_png,
         target_png=target_png,
     )
 
 
-def rebuild_pair(pair: Pair, photos_dir: Path) -> Pair:
-    """Make the pictures of a pair again from the source photo and the record; the result equals ``pair``.
+def rebuild_pair(pair: Pair, photos_dir: Path, assets: Path | None = None) -> Pair:
+    """Make the pictures of a pair again from the source photos and the record; the result equals ``pair``.
 
     Raises:
-        FileNotFoundError: the photo is gone. UnreadablePhoto: it does not decode.
+        FileNotFoundError: a photo or an asset is gone. UnreadablePhoto: it does not decode.
         ValueError: it is not the file that the pair was made from.
     """
-    path = Path(photos_dir) / pair.photo_path
+    pixels = _read(Path(photos_dir) / pair.photo_path, pair.photo_sha256)
+    before = _read(Path(photos_dir) / pair.input_path, pair.input_sha256) if pair.input_path else None
+    pictures = _pictures(pixels, pair.kind, pair.view, pair.operations, pair.scene, before, assets)
+    return pair.model_copy(update=dict(zip(("input_png", "target_png"), pictures, strict=True)))
+
+
+def _read(path: Path, sha256: str | None) -> Tensor:
     found = sha256_of(path)
-    if found != pair.photo_sha256:
-        raise ValueError(
-            f"{path}: expected the file with SHA-256 {pair.photo_sha256}, found {found}; check out its data"
-        )
-    input_png, target_png = _pictures(read_photo(path).pixels, pair.kind, pair.view, pair.operations)
-    return pair.model_copy(update={"input_png": input_png, "target_png": target_png})
+    if found != sha256:
+        raise ValueError(f"{path}: expected the file with SHA-256 {sha256}, found {found}; check out its data")
+    return read_photo(path).pixels
 
 
-def _pictures(pixels: Tensor, kind: PairKind, view: View, operations: Sequence[Operation]) -> tuple[bytes, bytes]:
+def _pictures(
+    pixels: Tensor,
+    kind: PairKind,
+    view: View,
+    operations: Sequence[Operation],
+    scene: Sequence[Operation],
+    before: Tensor | None,
+    assets: Path | None,
+) -> tuple[bytes, bytes]:
     """Input and target as PNG."""
-    intact = take_view(pixels, view)
-    edited = to_png_bytes(quantize(apply_operations(intact, operations)))
-    plain = to_png_bytes(intact)
-    return (plain, edited) if kind == "depth_of_field" else (edited, plain)
+
+    def done(picture: Tensor, *runs: Sequence[Operation]) -> bytes:
+        return to_png_bytes(quantize(apply_operations(picture, [one for run in runs for one in run], assets)))
+
+    taken = take_view(pixels, view)
+    if before is not None:
+        return done(take_view(before, view), operations), to_png_bytes(taken)
+    if kind in ADDED:
+        return done(taken, scene), done(taken, operations, scene)
+    return done(taken, scene, operations), done(taken, scene)
 
 
 def write_shard(path: Path, batches: Iterable[Sequence[Pair]], key: str) -> None:
-    """Write pairs to one Arrow file, whole or not at all; ``key`` is stored in it and names what it was made from."""
-    schema = SCHEMA.with_metadata({SHARD_KEY: key.encode()})
-    with files.replacing(path) as temporary, pyarrow.ipc.new_file(str(temporary), schema) as writer:
-        for pairs in batches:
-            rows = [{name: _stored(pair, name) for name in SCHEMA.names} for pair in pairs]
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=schema))
+    """Write pairs to one shard, whole or not at all; ``key`` is stored in it and names what it was made from."""
+    shards.write_shard(path, (_sample(pair) for pairs in batches for pair in pairs), key)
 
 
 def shard_key(path: Path) -> str | None:
     """The key of a complete shard, or None when there is no such file or it is not a complete shard."""
-    try:
-        with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_file(source) as reader:
-            return (reader.schema.metadata or {}).get(SHARD_KEY, b"").decode() or None
-    except (FileNotFoundError, pyarrow.ArrowInvalid):
-        return None
+    return shards.shard_origin(path)
 
 
-def write_index(directory: Path, shards: Sequence[str]) -> dict[str, int]:
+def write_index(directory: Path, names: Sequence[str]) -> dict[str, int]:
     """Write the index that makes a directory of shards complete; returns pairs counted by "split/kind"."""
-    counts: Counter[str] = Counter()
-    for shard in shards:
-        with pyarrow.memory_map(str(Path(directory) / shard)) as source:
-            table = pyarrow.ipc.open_file(source).read_all()
-            counts.update(
-                f"{split}/{kind}"
-                for split, kind in zip(table["split"].to_pylist(), table["kind"].to_pylist(), strict=True)
-            )
-    content = {"shards": list(shards), "counts": dict(sorted(counts.items()))}
-    files.write_text(Path(directory) / INDEX_FILE, json.dumps(content, indent=2) + "\n")
-    return content["counts"]
+    index = shards.write_index(directory, names, _SELECTED_BY)
+    columns = (index[name].to_pylist() for name in _SELECTED_BY)
+    counts = Counter("/".join(values) for values in zip(*columns, strict=True))
+    return dict(sorted(counts.items()))
 
 
 class PairReader:
-    """The pairs of a directory, by index or in order; only the pairs that are asked for are read from disk.
+    """The pairs of a directory, by index or in order; only the pairs that are asked for are read.
 
     Args:
-        directory: as `components.data.synthesis.synthesize` writes.
+        directory: as `components.data.synthesis.synthesize` writes; a local path or a URL such as s3://bucket/pairs.
         split: only pairs of this split; None for all.
         kinds: only pairs of these kinds; None for all.
+        storage: options for the file system of a URL, see `components.data.shards.ShardSet`.
 
     Raises:
         FileNotFoundError: the directory is not a complete set of pairs.
         ValueError: an unknown kind or split.
     """
 
-    def __init__(self, directory: Path, split: Split | None = None, kinds: Collection[PairKind] | None = None) -> None:
-        self.directory = Path(directory)
-        unknown = sorted(set(kinds or ()) - set(KINDS))
-        if unknown:
-            raise ValueError(f"unknown kinds of pairs: {', '.join(unknown)}; expected some of {', '.join(KINDS)}")
-        if split is not None and split not in get_args(Split):
-            raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
-        index = self.directory / INDEX_FILE
-        if not index.is_file():
-            raise FileNotFoundError(f"{index}: expected a complete directory of pairs; run the synthesize stage")
-        self._batches: list[pyarrow.RecordBatch] = []
-        for shard in json.loads(index.read_text("utf-8"))["shards"]:
-            reader = pyarrow.ipc.open_file(pyarrow.memory_map(str(self.directory / shard)))
-            self._batches += [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        starts = [0, *accumulate(batch.num_rows for batch in self._batches)]
-        self._starts = starts[:-1]
-        self._rows = [
-            start + row
-            for start, batch in zip(self._starts, self._batches, strict=True)
-            for row, (row_split, row_kind) in enumerate(
-                zip(batch["split"].to_pylist(), batch["kind"].to_pylist(), strict=True)
-            )
-            if split in (None, row_split) and (kinds is None or row_kind in kinds)
-        ]
+    def __init__(
+        self,
+        directory: str | Path,
+        split: Split | None = None,
+        kinds: Collection[PairKind] | None = None,
+        storage: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.shards = _select(directory, split, kinds, storage)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.shards)
 
     def __getitem__(self, index: int) -> Pair:
-        row = self._rows[index]
-        number = bisect_right(self._starts, row) - 1
-        (values,) = self._batches[number].slice(row - self._starts[number], 1).to_pylist()
-        values["view"] = View.model_validate_json(values["view"])
-        values["operations"] = tuple(Operation(**operation) for operation in json.loads(values["operations"]))
-        return Pair(**values)
+        return _pair(self.shards[index])
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))
 
 
-def _stored(pair: Pair, name: str) -> str | bytes:
-    if name == "view":
-        return pair.view.model_dump_json()
-    if name == "operations":
-        return json.dumps([operation.model_dump() for operation in pair.operations])
-    return getattr(pair, name)
+def stream_pairs(
+    directory: str | Path,
+    split: Split | None = None,
+    kinds: Collection[PairKind] | None = None,
+    storage: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ShardStream[Pair]:
+    """The pairs of a directory as a stream that is shuffled, split over ranks and workers, and resumed exactly.
+
+    Args:
+        directory, split, kinds, storage: as for `PairReader`, with the same errors.
+        options: seed, shuffle, window, rank and ranks of `components.data.streaming.ShardStream`.
+    """
+    return ShardStream(_select(directory, split, kinds, storage), _pair, **options)
+
+
+def _select(
+    directory: str | Path,
+    split: Split | None,
+    kinds: Collection[PairKind] | None,
+    storage: Mapping[str, Any] | None,
+) -> ShardSet:
+    unknown = sorted(set(kinds or ()) - set(KINDS))
+    if unknown:
+        raise ValueError(f"unknown kinds of pairs: {', '.join(unknown)}; expected some of {', '.join(KINDS)}")
+    if split is not None and split not in get_args(Split):
+        raise ValueError(f"unknown split {split!r}; expected one of {', '.join(get_args(Split))}")
+    where = ({} if split is None else {"split": [split]}) | ({} if kinds is None else {"kind": sorted(kinds)})
+    try:
+        return ShardSet(directory, where, storage)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; run the synthesize stage") from error
+
+
+def _sample(pair: Pair) -> tuple[str, Sample]:
+    """Key and members of a pair. The key is its id without the characters that WebDataset reads as separators."""
+    digest = hashlib.sha256(pair.id.encode()).hexdigest()[:8]
+    record = pair.model_dump(mode="json", exclude={"input_png", "target_png"})
+    members = {
+        _INPUT: pair.input_png,
+        _TARGET: pair.target_png,
+        _RECORD: json.dumps(record, ensure_ascii=False).encode(),
+    }
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', pair.id)}-{digest}", members
+
+
+def _pair(sample: Sample) -> Pair:
+    record = json.loads(sample[_RECORD])
+    record["view"] = View(**record["view"])
+    for name in ("operations", "scene"):
+        record[name] = tuple(Operation(**operation) for operation in record[name])
+    return Pair(**record, input_png=sample[_INPUT], target_png=sample[_TARGET])

@@ -1,14 +1,16 @@
 """Instructions of the Artist's training pairs: the edit to be done, in many wordings, alone or several in one sentence.
 
 Every phrase says what should happen to the input, so it is the inverse of the recorded fault: a photo darkened by
-0.8 EV is to be brightened by 0.8 EV.
+0.8 EV is to be brightened by 0.8 EV. Looks and depth of field are what is to be added.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
 
 from components.data.damage import BOKEH_LEVELS
+from components.data.seeding import generator_for
 from components.photometry.operations import TONE, Operation
 
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -18,6 +20,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "make the photo brighter by {value}",
         "lift the exposure by {value}",
         "raise the brightness by {value}",
+        "brighten the photo {degree}",
+        "increase the exposure {degree}",
     ),
     "exposure-": (
         "decrease the exposure by {value}",
@@ -25,55 +29,83 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "make the photo darker by {value}",
         "pull the exposure down by {value}",
         "lower the brightness by {value}",
+        "darken the photo {degree}",
+        "decrease the exposure {degree}",
     ),
     "contrast+": (
         "increase the contrast by {value}",
         "raise the contrast by {value}",
         "make the photo more contrasty by {value}",
         "add {value} contrast",
+        "raise the contrast {degree}",
+        "make the tones punchier by {value} more contrast",
     ),
     "contrast-": (
         "decrease the contrast by {value}",
         "lower the contrast by {value}",
         "soften the contrast by {value}",
         "make the photo less contrasty by {value}",
+        "lower the contrast {degree}",
+        "flatten the tones by {value} less contrast",
     ),
     "saturation+": (
         "increase the saturation by {value}",
         "make the colours more vivid by {value}",
         "boost the saturation by {value}",
         "strengthen the colours by {value}",
+        "boost the saturation {degree}",
+        "enhance the vibrance by {value}",
     ),
     "saturation-": (
         "decrease the saturation by {value}",
         "make the colours less vivid by {value}",
         "tone the saturation down by {value}",
         "mute the colours by {value}",
+        "reduce the saturation {degree}",
+        "lower the colourfulness by {value}",
     ),
     "temperature+": (
         "warm the white balance by {value}",
         "make the photo warmer by {value}",
         "shift the colours towards warm by {value}",
-        "correct the cold cast by {value}",
+        "warm the picture up by {value}",
+        "warm the white balance {degree}",
+        "raise the colour temperature towards warm by {value}",
     ),
     "temperature-": (
         "cool the white balance by {value}",
         "make the photo cooler by {value}",
         "shift the colours towards cold by {value}",
-        "correct the warm cast by {value}",
+        "cool the picture down by {value}",
+        "cool the white balance {degree}",
+        "shift the white balance cooler by {value}",
     ),
-    "motion_blur": ("remove the motion blur", "fix the camera shake", "deblur the photo", "undo the motion blur"),
-    "defocus_blur": ("remove the defocus blur", "bring the photo into focus", "correct the missed focus", "sharpen it"),
-    "noise": ("remove the noise", "denoise the photo", "clean up the grain", "reduce the noise"),
+    "motion_blur": (
+        "remove the motion blur",
+        "fix the camera shake",
+        "deblur the photo",
+        "undo the motion blur",
+        "correct the motion blur from the shaken camera",
+    ),
+    "defocus_blur": (
+        "remove the defocus blur",
+        "bring the photo into focus",
+        "correct the missed focus",
+        "sharpen it",
+        "fix the defocus blur",
+    ),
+    "noise": ("remove the noise", "denoise the photo", "clean up the grain", "reduce the noise", "eliminate the noise"),
     "jpeg": (
         "remove the compression artefacts",
         "clean up the JPEG artefacts",
         "repair the blocky compression",
         "undo the JPEG compression",
+        "fix the compression artefacts",
     ),
-    "haze": ("remove the haze", "dehaze the photo", "clear the fog", "cut through the haze"),
+    "haze": ("remove the haze", "dehaze the photo", "clear the fog", "cut through the haze", "reduce the haze"),
     "low_light": (
         "restore the low light photo",
+        "correct the low light",
         "brighten the dark photo and clean it",
         "make the night photo well lit",
         "recover the underexposed scene",
@@ -84,6 +116,18 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "defocus everything behind the subject {level}",
         "open the aperture so that the background blurs {level}",
     ),
+    "look": (
+        "apply the {name} film look",
+        "grade the photo in the {name} look",
+        "give the photo the colours of {name} film",
+        "make it look as if shot on {name}",
+    ),
+    "other": (
+        "remove the {name}",
+        "clean the {name} off the photo",
+        "restore the photo from the {name}",
+        "fix the {name}",
+    ),
     "enhancement": (
         "enhance this photo",
         "make this photo look its best",
@@ -92,41 +136,89 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "fix the exposure and the colours",
     ),
 }
-"""Paraphrases by edit. Tone edits carry a sign; {value} and {level} are filled in."""
+"""Paraphrases by edit. Tone edits carry a sign; {value}, {degree}, {level} and {name} are filled in."""
 
-_JOINTS = (" and ", ", then ", "; ", " and also ")
+_JOINTS = (" and ", ", then ", "; ", " and also ", ", and finally ", " as well as to ")
+_OPENINGS = ("", "", "", "please ", "you should ", "in this photo, ")
+_TYPICAL = {"exposure": 0.7, "contrast": 0.4, "saturation": 0.6, "temperature": 40.0}
+_UNSAID = re.compile(r"=|^(all_in_focus|as_shot|aesthetics|quality|pristine|document|foreground|background)$")
 
 
-def edit_phrase(operation: Operation, variant: int) -> str:
-    """The edit that takes a photo with this fault back, or, for bokeh, the edit that applies it; without punctuation.
+def edit_phrase(operation: Operation, variant: int, name: str = "film") -> str:
+    """The edit that takes a photo with this fault back, or, for bokeh and look, that applies it; without punctuation.
 
     Args:
-        operation: a recorded fault (its inverse is phrased), or "bokeh".
+        operation: a recorded fault (its inverse is phrased), "bokeh" or "look".
         variant: which paraphrase, any non-negative integer.
+        name: of the look.
     """
     if operation.name in TONE:
         amount = -operation.amount
         phrases = PHRASES[f"{operation.name}{'+' if amount > 0 else '-'}"]
-        return phrases[variant % len(phrases)].format(value=_value(operation.name, amount))
+        words = {"value": _value(operation.name, amount), "degree": _degree(operation.name, amount)}
+        return phrases[variant % len(phrases)].format(**words)
     phrases = PHRASES[operation.name]
-    return phrases[variant % len(phrases)].format(level=_level(operation.amount))
+    return phrases[variant % len(phrases)].format(level=_level(operation.amount), name=name)
 
 
-def instruction(kind: str, operations: Sequence[Operation], generator: torch.Generator) -> str:
+def instruction(
+    kind: str, operations: Sequence[Operation], generator: torch.Generator, labels: Sequence[str] = ()
+) -> str:
     """An instruction sentence for a pair, drawn from the paraphrases.
 
     Args:
         kind: of the pair; "enhancement" names no edit, every other kind names them all.
         operations: the pair's operations as recorded. Edits are named in reverse, the order in which they undo them.
+        labels: what a published photo is known to suffer from ("motion_blur", "moire"), or the look it gets
+            ("look=velvia"); such edits are named last, as they lie deepest. Other "key=value" labels are not said.
     """
     if kind == "enhancement":
         phrases = PHRASES["enhancement"]
         return _sentence(phrases[_draw(len(phrases), generator)])
-    edits = [edit_phrase(operation, _draw(60, generator)) for operation in reversed(operations)]
+    look = next((_plain(label.removeprefix("look=")) for label in labels if label.startswith("look=")), "film")
+    edits = []
+    for operation in reversed(operations):
+        if kind == "depth_of_field" and operation.name == "defocus_blur":  # a background blurred before it was covered
+            operation = operation.model_copy(update={"name": "bokeh"})
+        edits.append(edit_phrase(operation, _draw(60, generator), look))
+    edits += [_label_phrase(label, _draw(60, generator)) for label in labels if _is_said(label, operations)]
+    if not edits:
+        return instruction("enhancement", (), generator)
+    opening = _OPENINGS[_draw(len(_OPENINGS), generator)]
     joint = _JOINTS[_draw(len(_JOINTS), generator)]
     if len(edits) == 1:
-        return _sentence(edits[0])
-    return _sentence(", ".join(edits[:-1]) + joint + edits[-1])
+        return _sentence(opening + edits[0])
+    return _sentence(opening + ", ".join(edits[:-1]) + joint + edits[-1])
+
+
+def variants(
+    kind: str, operations: Sequence[Operation], seed: int, count: int, labels: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Different instructions for one pair, the same for the same seed; fewer where there are not that many wordings."""
+    sentences: dict[str, None] = {}
+    for attempt in range(10 * count):
+        generator = generator_for(seed, "instruction", kind, attempt)
+        sentences[instruction(kind, operations, generator, labels)] = None
+        if len(sentences) == count:
+            break
+    return tuple(sentences)
+
+
+def _is_said(label: str, operations: Sequence[Operation]) -> bool:
+    if label.startswith("look="):
+        return all(operation.name != "look" for operation in operations)
+    return _UNSAID.search(label) is None
+
+
+def _label_phrase(label: str, variant: int) -> str:
+    """The edit that removes a published photo's distortion, or applies its look."""
+    key = "look" if label.startswith("look=") else label if label in PHRASES else "other"
+    phrases = PHRASES[key]
+    return phrases[variant % len(phrases)].format(name=_plain(label.removeprefix("look=")), level="moderately")
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _value(name: str, amount: float) -> str:
@@ -135,6 +227,12 @@ def _value(name: str, amount: float) -> str:
     if name == "temperature":
         return f"{max(10, round(abs(amount) / 10) * 10)} mired"
     return f"{max(10, round(abs(2**amount - 1) * 10) * 10)}%"
+
+
+def _degree(name: str, amount: float) -> str:
+    """How far the edit goes beside a typical one, as an adverb."""
+    ratio = abs(amount) / _TYPICAL[name]
+    return "slightly" if ratio < 0.75 else "moderately" if ratio < 1.35 else "strongly"
 
 
 def _level(radius: float) -> str:

@@ -46,3 +46,8 @@ def split_of(photo_sha256: str, settings: SplitSettings | None = None) -> Split:
     if position < settings.train:
         return "train"
     return "validation" if position < settings.train + settings.validation else "test"
+
+
+def split_of_pair(pair: str, settings: SplitSettings | None = None) -> Split:
+    """The split that all versions of one photo share, by the name they have in common (dataset/name)."""
+    return split_of(hashlib.sha256(pair.encode()).hexdigest(), settings)

@@ -1,4 +1,7 @@
-"""Synthesis of the Artist's pairs from intact photos: retouching, restoration, multi-edit, depth of field, enhancement.
+"""Synthesis of the Artist's pairs: retouching, restoration, multi-edit, depth of field, enhancement, film looks.
+
+Intact photos get recorded faults; published pairs are taken as they are and with tone faults stacked on their input
+(`components.data.aligned`); cut-outs are put before blurred backgrounds (`components.data.rendered`).
 
 Every draw comes from a generator named by the photo's hash, the kind and the index, so a pair does not change when
 photos or other kinds are added, and any pair can be rebuilt alone (`components.data.pairs.rebuild_pair`).
@@ -6,8 +9,10 @@ photos or other kinds are added, and any pair can be rebuilt alone (`components.
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from pydantic import Field
@@ -15,20 +20,27 @@ from torch import Tensor
 from tqdm import tqdm
 
 from components.data import pairs
+from components.data.aligned import aligned_pairs
 from components.data.damage import BOKEH_LEVELS, sample_degradation, sample_seed
 from components.data.faults import sample_faults
 from components.data.pairs import KINDS, Pair, PairKind, make_pair
 from components.data.prompts import instruction
 from components.data.records import Manifest, PhotoRecord
+from components.data.rendered import BACKGROUND, CUTOUT, rendered_pairs
 from components.data.seeding import generator_for
+from components.data.shards import SUFFIX
 from components.data.views import View, reduce, sample_view
-from components.images import read_photo
+from components.images import Photo, read_photo
+from components.photometry.assets import keep_asset
+from components.photometry.looks import parse_cube
 from components.photometry.operations import Operation
 from components.strict import Strict
 
 log = logging.getLogger(__name__)
 
-_RECIPE = 1  # raise it when the same settings give other pairs, so that shards on disk are made anew
+ASSETS = "assets"
+"""Folder beside the shards with the files that operations name; `rebuild_pair` needs it for looks and cut-outs."""
+_RECIPE = 2  # raise it when the same settings give other pairs, so that shards on disk are made anew
 
 
 class SynthesisSettings(Strict):
@@ -42,13 +54,23 @@ class SynthesisSettings(Strict):
     multi_edit: int = Field(default=3, ge=0, description="Pairs a photo with a degradation and tone edits.")
     depth_of_field: int = Field(default=3, ge=0, description="Pairs a photo with a background to blur.")
     enhancement: int = Field(default=6, ge=0, description="Pairs a photo with one to three tone faults, unnamed.")
+    enhancement_damage: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the enhancement pairs with a degradation beside the tone faults."
+    )
+    enhancement_mos: float | None = Field(
+        default=None, description="Rated photos below this opinion score (0 to 100) are no target of an enhancement."
+    )
+    look: int = Field(default=0, ge=0, description="Pairs a photo with a film look to apply.")
+    looks: dict[str, Path] = Field(default_factory=dict, description="The looks by name: .cube files.")
+    stacked: int = Field(default=2, ge=0, description="Pairs of each published one with tone faults on its input.")
+    rendered: int = Field(default=3, ge=0, description="Depth-of-field pairs of each background, with a cut-out.")
     smallest_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest side of a crop, share of the photo's.")
     photos_per_shard: int = Field(default=16, ge=1, description="Photos whose pairs lie in one file.")
     seed: int = Field(default=0, ge=0)
 
 
 def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: SynthesisSettings) -> dict[str, int]:
-    """Make all pairs of a manifest and write them to the directory ``out`` as Arrow shards with an index.
+    """Make all pairs of a manifest and write them to the directory ``out`` as shards with an index.
 
     A run that was killed leaves complete shards; the next one keeps those that were made from the same photos with
     the same settings and makes the rest.
@@ -60,70 +82,174 @@ def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: Synthe
         UnreadablePhoto, FileNotFoundError: a photo of the manifest has been damaged or removed since ingestion.
     """
     records = list(manifest)
+    sources = _Sources(records, Path(photos_dir), keep_looks(settings, out / ASSETS), out / ASSETS)
     size = settings.photos_per_shard
     groups = [records[start : start + size] for start in range(0, len(records), size)]
-    names = [f"pairs-{number:05d}-of-{len(groups):05d}.arrow" for number in range(len(groups))]
+    names = [f"pairs-{number:05d}-of-{len(groups):05d}{SUFFIX}" for number in range(len(groups))]
     with tqdm(total=len(records), desc="synthesize", unit="photo") as progress:
         for name, group in zip(names, groups, strict=True):
-            key = _key(group, settings)
+            key = _key(group, settings, sources)
             if pairs.shard_key(out / name) == key:
                 log.info("%s is kept from an earlier run", name)
                 progress.update(len(group))
             else:
-                pairs.write_shard(out / name, _shard(group, photos_dir, settings, progress), key)
-    for stale in set(out.glob("pairs-*.arrow")) - {out / name for name in names}:
+                pairs.write_shard(out / name, _shard(group, sources, settings, progress), key)
+    for stale in set(out.glob(f"pairs-*{SUFFIX}")) - {out / name for name in names}:
         stale.unlink()
     counts = pairs.write_index(out, names)
     log.info("%d pairs of %d photos: %s", sum(counts.values()), len(records), counts)
     return counts
 
 
-def pairs_of_photo(record: PhotoRecord, pixels: Tensor, settings: SynthesisSettings) -> list[Pair]:
-    """All pairs of one photo; ``pixels`` (3, H, W) is the whole picture in [0, 1]."""
+def keep_looks(settings: SynthesisSettings, assets: Path) -> dict[str, str]:
+    """Put the looks of the settings among the assets; their asset names by look.
+
+    Raises:
+        ValueError: look pairs are asked for without a look, or a file is not a three-dimensional .cube table.
+    """
+    if settings.look and not settings.looks:
+        raise ValueError("expected looks (.cube files by name) for pairs with a look, found none; set look to 0")
+    kept = {}
+    for name, path in sorted(settings.looks.items()):
+        content = path.read_bytes()
+        try:
+            parse_cube(content.decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        kept[name] = keep_asset(assets, content, ".cube")
+    return kept
+
+
+def pairs_of_photo(
+    record: PhotoRecord,
+    pixels: Tensor,
+    settings: SynthesisSettings,
+    looks: Mapping[str, str] = MappingProxyType({}),
+    assets: Path | None = None,
+) -> list[Pair]:
+    """All pairs of one photo; ``pixels`` (3, H, W) is the whole picture in [0, 1].
+
+    Args:
+        looks: assets by name, as `keep_looks` gives, in the folder ``assets``.
+    """
     pixels = reduce(pixels, settings.short_side)
     made = []
     for kind in KINDS:
+        if kind == "enhancement" and _rated_below(record, settings.enhancement_mos):
+            continue
         for index in range(getattr(settings, kind)):
             generator = generator_for(settings.seed, record.sha256, kind, index)
             whole = View(short_side=settings.short_side)
             view = whole if index == 0 else sample_view(generator, settings.short_side, settings.smallest_crop)
-            operations = sample_operations(kind, index, generator)
-            words = instruction(kind, operations, generator)
+            operations, labels = sample_operations(kind, index, generator, settings.enhancement_damage, looks)
             made.append(
-                make_pair(record, pixels, index=index, kind=kind, view=view, operations=operations, instruction=words)
+                make_pair(
+                    record,
+                    pixels,
+                    index=index,
+                    kind=kind,
+                    view=view,
+                    operations=operations,
+                    instruction=instruction(kind, operations, generator, labels),
+                    assets=assets,
+                )
             )
     return made
 
 
-def sample_operations(kind: PairKind, index: int, generator: torch.Generator) -> tuple[Operation, ...]:
-    """Draw the operations of the ``index``-th pair of a kind.
+def sample_operations(
+    kind: PairKind,
+    index: int,
+    generator: torch.Generator,
+    damage: float = 0.0,
+    looks: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[tuple[Operation, ...], tuple[str, ...]]:
+    """Draw the operations of the ``index``-th pair of a kind, and the labels that name what they do not say.
 
-    Retouching alternates between a single edit and one to three; depth of field goes through the levels in turn.
-    Multi-edit stacks tone faults on a degradation, in that order, as retouching stacked on restoration pairs.
+    Retouching alternates between a single edit and one to three; depth of field goes through the levels in turn, and
+    film looks through ``looks``. Multi-edit stacks tone faults on a degradation, in that order, as retouching stacked
+    on restoration pairs; an enhancement does so in a share ``damage`` of the pairs.
     """
-    if kind == "enhancement":
-        return sample_faults(generator)
-    if kind == "retouching":
-        faults = sample_faults(generator)
-        return faults if index % 2 else (faults[int(torch.randint(len(faults), (1,), generator=generator))],)
-    if kind == "restoration":
-        return (sample_degradation(generator),)
-    if kind == "multi_edit":
-        return (sample_degradation(generator), *sample_faults(generator))
+    match kind:
+        case "enhancement":
+            faults = sample_faults(generator)
+            if damage and float(torch.rand(1, generator=generator)) < damage:
+                faults = (sample_degradation(generator), *faults)
+            return faults, ()
+        case "retouching":
+            faults = sample_faults(generator)
+            return (faults if index % 2 else (faults[int(torch.randint(len(faults), (1,), generator=generator))],)), ()
+        case "restoration":
+            return (sample_degradation(generator),), ()
+        case "multi_edit":
+            return (sample_degradation(generator), *sample_faults(generator)), ()
+        case "look":
+            name = sorted(looks)[index % len(looks)]
+            return (Operation(name="look", amount=1.0, asset=looks[name]),), (f"look={name}",)
     level = list(BOKEH_LEVELS.values())[index % len(BOKEH_LEVELS)]
-    return (Operation(name="bokeh", amount=level, seed=sample_seed(generator)),)
+    return (Operation(name="bokeh", amount=level, seed=sample_seed(generator)),), ()
+
+
+class _Sources:
+    """Where the photos of a manifest are, and which of them belong together."""
+
+    def __init__(self, records: Sequence[PhotoRecord], photos_dir: Path, looks: dict[str, str], assets: Path) -> None:
+        self.photos_dir, self.looks, self.assets = photos_dir, looks, assets
+        self.inputs: dict[str, list[PhotoRecord]] = {}
+        self.cutouts: dict[str, list[PhotoRecord]] = {}
+        for record in records:
+            if record.pair and record.role == "input":
+                self.inputs.setdefault(record.pair, []).append(record)
+            if CUTOUT in record.labels:
+                self.cutouts.setdefault(record.split, []).append(record)
+
+    def read(self, record: PhotoRecord) -> Photo:
+        return read_photo(self.photos_dir / record.path)
+
+    def partners(self, record: PhotoRecord) -> list[PhotoRecord]:
+        """Other photos that the pairs of this one are made with."""
+        if record.pair:
+            return self.inputs.get(record.pair, []) if record.role == "target" else []
+        return self.cutouts.get(record.split, []) if BACKGROUND in record.labels else []
+
+
+def _pairs_of(record: PhotoRecord, sources: _Sources, settings: SynthesisSettings) -> list[Pair]:
+    """Pairs of one row of the manifest: an input's are made with its target, a cut-out's with a background."""
+    if CUTOUT in record.labels or (record.pair and record.role == "input"):
+        return []
+    pixels = sources.read(record).pixels
+    if record.pair:
+        return [
+            pair
+            for number, partner in enumerate(sources.partners(record))
+            for pair in aligned_pairs(record, pixels, partner, sources.read(partner).pixels, number, settings)
+        ]
+    made = pairs_of_photo(record, pixels, settings, sources.looks, sources.assets)
+    if cutouts := sources.partners(record):
+        made += rendered_pairs(record, pixels, cutouts, sources.read, settings, sources.assets)
+    return made
 
 
 def _shard(
-    records: Sequence[PhotoRecord], photos_dir: Path, settings: SynthesisSettings, progress: tqdm
+    records: Sequence[PhotoRecord], sources: _Sources, settings: SynthesisSettings, progress: tqdm
 ) -> Iterator[list[Pair]]:
+    """Pairs of each photo in order, made on as many threads as torch may use; most of the work holds no lock."""
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        for made in pool.map(lambda record: _pairs_of(record, sources, settings), records):
+            yield made
+            progress.update(1)
+
+
+def _rated_below(record: PhotoRecord, mos: float | None) -> bool:
+    return mos is not None and record.mos is not None and record.mos < mos
+
+
+def _key(records: Sequence[PhotoRecord], settings: SynthesisSettings, sources: _Sources) -> str:
+    """What a shard depends on: photos with their ids and splits, settings, looks, and the recipe's version."""
+    parts = [str(_RECIPE), settings.model_dump_json(exclude={"looks"}), *map(":".join, sources.looks.items())]
     for record in records:
-        yield pairs_of_photo(record, read_photo(Path(photos_dir) / record.path).pixels, settings)
-        progress.update(1)
-
-
-def _key(records: Sequence[PhotoRecord], settings: SynthesisSettings) -> str:
-    """What a shard depends on: photos with their ids and splits, settings, and the recipe's version."""
-    parts = [str(_RECIPE), settings.model_dump_json()]
-    parts += [f"{record.id}:{record.sha256}:{record.split}" for record in records]
+        parts.append(
+            f"{record.id}:{record.sha256}:{record.split}:{record.pair}:{record.role}:{record.labels}:{record.mos}"
+        )
+        parts += [f"  {partner.sha256}" for partner in sources.partners(record)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

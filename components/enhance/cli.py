@@ -1,7 +1,8 @@
-"""The command `smartphotocrafter`: enhance a photo or a folder of photos, or only hear what the Critic says.
+"""The command `smartphotocrafter`: enhance a photo or many photos, or only hear what the Critic says.
 
-    smartphotocrafter enhance in.jpg out.jpg
-    smartphotocrafter enhance photos/ enhanced/ --strength 0.8
+    smartphotocrafter enhance in.jpg out.jpg --compare --sidecar --cube look.cube
+    smartphotocrafter enhance photos/ enhanced/ --strength 0.8 --format jpg
+    smartphotocrafter enhance s3://bucket/photos s3://bucket/enhanced --tone-only
     smartphotocrafter critique in.jpg --json
 
 Exit status: 0 when every photo was processed, 1 when some could not be, 2 for a mistake in the command.
@@ -12,7 +13,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,15 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.enhance.crafter import Crafter
-    from components.images import Photo
+    from components.enhance.places import Place
+    from components.enhance.sidecar import Sidecar
+    from components.enhance.workflow import EnhanceOptions, Extras
 
 CHAMPION = "champion"
 """Name of the model that is used by default: the package that the last successful promotion exported."""
 
-_SIDE_BY_SIDE_HEIGHT = 1080
+_FORMATS = ("jpg", "png", "tif", "webp", "avif", "heic")
+_BESIDE = ""  # an option given without a file name: the file lies beside OUT, under its name
 
 
 class CommandError(Exception):
@@ -72,38 +76,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="smartphotocrafter", description="Photo in, better photo out, with the reasons in words."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    enhance = commands.add_parser(
-        "enhance",
-        help="enhance a photo or every photo of a folder",
-        description="Enhance a photo at its full resolution, keeping EXIF, alpha and bit depth, and print the "
-        "Critic's text.",
-    )
-    enhance.add_argument("source", type=Path, metavar="IN", help="a photo, or a folder of photos")
-    enhance.add_argument(
-        "target",
-        type=Path,
-        metavar="OUT",
-        help="where to write the result (.jpg, .png, .tif, .webp, .avif), or a folder",
-    )
-    enhance.add_argument(
-        "--strength", type=_strength, metavar="S", help="0 leaves the photo, 1 is the full edit, up to 2"
-    )
-    enhance.add_argument(
-        "--draws", type=_positive, metavar="N", help="edits that are averaged; more is smoother, slower"
-    )
-    enhance.add_argument("--seed", type=int, default=0, help="of the Artist's noise: the same seed, the same photo")
-    enhance.add_argument(
-        "--side-by-side", type=Path, metavar="OUT2", help="also write before and after next to each other (one photo)"
-    )
-    enhance.set_defaults(command=_enhance)
+    _add_enhance(commands)
     critique = commands.add_parser(
         "critique",
         help="print what the Critic says of a photo",
         description="Print the Critic's reasoning, suggestions and score, without editing anything.",
     )
-    critique.add_argument("source", type=Path, metavar="IN", help="a photo, or a folder of photos")
+    critique.add_argument("source", metavar="IN", help="a photo, or a folder, archive or bucket of photos")
+    critique.add_argument(
+        "--sidecar",
+        action="store_true",
+        help="also write the verdict beside the photo, as NAME.json and as NAME.xmp for Camera Raw",
+    )
     critique.set_defaults(command=_critique)
-    for command in (enhance, critique):
+    for command in (*commands.choices.values(),):
         command.add_argument(
             "--model", default=CHAMPION, metavar="DIR", help="package directory (default: the current champion)"
         )
@@ -111,91 +97,208 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_enhance(commands: Any) -> None:
+    enhance = commands.add_parser(
+        "enhance",
+        help="enhance a photo, or every photo of a folder, archive or bucket",
+        description="Enhance a photo at its full resolution, keeping EXIF, colour profile, alpha and bit depth, and "
+        "print the Critic's text. Reads JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP and GIF.",
+    )
+    enhance.add_argument(
+        "source", metavar="IN", help="a photo; or a folder, a .zip or .tar, or a URL such as s3://bucket/photos"
+    )
+    enhance.add_argument(
+        "target",
+        metavar="OUT",
+        help="where to write the result (.jpg, .png, .tif, .webp, .avif, .heic); or a folder "
+        "or URL, where photos done before are skipped",
+    )
+    edit = enhance.add_argument_group("the edit")
+    edit.add_argument("--strength", type=_strength, metavar="S", help="0 leaves the photo, 1 is the full edit, up to 2")
+    edit.add_argument(
+        "--tone-only", action="store_true", help="change tone and colour of the whole photo alike, nothing local"
+    )
+    edit.add_argument(
+        "--restore",
+        choices=("never", "asked", "always"),
+        default="never",
+        help="carry over what the Artist did to blur, noise and other detail: never (the default), where the Critic "
+        "asks for it, or always",
+    )
+    edit.add_argument("--draws", type=_positive, metavar="N", help="edits that are averaged; more is smoother, slower")
+    edit.add_argument("--seed", type=int, default=0, help="of the Artist's noise: the same seed, the same photo")
+    files = enhance.add_argument_group("files")
+    files.add_argument("--quality", type=_quality, default=95, metavar="Q", help="1 to 100, default 95")
+    files.add_argument("--format", choices=_FORMATS, help="of the results of many photos (default: as the source)")
+    files.add_argument(
+        "--sidecar", action="store_true", help="also write the verdict: NAME.json, and NAME.xmp for Camera Raw"
+    )
+    for option, what in (
+        ("cube", "the global part of the edit as a 3D LUT"),
+        ("compare", "before and after in one picture"),
+    ):
+        files.add_argument(
+            f"--{option}", nargs="?", const=_BESIDE, metavar="FILE", help=f"also write {what} (default: beside OUT)"
+        )
+    files.add_argument("--redo", action="store_true", help="do photos of a folder again that were done before")
+    enhance.set_defaults(command=_enhance)
+
+
 def _enhance(options: argparse.Namespace) -> int:
-    sources = _sources(options.source)
-    is_folder = options.source.is_dir()
-    if is_folder and options.side_by_side:
-        raise CommandError("--side-by-side goes with a single photo, and IN is a folder")
-    if is_folder and options.target.exists() and not options.target.is_dir():
-        raise CommandError(f"IN is a folder, so OUT must be one too: {options.target} is a file")
-    if not is_folder and options.target.is_dir():
-        raise CommandError(f"OUT must name a file, as IN does: {options.target} is a folder")
-    if options.source.resolve() == options.target.resolve():
+    from components.enhance.workflow import EnhanceOptions
+
+    if options.tone_only and options.restore != "never":
+        raise CommandError("--tone-only changes no detail, so it does not go with --restore")
+    wanted = EnhanceOptions(
+        strength=options.strength,
+        tone_only=options.tone_only,
+        restore=options.restore,
+        draws=options.draws,
+        seed=options.seed,
+        quality=options.quality,
+    )
+    source = _place(options.source, must_exist=True)
+    if source.only and source.folder is not None and "://" not in options.target:
+        return _enhance_one(options, source.folder / source.only, Path(options.target), wanted)
+    return _enhance_many(options, source, wanted)
+
+
+def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted: "EnhanceOptions") -> int:
+    from components.images import FORMAT_OF_SUFFIX
+
+    if target.is_dir():
+        raise CommandError(f"OUT must name a file, as IN does: {target} is a folder")
+    if target.suffix.lower() not in FORMAT_OF_SUFFIX:
+        raise CommandError(f"OUT: {target}: expected a name ending in one of {', '.join(FORMAT_OF_SUFFIX)}")
+    if options.format:
+        raise CommandError("--format goes with many photos; for one, the name of OUT says its format")
+    extras = _extras(target, options)
+    written = [target, *filter(None, (extras.sidecar, extras.cube, extras.compare))]
+    if source.resolve() in [path.resolve() for path in written]:
         raise CommandError("OUT is IN; the original would be lost: choose another name")
     crafter = _load(options.model)
 
-    def process(source: Path) -> dict[str, Any]:
-        from components.images import read_photo, write_photo
+    def process() -> tuple["Sidecar", str]:
+        from components.enhance.workflow import enhance_file
 
-        target = options.target / source.name if is_folder else options.target
-        photo = read_photo(source)
-        result = crafter.enhance(photo, options.seed, options.draws, options.strength)
-        write_photo(result.photo, target)
-        if options.side_by_side:
-            write_photo(_side_by_side(photo, result.photo), options.side_by_side)
-        return {"photo": str(source), "enhanced": str(target), "text": result.text, "verdict": result.verdict}
+        report = enhance_file(crafter, source, target, wanted, extras)
+        return report, "".join(f"\nWritten to {path}." for path in written)
 
-    return _each(sources, process, options)
+    return _print_one(process, options.json)
+
+
+def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
+    from components.enhance.batch import run_batch
+    from components.image_camera import RAW_SUFFIXES
+
+    if options.cube or options.compare:
+        raise CommandError("--cube FILE and --compare FILE are for a single photo only: leave FILE out for many")
+    target = _place(options.target)
+    if target.only:
+        raise CommandError(f"IN is not a single photo, so OUT must be a folder or URL: {options.target} is a file")
+    if (target.root, target.files) == (source.root, source.files):
+        raise CommandError("OUT is IN; the originals would be lost: choose another folder")
+    if not source.names():
+        raise CommandError(f"IN: {options.source} holds no files")
+    crafter = _load(options.model)
+
+    def process(name: str, photo: Path, result: Path) -> str:
+        from components.enhance.workflow import enhance_file
+
+        report = enhance_file(crafter, photo, result, wanted, _extras(result, options))
+        return report.model_dump_json() if options.json else f"{name}:\n{report.text}"
+
+    summary = run_batch(
+        source,
+        target,
+        process,
+        options=_fingerprint(options, wanted),
+        suffix=f".{options.format}" if options.format else None,
+        redo=options.redo,
+        raw_suffixes=RAW_SUFFIXES,
+    )
+    print(summary.text(), file=sys.stderr)
+    return 1 if summary.failed else 0
 
 
 def _critique(options: argparse.Namespace) -> int:
-    sources = _sources(options.source)
+    source = _place(options.source, must_exist=True)
+    names = [source.only] if source.only else list(source.names())
+    if not names:
+        raise CommandError(f"IN: {options.source} holds no files")
+    if options.sidecar and source.folder is None:
+        raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
     crafter = _load(options.model)
-
-    def process(source: Path) -> dict[str, Any]:
-        from components.images import read_photo
-
-        judgement = crafter.critique(read_photo(source))
-        return {"photo": str(source), "text": judgement.text, "verdict": judgement.verdict}
-
-    return _each(sources, process, options)
-
-
-def _each(sources: list[Path], process: Any, options: argparse.Namespace) -> int:
-    """Process every photo, printing results as they come; a photo that fails is reported and the others go on."""
-    from components.images import UnreadablePhoto
-
     failed = 0
-    for source in _progress(sources):
-        try:
-            result = process(source)
-        except (UnreadablePhoto, OSError, ValueError) as error:
-            failed += 1
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            continue
-        tqdm.write(_as_json(result) if options.json else _as_text(result, titled=len(sources) > 1))
-    if failed and len(sources) > 1:
-        print(f"{len(sources) - failed} of {len(sources)} photos processed, {failed} failed", file=sys.stderr)
+    for name in tqdm(names, unit="photo", disable=len(names) == 1):
+
+        def process(name: str = name) -> tuple["Sidecar", str]:
+            from components.enhance.workflow import critique_file
+
+            with source.reading(name) as photo:
+                sidecar = photo.with_suffix(".json") if options.sidecar else None
+                return critique_file(crafter, photo, sidecar), ""
+
+        failed += _print_one(process, options.json, title=name if len(names) > 1 else None)
+    if failed:
+        print(f"{len(names) - failed} of {len(names)} photos judged, {failed} failed", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _progress(sources: list[Path]) -> Iterator[Path]:
-    return iter(tqdm(sources, unit="photo", disable=len(sources) == 1, file=sys.stderr))
+def _print_one(process: Any, as_json: bool, title: str | None = None) -> int:
+    """Process one photo and print what came of it; 1 when it failed, with the reason."""
+    from components.images import UnreadablePhoto
+
+    try:
+        report, end = process()
+    except (UnreadablePhoto, OSError, ValueError) as error:
+        tqdm.write(f"error: {error}", file=sys.stderr)
+        return 1
+    head = f"{title}:\n" if title else ""
+    tqdm.write(json.dumps(report.model_dump(mode="json"), ensure_ascii=False) if as_json else head + report.text + end)
+    return 0
 
 
-def _as_json(result: dict[str, Any]) -> str:
-    verdict = result["verdict"]
-    return json.dumps(result | {"verdict": verdict.model_dump() if verdict else None}, ensure_ascii=False)
+def _place(url: str, must_exist: bool = False) -> "Place":
+    from components.enhance.places import Place
+
+    try:
+        place = Place.open(url)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    if must_exist and place.folder is not None and not Path(url).exists() and "://" not in url:
+        raise CommandError(f"IN: there is no photo and no folder {url}")
+    return place
 
 
-def _as_text(result: dict[str, Any], titled: bool) -> str:
-    lines = [f"{result['photo']}:"] if titled else []
-    lines.append(result["text"])
-    if "enhanced" in result:
-        lines.append(f"Written to {result['enhanced']}.")
-    return "\n".join(lines)
+def _extras(target: Path, options: argparse.Namespace) -> "Extras":
+    """The files that go with the result ``target``, under its name unless another one is given."""
+    from components.enhance.workflow import Extras
+    from components.images import FORMAT_OF_SUFFIX
+
+    paths: dict[str, Path] = {}
+    if options.sidecar:
+        paths["sidecar"] = target.with_suffix(".json")
+    if options.cube is not None:
+        paths["cube"] = Path(options.cube or target.with_suffix(".cube"))
+        if paths["cube"].suffix.lower() != ".cube":
+            raise CommandError(f"--cube {options.cube}: expected a name ending in .cube")
+    if options.compare is not None:
+        paths["compare"] = Path(options.compare or target.with_suffix(".compare.jpg"))
+        if paths["compare"].suffix.lower() not in FORMAT_OF_SUFFIX:
+            raise CommandError(f"--compare {options.compare}: expected the name of a picture, such as both.jpg")
+    return Extras(**paths)
 
 
-def _sources(source: Path) -> list[Path]:
-    """The photo, or the files of the folder; hidden ones left out."""
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise CommandError(f"IN: there is no photo and no folder {source}")
-    found = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
-    if not found:
-        raise CommandError(f"IN: the folder {source} holds no files")
-    return found
+def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions") -> str:
+    """What decides on the result of a photo: the model and the options."""
+    from components.registry.package import MANIFEST_FILE
+
+    folder = model_folder(options.model)
+    manifest = folder / MANIFEST_FILE
+    model = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"] if manifest.is_file() else str(folder)
+    extras = [options.sidecar, options.cube is not None, options.compare is not None]
+    return json.dumps([model, wanted.model_dump(mode="json"), extras], sort_keys=True)
 
 
 def _load(name: str) -> "Crafter":
@@ -208,22 +311,17 @@ def _load(name: str) -> "Crafter":
         raise CommandError(str(error)) from error
 
 
-def _side_by_side(before: "Photo", after: "Photo") -> "Photo":
-    """Before and after in one picture at most 1080 pixels high, a white line between them."""
-    import torch
-
-    from components.images import Photo, resize
-
-    scale = min(1.0, _SIDE_BY_SIDE_HEIGHT / before.height)
-    size = (max(1, round(before.height * scale)), max(1, round(before.width * scale)))
-    line = torch.ones(3, size[0], max(2, size[0] // 100))
-    return Photo(torch.cat([resize(before.pixels, size), line, resize(after.pixels, size)], dim=-1))
-
-
 def _strength(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 2:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 2, found {text}")
+    return value
+
+
+def _quality(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, found {text}")
     return value
 
 

@@ -3,6 +3,9 @@
 The Critic looks at a reduced photo and writes its verdict; the hidden states of prompt and verdict condition the
 Artist, which edits the photo at its working size, several times from different noise; the mean of the edits is carried
 over to the photo's own pixels (`components.enhance.transfer`). No instruction by a person is needed.
+
+`enhance` works on a photo held as floats. For photos of many megapixels, `plan` needs the reduced photo only, and
+`components.enhance.edit` makes of it the edit that is applied strip by strip.
 """
 
 import json
@@ -20,7 +23,8 @@ from components.compute import Placement
 from components.critic.grammar import Verdict, parses
 from components.critic.model import Critic, ReasoningLatent
 from components.enhance.transfer import TransferSettings, apply_field, fit_field
-from components.images import Photo, resize, resize_short_side
+from components.images import Photo, resize, resize_short_side, short_side_size
+from components.originals import Original
 from components.registry.package import read_package
 from components.strict import Strict
 
@@ -54,6 +58,23 @@ class Judgement:
 
     text: str
     verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What Critic and Artist make of a photo, at working size: all that is needed to edit it at any size.
+
+    Attributes:
+        text: what the Critic wrote, word for word.
+        verdict: the same parsed, or None when it is not in the grammar.
+        before: (3, h, w) the photo at the Artist's working size, through the autoencoder as the edit is.
+        after: (3, h, w) the mean of the Artist's edits.
+    """
+
+    text: str
+    verdict: Verdict | None
+    before: Tensor
+    after: Tensor
 
 
 @dataclass(frozen=True)
@@ -116,9 +137,10 @@ class Crafter:
         critic = Critic.load(Path(base) / "critic", critic_adapter, placement)
         return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, placement), settings)
 
-    def critique(self, photo: Photo) -> Judgement:
+    def critique(self, photo: Photo | Original) -> Judgement:
         """The Critic's opinion of a photo, without an edit."""
-        (text,) = self.critic.generate([self._view(photo)], max_new_tokens=self.settings.max_new_tokens).texts
+        view = self._views(photo)[0] if isinstance(photo, Original) else self._view(photo)
+        (text,) = self.critic.generate([view], max_new_tokens=self.settings.max_new_tokens).texts
         return Judgement(text, parses(text))
 
     def enhance(self, photo: Photo, seed: int = 0, draws: int | None = None, strength: float | None = None) -> Enhanced:
@@ -132,6 +154,16 @@ class Crafter:
         """
         (result,) = self.enhance_many([photo], seed, draws, strength)
         return result
+
+    def plan(self, original: Original, seed: int = 0, draws: int | None = None) -> Plan:
+        """Judge and edit a photo at working size, without touching it. See `enhance` for the arguments.
+
+        Raises:
+            ValueError: ``draws`` is below 1.
+        """
+        view, small = self._views(original)
+        (plan,) = self._plan_many([view], [small], seed, self.settings.draws if draws is None else draws)
+        return plan
 
     @torch.no_grad()
     def enhance_many(
@@ -148,23 +180,48 @@ class Crafter:
             raise ValueError(f"expected draws >= 1 and strength in [0, 2], found {draws} and {strength}")
         if not photos:
             return []
-        views = [self._view(photo) for photo in photos]
-        if self.settings.mirrored:
-            views += [view.flip(-1) for view in views]
-        rollout = self.critic.generate(views, max_new_tokens=self.settings.max_new_tokens)
+        smalls = [resize(photo.pixels, self.artist.working_size(photo.height, photo.width)) for photo in photos]
         results = []
-        for index, photo in enumerate(photos):
-            before, after = self._edit(photo, rollout.latent[index :: len(photos)], draws, seed)
-            pixels = apply_field(photo.pixels, fit_field(before, after, self.settings.transfer) * strength)
-            text = rollout.texts[index]
-            results.append(Enhanced(photo.with_pixels(pixels), text, parses(text), before, after))
+        for photo, plan in zip(
+            photos, self._plan_many([self._view(photo) for photo in photos], smalls, seed, draws), strict=True
+        ):
+            field = fit_field(plan.before, plan.after, self.settings.transfer) * strength
+            pixels = apply_field(photo.pixels, field)
+            results.append(Enhanced(photo.with_pixels(pixels), plan.text, plan.verdict, plan.before, plan.after))
         return results
+
+    @torch.no_grad()
+    def _plan_many(self, views: list[Tensor], smalls: list[Tensor], seed: int, draws: int) -> list[Plan]:
+        """One pass of the Critic over all views, then each photo's edits.
+
+        Args:
+            views: (3, h, w) what the Critic is shown, one a photo.
+            smalls: (3, h, w) the photos at the Artist's working size.
+        """
+        if draws < 1:
+            raise ValueError(f"expected draws >= 1, found {draws}")
+        count = len(views)
+        if self.settings.mirrored:
+            views = views + [view.flip(-1) for view in views]
+        rollout = self.critic.generate(views, max_new_tokens=self.settings.max_new_tokens)
+        plans = []
+        for index, small in enumerate(smalls):
+            before, after = self._edit(small, rollout.latent[index::count], draws, seed)
+            plans.append(Plan(rollout.texts[index], parses(rollout.texts[index]), before, after))
+        return plans
+
+    def _views(self, original: Original) -> tuple[Tensor, Tensor]:
+        """(3, h, w) what the Critic is shown, and the photo at the Artist's working size."""
+        size = (original.height, original.width)
+        shown = short_side_size(*size, self.settings.critic_short_side)
+        view, small = original.reduced([shown, self.artist.working_size(*size)])
+        return view, small
 
     def _view(self, photo: Photo) -> Tensor:
         """(3, h, w) what the Critic is shown."""
         return resize_short_side(photo.pixels, self.settings.critic_short_side)
 
-    def _edit(self, photo: Photo, latent: ReasoningLatent, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _edit(self, small: Tensor, latent: ReasoningLatent, draws: int, seed: int) -> tuple[Tensor, Tensor]:
         """The photo at working size through the autoencoder, and the mean of the edits, both (3, h, w).
 
         Args:
@@ -173,7 +230,7 @@ class Crafter:
         device = latent.states_BLD.device
         length = int(latent.mask_BL.sum(dim=1).max())  # other photos of the batch may have longer verdicts
         latent = ReasoningLatent(latent.states_BLD[:, :length], latent.mask_BL[:, :length])
-        small = resize(photo.pixels, self.artist.working_size(photo.height, photo.width)).to(device)
+        small = small.to(device)
         sources = torch.stack([small, small.flip(-1)][: len(latent.states_BLD)])
         rows = torch.arange(len(sources), device=device).repeat_interleave(draws)
         generator = torch.Generator().manual_seed(seed)

@@ -23,6 +23,9 @@ from torch.nn import functional
 
 from components.strict import Strict
 
+_BAND_VALUES = 2**18
+"""Values of the enlarged field that are worked on at once: a megabyte, to stay in a core's own cache."""
+
 
 class TransferSettings(Strict):
     """How the field of colour maps is fitted."""
@@ -105,9 +108,6 @@ def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSetti
 def apply_field(photo: Tensor, field: Tensor, out: Tensor | None = None) -> Tensor:
     """Apply a field of colour maps, enlarged bilinearly to the photo's size, to the photo.
 
-    Works through the photo in bands between neighbouring rows of the field, so that apart from the result it needs
-    memory for one band only.
-
     Args:
         photo: (3, H, W) sRGB in [0, 1].
         field: (12, h, w) as `fit_field` returns it.
@@ -119,25 +119,60 @@ def apply_field(photo: Tensor, field: Tensor, out: Tensor | None = None) -> Tens
     Raises:
         ValueError: ``photo`` is no RGB picture or ``field`` has not 12 channels.
     """
-    if photo.ndim != 3 or photo.shape[0] != 3 or 0 in photo.shape:
-        raise ValueError(f"expected a photo of shape (3, H, W), found {tuple(photo.shape)}")
+    return apply_field_rows(photo, field, 0, photo.shape[-2], out)
+
+
+def apply_field_rows(strip: Tensor, field: Tensor, top: int, height: int, out: Tensor | None = None) -> Tensor:
+    """Apply a field to some rows of a photo: what `apply_field` does to the whole, for photos kept elsewhere.
+
+    Works in bands that fit the processor's cache, between neighbouring rows of the field, so that apart from the
+    result it needs memory for one band only.
+
+    Args:
+        strip: (3, n, W) sRGB in [0, 1], the rows ``top`` to ``top + n`` of the photo.
+        field: (12, h, w) as `fit_field` returns it.
+        top: first row of the strip in the photo.
+        height: H, rows of the whole photo.
+        out: where to put the result; may be ``strip`` itself.
+
+    Returns:
+        (3, n, W) sRGB, clamped to [0, 1].
+
+    Raises:
+        ValueError: ``strip`` is no RGB picture, does not lie in the photo, or ``field`` has not 12 channels.
+    """
+    if strip.ndim != 3 or strip.shape[0] != 3 or 0 in strip.shape:
+        raise ValueError(f"expected a photo of shape (3, H, W), found {tuple(strip.shape)}")
     if field.ndim != 3 or field.shape[0] != 12:
         raise ValueError(f"expected a field of shape (12, h, w), found {tuple(field.shape)}")
-    out = torch.empty_like(photo) if out is None else out
-    height, width = photo.shape[-2:]
-    rows = functional.interpolate(
-        field.to(photo)[None], size=(field.shape[1], width), mode="bilinear", align_corners=False
-    )[0]
-    for top, bottom, upper, shares in _bands(height, field.shape[1]):
+    rows, width = strip.shape[-2:]
+    if top < 0 or top + rows > height:
+        raise ValueError(f"expected rows within a photo of {height} rows, found {top} to {top + rows}")
+    out = torch.empty_like(strip) if out is None else out
+    field = field.to(strip)
+    at_most = max(1, _BAND_VALUES // (12 * width))
+    scratch = strip.new_empty(12, at_most, width)
+    enlarged: dict[int, Tensor] = {}
+    for first, last, upper, shares in _bands(top, top + rows, height, field.shape[1]):
         lower = min(upper + 1, field.shape[1] - 1)
-        share = shares.to(photo)[:, None]
-        maps = torch.lerp(rows[:, upper, None, :], rows[:, lower, None, :], share)  # (12, band, W)
-        band = photo[:, top:bottom]
-        change = maps[9:]
-        for channel in range(3):
-            change = change.addcmul(maps[channel:9:3], band[channel])
-        torch.add(band, change, out=out[:, top:bottom]).clamp_(0, 1)
+        enlarged = {row: enlarged[row] if row in enlarged else _wide(field, row, width) for row in (upper, lower)}
+        shares = shares.to(strip)[:, None]
+        for start in range(first - top, last - top, at_most):
+            stop = min(start + at_most, last - top)
+            share = shares[start + top - first : stop + top - first]
+            maps = torch.lerp(enlarged[upper], enlarged[lower], share, out=scratch[:, : stop - start])  # (12, band, W)
+            band = strip[:, start:stop]
+            change = maps[9:]
+            for channel in range(3):
+                change.addcmul_(maps[channel:9:3], band[channel])
+            torch.add(band, change, out=out[:, start:stop]).clamp_(0, 1)
     return out
+
+
+def _wide(field: Tensor, row: int, width: int) -> Tensor:
+    """One row of a field (12, h, w), enlarged to ``width`` columns: (12, 1, width)."""
+    row_of_field = field[None, :, row : row + 1]
+    return functional.interpolate(row_of_field, size=(1, width), mode="bilinear", align_corners=False)[0]
 
 
 def _window_mean(planes: Tensor, radius: int) -> Tensor:
@@ -153,16 +188,18 @@ def _window_mean(planes: Tensor, radius: int) -> Tensor:
     return planes
 
 
-def _bands(height: int, field_height: int) -> Iterator[tuple[int, int, int, Tensor]]:
-    """Rows of the photo by the pair of field rows that they lie between, half-pixel centres, edges extended.
+def _bands(top: int, bottom: int, height: int, field_height: int) -> Iterator[tuple[int, int, int, Tensor]]:
+    """Rows ``top`` to ``bottom`` of a photo of ``height`` rows by the pair of field rows that they lie between.
+
+    Half-pixel centres, edges extended.
 
     Yields:
         first row, row after the last, upper field row, and for each row of the band the share of the lower field row.
     """
-    centres = (torch.arange(height, dtype=torch.float64) + 0.5) * field_height / height - 0.5
+    centres = (torch.arange(top, bottom, dtype=torch.float64) + 0.5) * field_height / height - 0.5
     positions = centres.clamp(0, field_height - 1)
     upper_rows, counts = positions.floor().long().unique_consecutive(return_counts=True)
-    bottom = 0
+    last = top
     for upper, count in zip(upper_rows.tolist(), counts.tolist(), strict=True):
-        top, bottom = bottom, bottom + count
-        yield top, bottom, upper, positions[top:bottom] - upper
+        first, last = last, last + count
+        yield first, last, upper, positions[first - top : last - top] - upper

@@ -10,9 +10,10 @@ versions are judged on the same cases. Written to the output directory:
     report.html        the same to look at, with pictures
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from components.enhance.crafter import Crafter, Enhanced
 from components.evaluation.baselines import BASELINES
 from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000, measure_case
 from components.evaluation.records import Evaluation, EvaluationSettings, Picture
-from components.evaluation.report import write_report
+from components.evaluation.report import Curves, write_report
 from components.evaluation.tables import (
     CASES_FILE,
     INPUT,
@@ -82,7 +83,7 @@ def evaluate(
     Raises:
         components.registry.package.PackageError: it is not a whole, unaltered package.
     """
-    crafter = Crafter.load(package, settings.crafter)
+    crafter = Crafter.load(package, settings.crafter, settings.compute.place())
     return evaluate_crafter(crafter, manifest, photos_dir, base, out, settings, tracker)
 
 
@@ -94,6 +95,7 @@ def evaluate_crafter(
     out: Path,
     settings: EvaluationSettings,
     tracker: Tracker,
+    curves: Curves | None = None,
 ) -> Evaluation:
     """Judge Critic and Artist, enhancing as ``settings.crafter`` says, and write the files above into ``out``.
 
@@ -101,6 +103,7 @@ def evaluate_crafter(
         crafter: Critic and Artist with the adapters that are judged.
         photos_dir: folder that the manifest's paths are relative to.
         base: folder of the base models, which holds the backbone of LPIPS.
+        curves: rewards during reinforcement, for the report.
 
     Raises:
         ValueError: the manifest has no photo in the split.
@@ -110,7 +113,7 @@ def evaluate_crafter(
     records = [record for record in manifest if record.split == settings.split]
     if not records:
         raise ValueError(f"the manifest of {len(manifest)} photos has none in the split {settings.split!r}")
-    lpips_distance = Lpips(Path(base) / LPIPS_FILE)
+    lpips_distance = Lpips(Path(base) / LPIPS_FILE, settings.compute.place().device)
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
     pictures: list[Picture] = []
@@ -125,11 +128,11 @@ def evaluate_crafter(
                     rows += measured
                     pictures.append(_picture(case, result, measured))
     cases_table, verdicts_table = pd.DataFrame(rows), pd.DataFrame(verdicts)
-    evaluation = _evaluation(cases_table, verdicts_table, settings)
+    evaluation = _evaluation(cases_table, verdicts_table, settings, held_out_digest(records, settings))
     write_cases(cases_table, out / CASES_FILE)
     write_cases(verdicts_table, out / VERDICTS_FILE)
     files.write_text(out / TABLE_FILE, evaluation.model_dump_json(indent=2) + "\n")
-    write_report(out / REPORT_FILE, evaluation, pictures, settings.report)
+    write_report(out / REPORT_FILE, evaluation, pictures, settings.report, curves or {})
     _track(tracker, evaluation, pictures, out)
     return evaluation
 
@@ -187,9 +190,17 @@ def _picture(case: Case, result: Enhanced, rows: list[dict[str, Any]]) -> Pictur
     )
 
 
-def _evaluation(cases: pd.DataFrame, verdicts: pd.DataFrame, settings: EvaluationSettings) -> Evaluation:
+def held_out_digest(records: Sequence[PhotoRecord], settings: EvaluationSettings) -> str:
+    """What tells one held-out set from another: the bytes of the photos and all that their views are made of."""
+    made_of = [settings.split, settings.views, settings.max_side, settings.seed]
+    text = json.dumps([sorted(record.sha256 for record in records), made_of])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _evaluation(cases: pd.DataFrame, verdicts: pd.DataFrame, settings: EvaluationSettings, held_out: str) -> Evaluation:
     best = best_baseline(cases, settings.baselines)
     return Evaluation(
+        held_out=held_out,
         photos=cases[PHOTO].nunique(),
         cases=len(cases[cases[METHOD] == OURS]),
         settings=settings,

@@ -1,15 +1,18 @@
 """Records of an evaluation that the evaluation writes and the report shows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from components.compute import ComputeSettings
 from components.critic.grammar import Verdict
 from components.data.splits import Split
 from components.enhance.crafter import CrafterSettings
 from components.evaluation.baselines import BASELINES
-from components.evaluation.tables import BootstrapSettings, Interval, Row
+from components.evaluation.paper import PaperSettings
+from components.evaluation.tables import TABLE_FILE, BootstrapSettings, Interval, Row
 from components.evaluation.verdicts import CriticFigures
 from components.photometry.operations import Operation
 from components.strict import Strict
@@ -34,8 +37,10 @@ class EvaluationSettings(Strict):
     crafter: CrafterSettings = Field(
         default_factory=CrafterSettings, description="How photos are enhanced; a package keeps what it was judged with."
     )
+    compute: ComputeSettings = Field(default_factory=ComputeSettings)
     bootstrap: BootstrapSettings = Field(default_factory=BootstrapSettings)
     report: ReportSettings = Field(default_factory=ReportSettings)
+    tables: PaperSettings = Field(default_factory=PaperSettings, description="Of the paper's tables: `make tables`.")
 
     @field_validator("baselines")
     @classmethod
@@ -52,6 +57,9 @@ class Evaluation(Strict):
 
     photos: int
     cases: int = Field(description="Faulty views: photos times views.")
+    held_out: str | None = Field(
+        default=None, description="Digest of the held-out set: equal for evaluations that can be compared."
+    )
     settings: EvaluationSettings
     rows: tuple[Row, ...] = Field(description="The input, the crafter and the baselines.")
     ratio_to_input: Interval = Field(description="CIEDE2000 of the crafter over that of the faulty input.")
@@ -59,6 +67,18 @@ class Evaluation(Strict):
     ratio_to_best_baseline: Interval = Field(description="CIEDE2000 of the crafter over that of the best baseline.")
     change_of_intact: Interval = Field(description="CIEDE2000 by which the crafter changes photos that have no fault.")
     critic: CriticFigures
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The record that an evaluation wrote into ``folder``.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(folder) / TABLE_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected the record of an evaluation; run the evaluation first")
+    return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ touch), the worst cases, and what the Critic wrote about each.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from components.photometry.operations import label
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
-_TITLES = {
+TITLES = {
     "ciede2000": "CIEDE2000",
     "lpips": "LPIPS",
     "psnr": "PSNR",
@@ -35,18 +35,26 @@ _TITLES = {
     "saturation_error": "Saturation",
     "temperature_error": "Temperature",
 }
+Curves = Mapping[str, Sequence[tuple[int, float]]]
+"""What was measured while training: (iteration, value) pairs by name."""
+_CURVE_SIZE = (300, 120)  # of the plots, in their own units
 _METHODS = {INPUT: "Input, untouched", OURS: "SmartPhotoCrafter"}
 
 
-def write_report(path: Path, evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings) -> None:
+def write_report(
+    path: Path, evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings, curves: Curves
+) -> None:
     """Write the report of an evaluation to the HTML file ``path``, whole or not at all."""
-    files.write_text(path, render_report(evaluation, pictures, settings))
+    files.write_text(path, render_report(evaluation, pictures, settings, curves))
 
 
-def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings) -> str:
+def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings, curves: Curves) -> str:
     """The HTML of a report. The first view of every photo is shown, then the cases with the largest remaining error.
 
     Everything that comes from outside (what the Critic wrote, names of authors and files) is escaped.
+
+    Args:
+        curves: rewards during reinforcement, drawn one plot each; those with fewer than two points are left out.
     """
     first: dict[str, Picture] = {}
     for picture in pictures:
@@ -58,12 +66,14 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         evaluation=evaluation,
         measures=[
-            {"name": name, "title": _TITLES[name], "unit": UNITS[name], "arrow": "↓" if lower else "↑"}
+            {"name": name, "title": TITLES[name], "unit": UNITS[name], "arrow": "↓" if lower else "↑"}
             for name, lower in LOWER_IS_BETTER.items()
         ],
         best={name: _best(evaluation, name) for name in LOWER_IS_BETTER},
         photos=[_shown(picture, settings) for picture in first.values()],
         worst=[_shown(picture, settings) for picture in worst],
+        curves=[_plot(name, points) for name, points in curves.items() if len(points) > 1],
+        curve_size=_CURVE_SIZE,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         ours=OURS,
     )
@@ -87,6 +97,29 @@ def _interval(interval: Interval, digits: int = 3) -> str:
 def _number(value: float, digits: int) -> str:
     text = f"{value:#.{digits}g}"
     return text.rstrip(".") if "e" not in text else f"{value:.{digits}f}"
+
+
+def _plot(name: str, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """A curve as the points of an SVG polyline, scaled to the plot, with the values its axes begin and end with."""
+    points = sorted(points)
+    (first, last), values = (points[0][0], points[-1][0]), [value for _, value in points]
+    low, high = min(values), max(values)
+    width, height = _CURVE_SIZE
+    spread = high - low or 1.0
+    scaled = [
+        f"{(step - first) / ((last - first) or 1) * width:.1f},{height - (value - low) / spread * height:.1f}"
+        for step, value in points
+    ]
+    return {
+        "name": name,
+        "points": " ".join(scaled),
+        "first": first,
+        "last": last,
+        "low": _number(low, 3),
+        "high": _number(high, 3),
+        "began": _number(values[0], 3),
+        "ended": _number(values[-1], 3),
+    }
 
 
 def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:

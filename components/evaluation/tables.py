@@ -68,15 +68,13 @@ def read_cases(path: Path) -> pd.DataFrame:
 
 
 def gate_table(cases: pd.DataFrame, method: str = OURS) -> pd.DataFrame:
-    """The errors of one method with index (photo_id, view): what `components.registry.promotion.decide` compares.
-
-    Only measures of which lower is better are kept.
+    """The measures of one method with index (photo_id, view): what `components.registry.promotion.decide` compares.
 
     Raises:
         ValueError: the method is not in the table.
     """
     rows = _of(cases, method).set_index([PHOTO, VIEW])
-    return rows[[name for name, lower in LOWER_IS_BETTER.items() if lower]]
+    return rows[list(LOWER_IS_BETTER)]
 
 
 def mean_interval(cases: pd.DataFrame, measure: str, settings: BootstrapSettings) -> Interval:

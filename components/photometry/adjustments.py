@@ -5,9 +5,12 @@ the opposite amount where nothing clips, and unclamped: values may leave [0, 1] 
 all pictures or a tensor with one amount a picture, so whole training batches are retouched at once.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
+from components.photometry import fused
 from components.photometry.attributes import check_image
 from components.photometry.colour import (
     D65_MIRED,
@@ -113,6 +116,64 @@ def adjust_tone(
     lab_image = _retouch_lab(lab_image, _per_picture(image, contrast), _per_picture(image, saturation))
     linear_image = apply_matrix(_temperature_matrix(image, temperature), xyz_to_linear(lab_to_xyz(lab_image)))
     return linear_to_srgb(linear_image.clamp(0, 1)).clamp(0, 1)
+
+
+def adjust_in_sequence(image: Tensor, adjustments: Sequence[tuple[str, float]], clamp: bool = False) -> Tensor:
+    """Adjustments one after another, in one compiled pass over the pixels where that is possible.
+
+    Args:
+        image: (..., 3, H, W) sRGB.
+        adjustments: "exposure", "contrast", "saturation" or "temperature", each with its amount.
+        clamp: hold the result, not what lies between, within [0, 1].
+
+    Returns:
+        (..., 3, H, W) sRGB; what the adjustments give one by one, but for rounding.
+
+    Raises:
+        KeyError: another name.
+    """
+    check_image(image)
+    if not fused.usable(image):
+        for name, amount in adjustments:
+            image = ADJUSTMENTS[name](image, amount)
+        return image.clamp(0, 1) if clamp else image
+    # Neighbours that are matrices of linear light are multiplied, neighbours in CIELAB commute with each other.
+    white = _white()
+    to_lab, from_lab = rgb_to_xyz_matrix() / white[:, None], torch.linalg.inv(rgb_to_xyz_matrix()) * white
+    matrices, slopes, scales, in_lab = [torch.eye(3, dtype=torch.float64)], [], [], False
+    for name, amount in adjustments:
+        if name in ("exposure", "temperature"):
+            step = 2.0**amount if name == "exposure" else _temperature_matrix(image.new_zeros(3, 1, 1).double(), amount)
+            if in_lab:
+                matrices.append(from_lab)
+            matrices[-1] = step * matrices[-1] if name == "exposure" else step @ matrices[-1]
+            in_lab = False
+            continue
+        if name not in ADJUSTMENTS:
+            raise KeyError(name)
+        if not in_lab:
+            matrices[-1] = to_lab @ matrices[-1]
+            slopes.append(1.0)
+            scales.append(1.0)
+        slopes[-1] *= 2.0**amount if name == "contrast" else 1.0
+        scales[-1] *= 2.0**amount if name == "saturation" else 1.0
+        in_lab = True
+    if in_lab:
+        matrices.append(from_lab)
+    return fused.retouch(image, matrices, slopes, scales, clamp)
+
+
+ADJUSTMENTS: dict[str, Callable[..., Tensor]] = {
+    "exposure": adjust_exposure,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "temperature": adjust_temperature,
+}
+
+
+def _white() -> Tensor:
+    """XYZ of D65, (3,) float64."""
+    return rgb_to_xyz_matrix().sum(1)
 
 
 def _retouch_lab(lab_image: Tensor, log2_slope: float | Tensor, log2_scale: float | Tensor) -> Tensor:

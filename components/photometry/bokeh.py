@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from components.photometry import fused
 from components.photometry.attributes import check_image
-from components.photometry.colour import linear_to_srgb, srgb_to_linear
-from components.photometry.degradations import convolve, disc_kernel
+from components.photometry.blur import Convolver, convolve, disc_kernel
 
 BLUR_LEVELS = 4
 """Disc blurs between sharp and full radius; the blur of each pixel is interpolated between neighbours."""
@@ -39,21 +39,56 @@ def bokeh(image: Tensor, radius: float, foreground: Tensor) -> Tensor:
             "resize it first"
         )
     short_side = min(image.shape[-2:])
-    mask = foreground.to(image).double().clamp(0, 1).unsqueeze(-3)  # small weights are divided by: float64
+    mask = foreground.to(image).clamp(0, 1).unsqueeze(-3)
     alpha = convolve(mask, disc_kernel(_EDGE * short_side)).clamp(0, 1)
     defocus = (1 - 2 * convolve(mask, disc_kernel(_RAMP * short_side))).clamp(0, 1)  # 0 at a straight outline
 
-    sharp = srgb_to_linear(image).double()
+    sharp = fused.to_linear(image)
     # The outline's inner half is subject: it must not count as background. A trace keeps all-subject areas defined.
-    background_weight = (1 - 2 * alpha).clamp(min=1e-4)
-    background = torch.zeros_like(sharp)
-    for level in range(BLUR_LEVELS + 1):
+    weight = (1 - 2 * alpha).clamp(min=1e-3).expand_as(sharp[..., :1, :, :])
+    kernels = [disc_kernel(radius * short_side * level / BLUR_LEVELS) for level in range(1, BLUR_LEVELS + 1)]
+    gather = Convolver(torch.cat((sharp * weight, weight), dim=-3), kernels[-1].shape[-1] // 2)
+    background = sharp * (1 - defocus * BLUR_LEVELS).clamp(min=0)
+    for level, kernel in enumerate(kernels, start=1):
         share = (1 - (defocus * BLUR_LEVELS - level).abs()).clamp(min=0)  # linear interpolation between levels
-        kernel = disc_kernel(radius * short_side * level / BLUR_LEVELS)
-        gathered = convolve(sharp * background_weight, kernel) / convolve(background_weight, kernel).clamp(min=1e-5)
-        background = background + share * gathered
-    composite = (alpha * sharp + (1 - alpha) * background).clamp(0, 1)
-    return linear_to_srgb(composite.to(image.dtype)).clamp(0, 1)
+        gathered = gather(kernel)
+        background += share * gathered[..., :3, :, :] / gathered[..., 3:, :, :].clamp(min=1e-4)
+    return fused.to_srgb(torch.lerp(background, sharp, alpha))
+
+
+def aperture_radius(
+    f_number: float,
+    focal_length: float,
+    focus_distance: float,
+    background_distance: float = math.inf,
+    sensor_short_side: float = 24.0,
+) -> float:
+    """Blur radius of the background behind a subject in focus, from a photo's metadata, by the thin lens.
+
+    Args:
+        f_number: of the aperture, e.g. 2.0.
+        focal_length: millimetres.
+        focus_distance: from lens to subject, metres; beyond the focal length.
+        background_distance: from lens to background, metres.
+        sensor_short_side: millimetres; 24 for full frame.
+
+    Returns:
+        radius of the disc as a fraction of the picture's short side, as :func:`bokeh` takes it.
+
+    Raises:
+        ValueError: a length that no lens has.
+
+    Source: the circle of confusion, e.g. Potmesil and Chakravarty (1982), equation 2:
+    c = f^2 / N * |D - s| / (D (s - f)).
+    """
+    focus, background = 1000 * focus_distance, 1000 * background_distance
+    if f_number <= 0 or focal_length <= 0 or focus <= focal_length or background <= 0 or sensor_short_side <= 0:
+        raise ValueError(
+            f"expected positive lengths and a focus beyond {focal_length:g} mm, found f/{f_number:g}, focus at "
+            f"{focus:g} mm, background at {background:g} mm, sensor of {sensor_short_side:g} mm"
+        )
+    separation = 1.0 if math.isinf(background) else abs(background - focus) / background
+    return focal_length**2 / f_number * separation / (focus - focal_length) / 2 / sensor_short_side
 
 
 def elliptic_foreground(height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -14,24 +14,25 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from components.photometry import fused
 from components.photometry.attributes import MID_GREY, check_image
-from components.photometry.colour import linear_to_srgb, srgb_to_linear
+from components.photometry.blur import convolve, disc_kernel, trajectory_kernel
 
 
-def motion_blur(image: Tensor, length: float, generator: torch.Generator) -> Tensor:
-    """Blur along a random smooth trajectory, as a hand-held camera draws during the exposure.
+def motion_blur(image: Tensor, extent: float, generator: torch.Generator) -> Tensor:
+    """Blur along a random trajectory, as a hand-held camera draws during the exposure.
 
     Args:
         image: (..., 3, H, W) sRGB in [0, 1].
-        length: path length as a fraction of the short side; 0 changes nothing.
-        generator: decides direction, bends and speed of the path.
+        extent: from end to end of the path, as a fraction of the short side; 0 changes nothing.
+        generator: draws the path (`components.photometry.blur.shake_trajectory`).
 
     Returns:
         (..., 3, H, W) sRGB in [0, 1].
     """
     check_image(image)
-    kernel = trajectory_kernel(length * min(image.shape[-2:]), generator)
-    return _to_srgb(convolve(srgb_to_linear(image), kernel))
+    kernel = trajectory_kernel(extent * min(image.shape[-2:]), generator)
+    return fused.to_srgb(convolve(fused.to_linear(image), kernel))
 
 
 def defocus_blur(image: Tensor, radius: float) -> Tensor:
@@ -45,7 +46,7 @@ def defocus_blur(image: Tensor, radius: float) -> Tensor:
         (..., 3, H, W) sRGB in [0, 1].
     """
     check_image(image)
-    return _to_srgb(convolve(srgb_to_linear(image), disc_kernel(radius * min(image.shape[-2:]))))
+    return fused.to_srgb(convolve(fused.to_linear(image), disc_kernel(radius * min(image.shape[-2:]))))
 
 
 def noise(image: Tensor, sigma: float, generator: torch.Generator, read_share: float = 0.25) -> Tensor:
@@ -65,7 +66,7 @@ def noise(image: Tensor, sigma: float, generator: torch.Generator, read_share: f
     Source: Foi et al. (2008), "Practical Poissonian-Gaussian noise modeling and fitting", equations 1 to 4.
     """
     check_image(image)
-    return _to_srgb(_sensor_noise(srgb_to_linear(image), sigma, generator, read_share))
+    return fused.to_srgb(_sensor_noise(fused.to_linear(image), sigma, generator, read_share))
 
 
 def jpeg(image: Tensor, quality_loss: float) -> Tensor:
@@ -79,15 +80,16 @@ def jpeg(image: Tensor, quality_loss: float) -> Tensor:
         (..., 3, H, W) sRGB in [0, 1], 8-bit code values.
     """
     check_image(image)
-    codes = (image.clamp(0, 1) * 255).round().to(torch.uint8).reshape(-1, *image.shape[-3:])
     decoded = []
-    for picture in codes.cpu():
+    for picture in image.detach().float().cpu().reshape(-1, *image.shape[-3:]):
         buffer = io.BytesIO()
-        file = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+        file = Image.fromarray(fused.to_samples(picture))
         file.save(buffer, "JPEG", quality=round(100 - quality_loss), subsampling="4:2:0")
         with Image.open(buffer) as opened:
-            decoded.append(torch.from_numpy(np.array(opened)).permute(2, 0, 1))
-    return (torch.stack(decoded).to(image) / 255).reshape(image.shape)
+            decoded.append(fused.from_samples(np.asarray(opened)))
+    if len(decoded) == 1:
+        return decoded[0].to(image).reshape(image.shape)
+    return torch.stack(decoded).to(image).reshape(image.shape)
 
 
 def haze(image: Tensor, optical_depth: float, generator: torch.Generator, airlight: float = 0.8) -> Tensor:
@@ -109,7 +111,7 @@ def haze(image: Tensor, optical_depth: float, generator: torch.Generator, airlig
     check_image(image)
     depth = depth_cue(image.shape[-2], image.shape[-1], generator).to(image)
     transmission = torch.exp(-optical_depth * depth)
-    return _to_srgb(srgb_to_linear(image) * transmission + airlight * (1 - transmission))
+    return fused.to_srgb(torch.lerp(torch.tensor(airlight).to(image), fused.to_linear(image), transmission))
 
 
 def low_light(
@@ -128,47 +130,8 @@ def low_light(
         (..., 3, H, W) sRGB in [0, 1], rounded to 8-bit code values.
     """
     check_image(image)
-    dark = _sensor_noise(srgb_to_linear(image) * 2.0**-stops, sigma, generator, read_share)
-    return (_to_srgb(dark) * 255).round() / 255
-
-
-def disc_kernel(radius: float) -> Tensor:
-    """A uniform disc (2r+1, 2r+1), float64, sum 1, whose edge falls over one pixel; ``radius`` in pixels."""
-    reach = math.ceil(radius + 0.5)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    distance = torch.hypot(offsets[:, None], offsets[None, :])
-    kernel = (radius + 0.5 - distance).clamp(0, 1)
-    return kernel / kernel.sum()
-
-
-def trajectory_kernel(length: float, generator: torch.Generator) -> Tensor:
-    """The kernel (2r+1, 2r+1), float64, sum 1, of a smooth random camera path of ``length`` pixels.
-
-    The heading starts anywhere and bends by a slow random curve; the speed varies smoothly by about a third. The
-    path's time-weighted centroid is at the centre, so the picture is not displaced.
-    """
-    steps = max(64, math.ceil(8 * length))
-    draws = torch.rand(6, generator=generator, dtype=torch.float64)
-    phase = torch.linspace(0, 1, steps, dtype=torch.float64)
-    turn = 2 * math.pi
-    bend = (draws[1] - 0.5) * 0.5 * turn * phase + 0.15 * turn * draws[2] * torch.sin(turn * (phase + draws[3]))
-    speed = 1 + 0.35 * (0.5 + draws[4]) * torch.sin(turn * (phase + draws[5]))
-    heading = draws[0] * turn + bend
-    steps_xy = torch.stack((torch.cos(heading), torch.sin(heading)), dim=-1) * speed[:, None]
-    path = steps_xy.cumsum(0) * (length / speed.sum())
-    path = path - path.mean(0)
-
-    reach = math.ceil(path.abs().max().item()) + 1
-    size = 2 * reach + 1
-    corner = path.floor()
-    fraction = path - corner
-    cell = corner.long() + reach
-    kernel = torch.zeros(size * size, dtype=torch.float64)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            weight = (fraction[:, 0] - (1 - dx)).abs() * (fraction[:, 1] - (1 - dy)).abs()
-            kernel.index_add_(0, (cell[:, 1] + dy) * size + cell[:, 0] + dx, weight)
-    return (kernel / kernel.sum()).view(size, size)
+    dark = _sensor_noise(fused.to_linear(image) * 2.0**-stops, sigma, generator, read_share)
+    return (fused.to_srgb(dark) * 255).round() / 255
 
 
 def depth_cue(height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -176,47 +139,23 @@ def depth_cue(height: int, width: int, generator: torch.Generator) -> Tensor:
 
     The relief is a random 4 x 4 grid enlarged smoothly, so one seed gives the same relief at every size.
     """
-    grid = torch.rand((1, 1, 4, 4), generator=generator, dtype=torch.float64)
-    relief = functional.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)[0, 0]
+    grid = torch.rand((4, 4), generator=generator, dtype=torch.float64)
+    relief = _enlargement(height) @ grid @ _enlargement(width).T
     rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
     return (0.15 + 0.6 * (1 - rows)[:, None] + 0.5 * (relief - 0.5)).clamp(0, 1)
 
 
-def convolve(image: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each channel with one kernel; beyond its border the picture continues mirrored.
-
-    Args:
-        image: (..., H, W), any size down to 1 x 1.
-        kernel: (2r+1, 2r+1), centred.
-
-    Returns:
-        (..., H, W). Computed by FFT: the cost does not grow with the kernel.
-    """
-    reach = kernel.shape[-1] // 2
-    height, width = image.shape[-2:]
-    extended = image[..., _mirrored(height, reach, image.device), :][..., _mirrored(width, reach, image.device)]
-    size = extended.shape[-2:]
-    padded = torch.zeros(size, dtype=torch.float64)
-    padded[: kernel.shape[0], : kernel.shape[1]] = kernel
-    padded = padded.roll((-reach, -reach), (0, 1)).to(image)
-    blurred = torch.fft.irfft2(torch.fft.rfft2(extended) * torch.fft.rfft2(padded), s=size)
-    return blurred[..., reach : reach + height, reach : reach + width]
-
-
-def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
-    """Indices of ``size`` pixels continued mirrored by ``reach`` on both sides (d c b a|a b c d|d c b a)."""
-    index = torch.arange(-reach, size + reach, device=device) % (2 * size)
-    return torch.where(index < size, index, 2 * size - 1 - index)
+def _enlargement(size: int) -> Tensor:
+    """(size, 4) float64: bicubic interpolation of four values, a product a side, which is cheaper than in two."""
+    basis = torch.eye(4, dtype=torch.float64)[None, :, :, None]
+    return functional.interpolate(basis, size=(size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
 
 
 def _sensor_noise(linear_image: Tensor, sigma: float, generator: torch.Generator, read_share: float) -> Tensor:
-    light = linear_image.clamp(0, 1).cpu()
+    light = linear_image.clamp(0, 1).float().cpu()
     photon = sigma**2 * (1 - read_share) / MID_GREY  # linear light of one photon
     if photon > 0:
-        light = torch.poisson(light / photon, generator=generator) * photon
-    read = torch.randn(light.shape, generator=generator, dtype=light.dtype)
-    return (light + sigma * math.sqrt(read_share) * read).to(linear_image.device)
-
-
-def _to_srgb(linear_image: Tensor) -> Tensor:
-    return linear_to_srgb(linear_image.clamp(0, 1)).clamp(0, 1)
+        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
+        light = fused.photon_noise(light, photon, seed)
+    read = torch.randn(light.shape, generator=generator)
+    return light.add_(read, alpha=sigma * math.sqrt(read_share)).to(linear_image)

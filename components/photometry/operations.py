@@ -5,22 +5,30 @@ holds all that its result depends on, so the same picture and the same records g
 """
 
 from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.photometry.adjustments import adjust_contrast, adjust_exposure, adjust_saturation, adjust_temperature
+from components.photometry.adjustments import adjust_in_sequence
+from components.photometry.assets import ASSET_PATTERN, read_asset
 from components.photometry.attributes import check_image
 from components.photometry.bokeh import bokeh, elliptic_foreground
+from components.photometry.compositing import place_subject
 from components.photometry.degradations import defocus_blur, haze, jpeg, low_light, motion_blur, noise
+from components.photometry.looks import apply_look, parse_cube
+from components.photometry.masks import decode_cutout, decode_mask
 from components.strict import Strict
 
 TONE = ("exposure", "contrast", "saturation", "temperature")
 """Operations with an inverse: global changes of tone and colour."""
 DEGRADATIONS = ("motion_blur", "defocus_blur", "noise", "jpeg", "haze", "low_light", "bokeh")
 """Operations that lose information; "bokeh" is wanted as often as not. Amounts grow with severity from 0."""
+CREATIVE = ("look", "subject")
+"""Operations that need a file: a film look's table, or the cut-out of a subject."""
 
 
 class Kind(NamedTuple):
@@ -31,6 +39,9 @@ class Kind(NamedTuple):
     high: float
     parameters: dict[str, tuple[float, float]]
     """Optional parameters by name: (lowest, highest); the function of the operation documents the default."""
+    asset: str = ""
+    """Suffix of the file that holds the rest of the parameters, or nothing when there is none."""
+    asset_required: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -38,19 +49,22 @@ KINDS: dict[str, Kind] = {
     "contrast": Kind("log2 of the slope of L* about 50", -4.0, 4.0, {}),
     "saturation": Kind("log2 of the scale of CIELAB chroma", -4.0, 4.0, {}),
     "temperature": Kind("mired by which the white moves, positive is warmer", -400.0, 400.0, {}),
-    "motion_blur": Kind("path length as a fraction of the short side", 0.0, 0.5, {}),
+    "motion_blur": Kind("extent of the camera's path as a fraction of the short side", 0.0, 0.5, {}),
     "defocus_blur": Kind("disc radius as a fraction of the short side", 0.0, 0.25, {}),
     "noise": Kind("standard deviation at mid-grey in linear light", 0.0, 0.3, {"read_share": (0.0, 1.0)}),
     "jpeg": Kind("100 minus the libjpeg quality factor", 1.0, 99.0, {}),
     "haze": Kind("optical depth of the farthest point", 0.0, 6.0, {"airlight": (0.0, 1.0)}),
     "low_light": Kind("EV by which light is short", 0.0, 8.0, {"sigma": (0.0, 0.3), "read_share": (0.0, 1.0)}),
-    "bokeh": Kind("largest disc radius of the background as a fraction of the short side", 0.0, 0.25, {}),
-}
-_TONE_FUNCTIONS = {
-    "exposure": adjust_exposure,
-    "contrast": adjust_contrast,
-    "saturation": adjust_saturation,
-    "temperature": adjust_temperature,
+    "bokeh": Kind("largest disc radius of the background as a fraction of the short side", 0.0, 0.25, {}, ".png"),
+    "look": Kind("share of the look, 1 is the whole", 0.0, 1.0, {}, ".cube", True),
+    "subject": Kind(
+        "height of the cut-out as a fraction of the picture's",
+        0.05,
+        1.0,
+        {"x": (0.0, 1.0), "y": (0.0, 1.0)},
+        ".png",
+        True,
+    ),
 }
 
 
@@ -65,6 +79,12 @@ class Operation(Strict):
     amount: float = Field(description="How much, in the unit and range that KINDS gives for the name.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of all randomness in the operation.")
     parameters: dict[str, float] = Field(default_factory=dict, description="Overrides of the kind's defaults.")
+    asset: str | None = Field(
+        default=None,
+        pattern=ASSET_PATTERN,
+        description="File with further parameters, named by its SHA-256: a .cube table (look), a .png mask of the "
+        "subject (bokeh; an ellipse drawn from the seed without it) or a .png cut-out with alpha (subject).",
+    )
 
     @model_validator(mode="after")
     def _within_kind(self) -> "Operation":
@@ -82,10 +102,16 @@ class Operation(Strict):
             low, high = kind.parameters[key]
             if not low <= value <= high:
                 raise ValueError(f"{self.name} parameter {key} must lie in [{low:g}, {high:g}], found {value:g}")
+        if self.asset is None and kind.asset_required:
+            raise ValueError(f"{self.name} needs an asset, a {kind.asset} file")
+        if self.asset is not None and not (kind.asset and self.asset.endswith(kind.asset)):
+            raise ValueError(
+                f"{self.name} takes {f'a {kind.asset} file' if kind.asset else 'no file'}, found {self.asset}"
+            )
         return self
 
     def __hash__(self) -> int:
-        return hash((self.name, self.amount, self.seed, tuple(sorted(self.parameters.items()))))
+        return hash((self.name, self.amount, self.seed, tuple(sorted(self.parameters.items())), self.asset))
 
 
 def inverse(operation: Operation) -> Operation:
@@ -101,7 +127,7 @@ def inverse(operation: Operation) -> Operation:
     return operation.model_copy(update={"amount": -operation.amount})
 
 
-def apply_operations(image: Tensor, operations: Sequence[Operation]) -> Tensor:
+def apply_operations(image: Tensor, operations: Sequence[Operation], assets: Path | None = None) -> Tensor:
     """Apply operations in the order listed.
 
     A run of tone operations is clamped to [0, 1] only after its last one, as one retouch; a degradation starts from
@@ -110,25 +136,37 @@ def apply_operations(image: Tensor, operations: Sequence[Operation]) -> Tensor:
     Args:
         image: (..., 3, H, W) sRGB.
         operations: may be empty.
+        assets: folder of the files that operations name (`components.photometry.assets`).
 
     Returns:
         (..., 3, H, W) sRGB in [0, 1]; the same bytes for the same image and operations on the same machine.
 
     Raises:
-        ValueError: when ``image`` is not a floating-point image.
+        ValueError: when ``image`` is not a floating-point image, or an asset is not what its name says.
+        FileNotFoundError: an asset is not in ``assets``.
     """
     check_image(image)
-    for operation in operations:
-        if operation.name in TONE:
-            image = _TONE_FUNCTIONS[operation.name](image, operation.amount)
-        else:
-            image = _degrade(image.clamp(0, 1), operation)
-    return image.clamp(0, 1)
+    for is_tone, run in groupby(operations, key=lambda operation: operation.name in TONE):
+        if is_tone:
+            image = adjust_in_sequence(image, [(operation.name, operation.amount) for operation in run], clamp=True)
+            continue
+        for operation in run:
+            image = _degrade(_within_gamut(image), operation, assets)
+    return _within_gamut(image)
 
 
-def _degrade(image: Tensor, operation: Operation) -> Tensor:
-    """Apply one degradation to an image in [0, 1], all randomness from the operation's seed."""
+def _within_gamut(image: Tensor) -> Tensor:
+    """The image clamped to [0, 1], and not copied where nothing is outside."""
+    if image.requires_grad:
+        return image.clamp(0, 1)
+    low, high = image.aminmax()
+    return image if low >= 0 and high <= 1 else image.clamp(0, 1)
+
+
+def _degrade(image: Tensor, operation: Operation, assets: Path | None) -> Tensor:
+    """Apply one operation to an image in [0, 1], all randomness from the operation's seed."""
     generator = torch.Generator().manual_seed(operation.seed)
+    content = read_asset(assets, operation.asset) if operation.asset else b""
     match operation.name:
         case "motion_blur":
             return motion_blur(image, operation.amount, generator)
@@ -143,7 +181,13 @@ def _degrade(image: Tensor, operation: Operation) -> Tensor:
         case "low_light":
             return low_light(image, operation.amount, generator, **operation.parameters)
         case "bokeh":
-            return bokeh(image, operation.amount, elliptic_foreground(*image.shape[-2:], generator))
+            size = image.shape[-2:]
+            mask = decode_mask(content, size) if content else elliptic_foreground(*size, generator)
+            return bokeh(image, operation.amount, mask)
+        case "look":
+            return apply_look(image, parse_cube(content.decode("utf-8")), operation.amount)
+        case "subject":
+            return place_subject(image, decode_cutout(content), operation.amount, **operation.parameters)
     raise AssertionError(f"{operation.name} is in KINDS but has no implementation")
 
 
@@ -171,4 +215,8 @@ def label(operation: Operation) -> str:
             return f"low light, short by {amount:.1f} EV"
         case "bokeh":
             return f"background blurred by {100 * amount:.1f}% of the short side"
+        case "look":
+            return f"film look at {100 * amount:.0f}%"
+        case "subject":
+            return f"a subject of {100 * amount:.0f}% of the height put in front"
     raise AssertionError(f"{operation.name} is in KINDS but has no words")

@@ -24,6 +24,8 @@ def model_card(evaluation: Evaluation, manifest: Manifest, provenance: Provenanc
             "",
             f"## Held-out figures: {evaluation.photos} photos, {evaluation.cases} faulty views",
             "",
+            f"Held-out set {evaluation.held_out or 'unknown'}; intervals are bootstrap over photos.",
+            "",
             *_table(evaluation),
             "",
             f"- Colour error after enhancement, as a share of the input's: {_text(evaluation.ratio_to_input)}; as a",

@@ -1,4 +1,4 @@
-"""The gate: may a challenger replace the champion? A pure rule on two tables of errors, compared photo by photo."""
+"""The gate: may a challenger replace the champion? A pure rule on two tables of measures, compared photo by photo."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,10 +16,22 @@ PHOTO = "photo_id"
 class GateSettings(Strict):
     """How much better, and how sure, a challenger has to be."""
 
-    primary: str = Field(default="ciede2000", description="The error that must fall, surely, for a promotion.")
+    primary: str = Field(default="ciede2000", description="The measure that must get better, surely, for a promotion.")
     tolerances: dict[str, float] = Field(
-        default={"ciede2000": 0.0, "lpips": 0.005},
-        description="Largest rise allowed for each error, in its own unit, at the upper end of the interval.",
+        default={
+            "ciede2000": 0.0,
+            "lpips": 0.005,
+            "psnr": 0.5,
+            "ssim": 0.02,
+            "exposure_error": 0.1,
+            "contrast_error": 0.05,
+            "saturation_error": 0.15,
+            "temperature_error": 5.0,
+        },
+        description="How much worse each measure may get, in its own unit, at the worse end of the interval.",
+    )
+    higher_is_better: tuple[str, ...] = Field(
+        default=("psnr", "ssim"), description="Measures that get worse by falling; all others by rising."
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="Level of the two-sided interval.")
     resamples: int = Field(default=10_000, ge=100, description="Bootstrap resamples of the photos.")
@@ -35,16 +47,16 @@ class GateSettings(Strict):
 
 
 class Comparison(Strict):
-    """One error of the challenger against the same error of the reference, over the same photos."""
+    """One measure of the challenger against the same measure of the reference, over the same photos."""
 
     metric: str
     challenger: float = Field(description="Mean over photos.")
     reference: float = Field(description="Mean over photos.")
-    change: float = Field(description="challenger - reference; below 0 is better.")
+    change: float = Field(description="challenger - reference.")
     low: float = Field(description="Lower end of the interval of the change.")
     high: float = Field(description="Upper end of the interval of the change.")
     tolerance: float
-    within: bool = Field(description="high <= tolerance.")
+    within: bool = Field(description="high <= tolerance, or low >= -tolerance where higher is better.")
 
 
 class Decision(Strict):
@@ -72,18 +84,18 @@ def decide(
 ) -> Decision:
     """Decide whether ``challenger`` replaces ``reference``.
 
-    Both tables have one row per held-out view and one column per error, lower being better; the index holds a level
-    ``photo_id``, and any further levels that tell the views of one photo apart. The differences challenger - reference
-    are averaged within each photo and the mean over photos gets a percentile bootstrap interval (paired, resampling
-    photos; Efron and Tibshirani 1993, chapter 13). The challenger is promoted if
+    Both tables have one row per held-out view and one column per measure; the index holds a level ``photo_id``, and
+    any further levels that tell the views of one photo apart. The differences challenger - reference are averaged
+    within each photo and the mean over photos gets a percentile bootstrap interval (paired, resampling photos; Efron
+    and Tibshirani 1993, chapter 13). The challenger is promoted if
 
-    1. the interval of the primary error lies entirely below 0, and
-    2. for every error the upper end of the interval is at most its tolerance.
+    1. the interval of the primary measure lies entirely on the better side of 0, and
+    2. for every measure the worse end of the interval is no farther than its tolerance on the worse side of 0.
 
     A challenger equal to the reference is therefore never promoted. The result depends on nothing but the arguments.
 
     Raises:
-        GateError: the tables cover different views, lack an error named in the tolerances, or hold NaN or infinity.
+        GateError: the tables cover different views, lack a measure named in the tolerances, or hold NaN or infinity.
     """
     names = list(settings.tolerances)
     ours, theirs = _checked(challenger, names, "challenger"), _checked(reference, names, reference_name)
@@ -101,11 +113,11 @@ def decide(
             low=intervals[name].low,
             high=intervals[name].high,
             tolerance=settings.tolerances[name],
-            within=intervals[name].high <= settings.tolerances[name],
+            within=_worst(intervals[name], name, settings) <= settings.tolerances[name],
         )
         for name in names
     )
-    better = intervals[settings.primary].high < 0
+    better = _worst(intervals[settings.primary], settings.primary, settings) < 0
     return Decision(
         promoted=better and all(comparison.within for comparison in comparisons),
         reference=reference_name,
@@ -113,6 +125,11 @@ def decide(
         comparisons=comparisons,
         reasons=tuple(_reasons(comparisons, settings, better, reference_name)),
     )
+
+
+def _worst(interval: _Interval, metric: str, settings: GateSettings) -> float:
+    """How much worse the measure may have become, at the worse end of its interval; below 0 it surely got better."""
+    return -interval.low if metric in settings.higher_is_better else interval.high
 
 
 def _checked(table: pd.DataFrame, names: Sequence[str], whose: str) -> pd.DataFrame:
@@ -175,7 +192,11 @@ def _reasons(comparisons: Sequence[Comparison], settings: GateSettings, better: 
             else:
                 broken.append(f"{change}: not surely better, the interval reaches 0")
         if not item.within:
-            broken.append(f"{change}: beyond the tolerance of {item.tolerance:+.4g}")
+            broken.append(f"{change}: beyond the tolerance of {_limit(item, settings)}")
         elif item.metric != settings.primary:
-            met.append(f"{change}: within the tolerance of {item.tolerance:+.4g}")
+            met.append(f"{change}: within the tolerance of {_limit(item, settings)}")
     return broken + met
+
+
+def _limit(item: Comparison, settings: GateSettings) -> str:
+    return f"{-item.tolerance if item.metric in settings.higher_is_better else item.tolerance:+.4g}"

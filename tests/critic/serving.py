@@ -1,107 +1,110 @@
-"""A real HTTP server on the loopback that plays an OpenAI-compatible endpoint, well-behaved or not."""
+"""A server on the loopback that is as troublesome as real ones: it stalls, cuts, garbles, rate-limits and breaks."""
 
 import base64
-import json
+import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+
+from PIL import Image
+
+from components.critic.loopback_server import ChatRequest, LoopbackServer, completion, send_json
 
 Behaviour = Callable[[bytes, int], tuple[int, str]]
-"""(picture as PNG, how many times it has been asked about before) -> (HTTP status, answer text or special word)."""
+"""(picture as JPEG, how many times it has been asked about before) -> (HTTP status, answer text or special word)."""
 
-STALL, CUT, HALF = "<stall>", "<cut>", "<half>"
+STALL, CUT, HALF, TRICKLE, GARBLED, ODD = "<stall>", "<cut>", "<half>", "<trickle>", "<garbled>", "<odd>"
+"""Never answer; close before, close within the body; end at the token limit; send a byte now and then; send what is no
+JSON; send JSON that is no completion."""
 
 
-class ModelServer:
-    """Answers chat completions; records what it was asked.
+class ModelServer(LoopbackServer):
+    """Answers about pictures as told.
 
     Attributes:
         asked: number of requests by picture.
-        peak: largest number of requests it served at the same time.
-        bodies, headers: of all requests; header names in lower case.
+        bodies, headers, times: of all requests; monotonic seconds.
+        retry_after: header sent with 429.
+        thinking: field of the message that what stands in <think> tags is moved to, as parsers of reasoning do.
     """
 
-    def __init__(self, behave: Behaviour, delay: float = 0.0) -> None:
+    def __init__(
+        self, behave: Behaviour, delay: float = 0.0, retry_after: str = "0.05", thinking: str | None = None
+    ) -> None:
+        super().__init__(lambda request: "")
         self.behave = behave
         self.delay = delay
+        self.retry_after = retry_after
+        self.thinking = thinking
         self.asked: Counter[bytes] = Counter()
-        self.bodies: list[dict] = []
-        self.headers: list[dict[str, str]] = []
-        self.peak = 0
-        self._serving = 0
-        self._lock = threading.Lock()
+        self.times: list[float] = []
+        self._counting = threading.Lock()
         self._stopped = threading.Event()
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    @property
+    def bodies(self) -> list[dict]:
+        return [request.body for request in self.requests]
 
-            def do_POST(self) -> None:
-                outer.serve(self)
+    @property
+    def headers(self) -> list[dict[str, str]]:
+        return [request.headers for request in self.requests]
 
-            def log_message(self, *arguments: object) -> None:
-                """Requests are recorded, not printed."""
+    def stop(self) -> None:
+        self._stopped.set()
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.base_url = f"http://127.0.0.1:{self._http.server_port}/v1"
-
-    @contextmanager
-    def running(self) -> Iterator["ModelServer"]:
-        thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._stopped.set()
-            self._http.shutdown()
-            self._http.server_close()
-            thread.join()
-
-    def serve(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        picture = base64.b64decode(body["messages"][1]["content"][0]["image_url"]["url"].split(",", 1)[1])
-        with self._lock:
+    def reply(self, handler: BaseHTTPRequestHandler, request: ChatRequest) -> None:
+        picture = picture_of(request.body)
+        with self._counting:
             before = self.asked[picture]
             self.asked[picture] += 1
-            self.bodies.append({"path": handler.path, **body})
-            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
-            self._serving += 1
-            self.peak = max(self.peak, self._serving)
-        try:
-            time.sleep(self.delay)
-            self._reply(handler, *self.behave(picture, before))
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the client gave up or was killed
-        finally:
-            with self._lock:
-                self._serving -= 1
-
-    def _reply(self, handler: BaseHTTPRequestHandler, status: int, text: str) -> None:
+            self.times.append(time.monotonic())
+        time.sleep(self.delay)
+        status, text = self.behave(picture, before)
         if text == STALL:
             self._stopped.wait(30)
-            return
-        if text == CUT:
+        elif text == TRICKLE:
+            self._trickle(handler)
+        elif text == GARBLED:
+            _send(handler, b'{"choices": [{"mess', 19)
+        elif text == CUT:
+            _send(handler, b'{"choices": [{"mess', 1000)
             handler.close_connection = True
-            return
-        reason = "length" if text == HALF else "stop"
-        message = {"role": "assistant", "content": text}
-        content = {
-            "id": "x",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "m",
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-        }
-        payload = json.dumps(content if status == 200 else {"error": {"message": text, "type": "error"}}).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(payload)))
-        if status == 429:
-            handler.send_header("Retry-After", "0.05")
-        handler.end_headers()
-        handler.wfile.write(payload)
+        elif text == ODD:
+            send_json(handler, 200, {"choices": [{"message": {"content": 7}}]})
+        elif status == 200 and self.thinking:
+            thought, _, rest = text.removeprefix("<think>").partition("</think>")
+            send_json(handler, 200, completion(rest.lstrip(), **{self.thinking: thought.strip()}))
+        elif status == 200:
+            send_json(handler, 200, completion(text, "length" if text == HALF else "stop"))
+        else:
+            more = {"Retry_After": self.retry_after} if status == 429 else {}
+            send_json(handler, status, {"error": {"message": text, "type": "error"}}, **more)
+
+    def _trickle(self, handler: BaseHTTPRequestHandler) -> None:
+        _send(handler, b"", 1000)
+        while not self._stopped.wait(0.05):
+            handler.wfile.write(b" ")
+
+
+def picture_of(body: dict) -> bytes:
+    """The JPEG in a request."""
+    url = body["messages"][1]["content"][0]["image_url"]["url"]
+    assert url.startswith("data:image/jpeg;base64,")
+    return base64.b64decode(url.split(",", 1)[1], validate=True)
+
+
+def grey_of(picture: bytes) -> float:
+    """Mean level of a picture, 0 to 255."""
+    levels = Image.open(io.BytesIO(picture)).convert("L").tobytes()
+    return sum(levels) / len(levels)
+
+
+def _send(handler: BaseHTTPRequestHandler, payload: bytes, promised: int) -> None:
+    """The start of a response whose body is said to be ``promised`` bytes long."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", str(promised))
+    handler.end_headers()
+    handler.wfile.write(payload)

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from components.critic.annotation import AnnotationRequest, Answer, OfflineAnnotator
-from components.critic.annotation_client import OpenAICompatibleAnnotator
+from components.critic.annotation_client import ClientSettings, OpenAICompatibleAnnotator
 from components.critic.grammar import parse
 from components.data.annotations import (
     AnnotationReport,
@@ -98,12 +99,32 @@ def test_contradictions_and_missing_answers_are_dropped_and_counted(
 
     report = run(manifest, photos_dir, tmp_path, Remembering(disturb))
     assert report.annotated == 18
+    assert (report.requests, report.restored, report.cost, report.currency) == (0, 0, 0.0, "USD")
     assert report.dropped == {"not in the grammar": 6, "overlooked": 6}
     assert (report.input_tokens, report.output_tokens) == (60, 30)
     lines = [json.loads(line) for line in (tmp_path / "dropped.jsonl").read_text().splitlines()]
     assert len(lines) == 12 and {line["id"][-3:] for line in lines} == {"#01", "#02"}
     assert all(line["reason"].startswith("overlooked: ") for line in lines if line["id"].endswith("#02"))
     assert json.loads((tmp_path / "report.json").read_text())["annotated"] == 18
+
+
+def test_what_the_answers_took_is_added_up_and_priced(
+    manifest: Manifest, photos_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def take(answer: Answer) -> Answer:
+        return replace(
+            answer, input_tokens=1000, output_tokens=100, requests=2, repaired=True, restored=answer.id.endswith("#00")
+        )
+
+    client = ClientSettings(input_price=2.0, output_price=30.0, currency="EUR")
+    settings = SETTINGS.model_copy(update={"client": client})
+    report = annotate(manifest, photos_dir, tmp_path, settings, Remembering(take))
+    assert (report.restored, report.repaired, report.requests) == (6, 30, 60)
+    assert (report.input_tokens, report.output_tokens) == (30_000, 3_000)
+    assert report.cost == pytest.approx(0.06 + 0.09) and report.currency == "EUR"
+    assert AnnotationReport.model_validate_json((tmp_path / "report.json").read_text()) == report
+    shown = capfd.readouterr().err
+    assert "annotate: 100%" in shown and "30/30" in shown and "33,000 tokens, 0.15 EUR" in shown
 
 
 def test_when_nothing_is_usable_that_is_an_error(manifest: Manifest, photos_dir: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from components.data.duplicates import near_duplicates
+from components.data.duplicates import near_duplicates, twins_in_other_groups
 
 
 @pytest.mark.parametrize("distance", [0, 1, 4, 6, 15])
@@ -24,3 +24,29 @@ def test_finds_exactly_the_pairs_within_the_distance(distance: int) -> None:
 def test_a_distance_that_bands_cannot_serve_is_refused() -> None:
     with pytest.raises(ValueError, match=r"0\.\.15"):
         near_duplicates([], 16)
+
+
+def test_twins_are_those_of_other_groups() -> None:
+    rng = random.Random(1)
+    values = [rng.getrandbits(64) for _ in range(300)]
+    values += [value ^ (1 << rng.randrange(64)) ^ (1 << rng.randrange(64)) for value in values]
+    values += values[:50]
+    groups = [rng.randrange(3) for _ in values]
+    twins = twins_in_other_groups([f"{value:016x}" for value in values], groups, 3)
+    for index, (value, group) in enumerate(zip(values, groups, strict=True)):
+        near = {
+            other
+            for other, candidate in enumerate(values)
+            if groups[other] != group and (candidate ^ value).bit_count() <= 3
+        }
+        twin = int(twins[index])
+        assert (twin == -1 and not near) or (values[twin], groups[twin]) in {(values[n], groups[n]) for n in near}
+    assert (twins >= 0).any() and (twins < 0).any()
+
+
+def test_thousands_of_black_frames_are_looked_up_once() -> None:
+    hashes = ["0" * 16] * 60_000 + ["f" * 16] * 2
+    twins = twins_in_other_groups(hashes, [0] * 59_999 + [1, 0, 0], 6)
+    assert (twins[:59_999] == 59_999).all() and twins[59_999] < 59_999 and (twins[60_000:] == -1).all()
+    with pytest.raises(ValueError, match="a group for each of 2 hashes"):
+        twins_in_other_groups(hashes[:2], [0], 6)

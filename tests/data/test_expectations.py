@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.data.expectations import ValidationSettings, validate
-from components.data.records import Manifest, Quarantined
+from components.data.records import Manifest, PhotoRecord, Quarantined
 from tests.data.builders import record
 
 
@@ -69,3 +69,36 @@ def test_near_duplicates_within_a_split_are_allowed(tmp_path: Path) -> None:
     first, second, third, fourth = good()
     twin = second.model_copy(update={"perceptual_hash": first.perceptual_hash})
     assert validate(Manifest.of([first, twin, third, fourth]), tmp_path / "docs", ValidationSettings()).success
+
+
+def test_rules_that_span_several_photos_or_columns(tmp_path: Path) -> None:
+    def paired(index: int, pair: str, role: str, split: str = "train", **more: object) -> PhotoRecord:
+        look = f"{(index + 20) * 0x0F1E2D3C4B5A6978 % 2**64:016x}"
+        return record(f"p{index}.jpg", pair=pair, role=role, split=split, perceptual_hash=look, **more)
+
+    published = {"mos_original": 4.0, "mos_low": 1.0, "mos_high": 5.0, "mos_ascending": True}
+    fine = [
+        paired(0, "a", "input", mos=75.0, **published),
+        paired(1, "a", "target", mos=25.0, **(published | {"mos_ascending": False})),
+        paired(2, "a", "target", sha256="1" * 64),
+        paired(3, "b", "input"),
+        paired(4, "b", "target", sha256="1" * 64),  # pairs may share a target
+    ]
+    assert validate(Manifest.of([*good(), *fine]), tmp_path / "docs", ValidationSettings()).success
+    bad = [
+        paired(5, "c", "input"),
+        paired(6, "c", "target", split="test"),
+        paired(7, "d", "input"),
+        paired(8, "e", "input", mos=25.0, **published),
+        paired(9, "e", "target").model_copy(update={"role": None}),
+    ]
+    report = validate(Manifest.of([*good(), *fine, *bad]), tmp_path / "docs", ValidationSettings())
+    text = "\n".join(report.failures)
+    for words in (
+        "versions of one photo lie in several splits (2): sample/p5.jpg, sample/p6.jpg",
+        "pairs lack their input or their target (3): sample/p7.jpg, sample/p8.jpg, sample/p9.jpg",
+        "not the published ones on the scale of 0 to 100 (1): sample/p8.jpg",
+        "a pair without a role, or a role alone (1): sample/p9.jpg",
+    ):
+        assert words in text
+    assert len(report.failures) == 4

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from components.data.ingest import IngestSettings, build_manifest, perceptual_hash
+from components.data.facts import perceptual_hash
+from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import Manifest, read_manifest
 from components.data.splits import SplitSettings, split_of
 from components.images import Photo, write_photo

@@ -1,5 +1,6 @@
 """Pairs: recorded so exactly that they rebuild to the same bytes, independent of each other, and resumable."""
 
+import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -8,11 +9,17 @@ import pytest
 import torch
 
 from components.data import synthesis
+from components.data.aligned import aligned_pairs
 from components.data.pairs import KINDS, PairReader, rebuild_pair
 from components.data.records import Manifest
-from components.data.synthesis import SynthesisSettings, synthesize
-from components.images import quantize
-from components.photometry.operations import DEGRADATIONS, TONE, apply_operations
+from components.data.synthesis import ASSETS, SynthesisSettings, synthesize
+from components.data.views import take_view
+from components.images import Photo, quantize, write_photo
+from components.photometry.compositing import subject_mask
+from components.photometry.looks import Look, format_cube
+from components.photometry.masks import decode_cutout
+from components.photometry.operations import DEGRADATIONS, TONE, Operation, apply_operations
+from tests.data.builders import record
 
 SMALL = SynthesisSettings(
     short_side=48, retouching=2, restoration=2, multi_edit=1, depth_of_field=3, enhancement=2, photos_per_shard=2
@@ -99,11 +106,11 @@ def test_a_killed_run_goes_on_with_the_shards_it_has(
     made: list[str] = []
     original = synthesis.pairs_of_photo
 
-    def dying(record, pixels, settings):
+    def dying(record, *arguments):
         if len(made) == 3:
             raise KeyboardInterrupt
         made.append(record.id)
-        return original(record, pixels, settings)
+        return original(record, *arguments)
 
     resumed = tmp_path / "resumed"
     monkeypatch.setattr(synthesis, "pairs_of_photo", dying)
@@ -111,8 +118,8 @@ def test_a_killed_run_goes_on_with_the_shards_it_has(
         synthesize(manifest, photos_dir, resumed, SMALL)
     with pytest.raises(FileNotFoundError, match="synthesize"):
         PairReader(resumed)
-    assert [path.name for path in resumed.iterdir()] == ["pairs-00000-of-00003.arrow"]
-    (resumed / "pairs-00001-of-00003.arrow").write_bytes(b"half a shard")
+    assert [path.name for path in resumed.iterdir()] == ["pairs-00000-of-00003.tar"]
+    (resumed / "pairs-00001-of-00003.tar").write_bytes(b"half a shard")
     made.clear()
     monkeypatch.setattr(synthesis, "pairs_of_photo", lambda *a: (made.append(a[0].id), original(*a))[1])
     synthesize(manifest, photos_dir, resumed, SMALL)
@@ -125,7 +132,7 @@ def test_other_settings_or_photos_are_made_anew(
 ) -> None:
     larger = SMALL.model_copy(update={"photos_per_shard": 6, "short_side": 32})
     synthesize(manifest, photos_dir, pairs_dir, larger)
-    assert sorted(contents(pairs_dir)) == ["pairs-00000-of-00001.arrow", "pairs.json"]
+    assert sorted(contents(pairs_dir)) == ["index.parquet", "pairs-00000-of-00001.tar"]
     assert all(min(pair.input().shape[-2:]) == 32 for pair in PairReader(pairs_dir))
 
 
@@ -142,4 +149,112 @@ def test_unknown_kinds_and_splits_are_named(pairs_dir: Path) -> None:
         PairReader(pairs_dir, kinds=["sharpening"])
     with pytest.raises(ValueError, match="holdout"):
         PairReader(pairs_dir, split="holdout")
-    assert set(KINDS) == {pair.kind for pair in PairReader(pairs_dir)}
+    assert {*KINDS} - {"look"} == {pair.kind for pair in PairReader(pairs_dir)}
+
+
+NONE = dict.fromkeys(KINDS, 0)
+FEW = SynthesisSettings(short_side=48, photos_per_shard=2, **NONE)
+
+
+def without(settings: SynthesisSettings, **changes: object) -> SynthesisSettings:
+    return settings.model_copy(update=changes)
+
+
+def test_an_enhancement_can_carry_damage_and_have_a_least_score(
+    manifest: Manifest, photos_dir: Path, tmp_path: Path
+) -> None:
+    settings = without(FEW, enhancement=4, enhancement_damage=1.0, enhancement_mos=80.0)
+    synthesize(manifest, photos_dir, tmp_path / "pairs", settings)
+    made = list(PairReader(tmp_path / "pairs"))
+    assert len(made) == 5 * 4, "the photo rated 71.5 is no target"
+    for pair in made:
+        names = [operation.name for operation in pair.operations]
+        assert names[0] in DEGRADATIONS and names[1:] and set(names[1:]) <= set(TONE)
+        assert rebuild_pair(pair, photos_dir) == pair
+
+
+def test_looks_are_applied_named_and_rebuilt(manifest: Manifest, photos_dir: Path, tmp_path: Path) -> None:
+    table = torch.rand(4, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    for name in ("velvia", "classic_negative"):
+        table = table.flip(0)
+        (tmp_path / f"{name}.cube").write_text(format_cube(Look(name, table)))
+    looks = {name: tmp_path / f"{name}.cube" for name in ("velvia", "classic_negative")}
+    out = tmp_path / "pairs"
+    synthesize(manifest, photos_dir, out, without(FEW, look=2, looks=looks))
+    made = list(PairReader(out))
+    assert len(made) == 12 and len({pair.operations[0].asset for pair in made}) == 2
+    for pair in made:
+        assert rebuild_pair(pair, photos_dir, out / ASSETS) == pair
+        assert pair.target().sub(apply_operations(pair.input(), pair.operations, out / ASSETS)).abs().max() <= 0.5 / 255
+        assert ("velvia" in pair.instruction) != ("classic negative" in pair.instruction)
+    before = contents(out / ASSETS)
+    (tmp_path / "velvia.cube").write_text(format_cube(Look("other", table * 0.5)))
+    synthesize(manifest, photos_dir, out, without(FEW, look=2, looks=looks))
+    assert len(contents(out / ASSETS)) == 3 > len(before)
+    assert {p.operations[0].asset for p in PairReader(out)} != {p.operations[0].asset for p in made}
+    with pytest.raises(ValueError, match="looks"):
+        synthesize(manifest, photos_dir, out, without(FEW, look=1))
+
+
+def test_published_pairs_are_kept_and_stacked_with_tone_faults(
+    manifest: Manifest, photos_dir: Path, tmp_path: Path, photo_factory
+) -> None:
+    better = photo_factory(72, 108, seed=11)
+    worse = quantize(apply_operations(better, [Operation(name="motion_blur", amount=0.1, seed=3)]))
+    found = []
+    for role, pixels in (("input", worse), ("target", better)):
+        write_photo(Photo(pixels), photos_dir / f"{role}.png")
+        content = (photos_dir / f"{role}.png").read_bytes()
+        labels = ("motion_blur",) if role == "input" else ()
+        fields = {"pair": "gopro/1", "role": role, "kind": "restoration", "labels": labels, "dataset": "gopro"}
+        found.append(record(f"{role}.png", sha256=hashlib.sha256(content).hexdigest(), width=108, height=72, **fields))
+    out = tmp_path / "pairs"
+    synthesize(Manifest.of(found), photos_dir, out, without(FEW, stacked=2))
+    plain, *stacked = PairReader(out)
+    assert (plain.kind, plain.operations, plain.input_path) == ("restoration", (), "input.png")
+    assert torch.equal(plain.input(), take_view(worse, plain.view))
+    assert torch.equal(plain.target(), take_view(quantize(better), plain.view))
+    assert any(word in plain.instruction.lower() for word in ("blur", "shake"))
+    assert len(stacked) == 2
+    for pair in stacked:
+        assert pair.kind == "multi_edit" and pair.operations and {one.name for one in pair.operations} <= set(TONE)
+        expected = quantize(apply_operations(take_view(worse, pair.view), pair.operations))
+        assert torch.equal(pair.input(), expected)
+        assert torch.equal(pair.target(), take_view(quantize(better), pair.view))
+        assert any(word in pair.instruction.lower() for word in ("blur", "shake"))
+    for pair in (plain, *stacked):
+        assert rebuild_pair(pair, photos_dir) == pair
+    write_photo(Photo(better), photos_dir / "input.png")
+    with pytest.raises(ValueError, match=r"input\.png.*SHA-256"):
+        rebuild_pair(plain, photos_dir)
+
+
+def test_pairs_that_are_not_aligned_are_refused(photo_factory) -> None:
+    photo = photo_factory(72, 108)
+    with pytest.raises(ValueError, match="not aligned"):
+        aligned_pairs(record("a.png"), photo, record("b.png"), photo[:, 1:], 0, FEW)
+
+
+def test_a_subject_stands_sharp_before_a_blurred_background(photos_dir: Path, tmp_path: Path, photo_factory) -> None:
+    cutout = photo_factory(60, 40, seed=8)
+    alpha = torch.zeros(1, 60, 40)
+    alpha[:, 10:, 8:32] = 1
+    write_photo(Photo(cutout, alpha=alpha), photos_dir / "cutout.png")
+    rows = []
+    for name, label in (("cutout.png", "foreground"), ("photo-1.jpg", "background")):
+        content = hashlib.sha256((photos_dir / name).read_bytes()).hexdigest()
+        rows.append(record(name, sha256=content, labels=(label,)))
+    out = tmp_path / "pairs"
+    synthesize(Manifest.of(rows), photos_dir, out, without(FEW, rendered=3))
+    made = list(PairReader(out))
+    assert [pair.operations[0].amount for pair in made] == sorted(pair.operations[0].amount for pair in made)
+    for pair in made:
+        assert rebuild_pair(pair, photos_dir, out / ASSETS) == pair
+        (subject,) = pair.scene
+        placed = decode_cutout((out / ASSETS / subject.asset).read_bytes())
+        inside = subject_mask(pair.input(), placed, subject.amount, **subject.parameters)
+        difference = (pair.input() - pair.target()).abs().amax(0)
+        assert difference[inside > 0.999].max() == 0 < difference[inside == 0].mean()
+        assert any(word in pair.instruction.lower() for word in ("background", "behind"))
+    with pytest.raises(FileNotFoundError, match="asset"):
+        rebuild_pair(made[0], photos_dir)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import colour
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,9 @@ from PIL import ExifTags, Image
 
 from components.critic.grammar import Verdict, render, suggest
 from components.enhance import cli
-from components.enhance.crafter import Crafter, Enhanced, Judgement
+from components.enhance.crafter import Crafter, CrafterSettings, Judgement, Plan
 from components.images import Photo, read_photo, write_photo
+from components.originals import Original
 from components.registry.package import PackageError
 from tests.conftest import make_photo
 from tests.tiny_models import write_tiny_package
@@ -24,14 +26,17 @@ VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exp
 class HalvingCrafter:
     """Halves every sample, and remembers how it was asked."""
 
+    settings = CrafterSettings()
+
     def __init__(self) -> None:
-        self.asked: list[tuple[int, int | None, float | None]] = []
+        self.asked: list[tuple[int, int | None]] = []
 
-    def enhance(self, photo: Photo, seed: int, draws: int | None, strength: float | None) -> Enhanced:
-        self.asked.append((seed, draws, strength))
-        return Enhanced(photo.with_pixels(photo.pixels / 2), render(VERDICT), VERDICT, photo.pixels, photo.pixels / 2)
+    def plan(self, original: Original, seed: int, draws: int | None) -> Plan:
+        self.asked.append((seed, draws))
+        (small,) = original.reduced([(16, 24)])
+        return Plan(render(VERDICT), VERDICT, small, small / 2)
 
-    def critique(self, photo: Photo) -> Judgement:
+    def critique(self, photo: Original) -> Judgement:
         return Judgement("no verdict", None)
 
 
@@ -62,24 +67,26 @@ def test_a_photo_is_enhanced_with_its_metadata(crafter, source: Path, tmp_path: 
         assert written.size == (60, 40)
         assert written.getexif()[ExifTags.Base.Make] == "Contax"
         samples = np.asarray(written) / 255
-    assert np.abs(samples - read_photo(source).pixels.permute(1, 2, 0).numpy() / 2).mean() < 0.01
+    assert np.abs(samples - read_photo(source).pixels.permute(1, 2, 0).numpy() / 2).mean() < 0.02
     assert capsys.readouterr().out == f"{render(VERDICT)}\nWritten to {target}.\n"
 
 
 def test_options_reach_the_crafter(crafter, source: Path, tmp_path: Path) -> None:
-    options = ["--strength", "0.5", "--draws", "3", "--seed", "7"]
-    assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), *options]) == 0
-    assert cli.main(["enhance", str(source), str(tmp_path / "out.png")]) == 0
-    assert crafter.asked == [(7, 3, 0.5), (0, None, None)]  # None: as the package was judged
+    for name, options in {"half": ["--strength", "0.5", "--draws", "3", "--seed", "7"], "full": []}.items():
+        assert cli.main(["enhance", str(source), str(tmp_path / f"{name}.png"), *options]) == 0
+    assert crafter.asked == [(7, 3), (0, None)]  # None: as the package was judged
+    photo, half, full = (read_photo(path).pixels for path in (source, tmp_path / "half.png", tmp_path / "full.png"))
+    torch.testing.assert_close(half, (photo + full) / 2, rtol=0, atol=1.5 / 255)
 
 
 def test_json_can_be_read_by_programs(crafter, source: Path, tmp_path: Path, capsys) -> None:
     assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["enhanced"] == str(tmp_path / "out.png")
-    assert Verdict(**result["verdict"]) == VERDICT
+    assert (result["photo"], result["enhanced"]) == ("in.jpg", "out.png")
+    assert Verdict.model_validate(result["verdict"]) == VERDICT
     assert cli.main(["critique", str(source), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"photo": str(source), "text": "no verdict", "verdict": None}
+    result = json.loads(capsys.readouterr().out)
+    assert (result["text"], result["verdict"], result["enhanced"]) == ("no verdict", None, None)
 
 
 def test_critique_prints_what_the_critic_says_and_writes_nothing(crafter, source: Path, tmp_path: Path, capsys) -> None:
@@ -89,32 +96,54 @@ def test_critique_prints_what_the_critic_says_and_writes_nothing(crafter, source
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_side_by_side(crafter, source: Path, tmp_path: Path) -> None:
+def test_before_and_after_in_one_picture(crafter, source: Path, tmp_path: Path) -> None:
     both = tmp_path / "both.png"
-    assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), "--side-by-side", str(both)]) == 0
-    pixels, photo = read_photo(both).pixels, read_photo(source).pixels
+    assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), "--compare", str(both)]) == 0
+    pixels, out = read_photo(both).pixels, read_photo(tmp_path / "out.png").pixels
     assert pixels.shape == (3, 40, 60 + 2 + 60)
-    torch.testing.assert_close(pixels[..., :60], photo, rtol=0, atol=1 / 255)
-    torch.testing.assert_close(pixels[..., 62:], photo / 2, rtol=0, atol=1 / 255)
+    torch.testing.assert_close(pixels[..., :60], read_photo(source).pixels, rtol=0, atol=1 / 255)
+    torch.testing.assert_close(pixels[..., 62:], out, rtol=0, atol=1 / 255)
 
 
-def test_side_by_side_of_a_large_photo_is_reduced() -> None:
-    photo = Photo(torch.zeros(3, 2160, 1000))
-    assert cli._side_by_side(photo, photo).pixels.shape == (3, 1080, 500 + 10 + 500)
+def test_files_beside_the_photo(crafter, source: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out" / "photo.jpg"
+    assert cli.main(["enhance", str(source), str(out), "--compare", "--cube", "--sidecar", "--tone-only"]) == 0
+    names = ["photo.compare.jpg", "photo.cube", "photo.jpg", "photo.json", "photo.xmp"]
+    assert sorted(path.name for path in out.parent.iterdir()) == names
+    assert json.loads(out.with_suffix(".json").read_text())["edit"]["tone_only"] is True
+    table = colour.read_LUT(str(out.with_suffix(".cube")))
+    expected = table.apply(read_photo(source).pixels.permute(1, 2, 0).numpy())
+    assert np.abs(read_photo(out).pixels.permute(1, 2, 0).numpy() - expected).mean() < 0.01
+    assert f"Written to {out.with_suffix('.cube')}." in capsys.readouterr().out
+
+
+def test_critique_writes_sidecars_but_not_over_another_programs(crafter, source: Path, capsys) -> None:
+    assert cli.main(["critique", str(source), "--sidecar"]) == 0
+    assert json.loads(source.with_suffix(".json").read_text())["text"] == "no verdict"
+    assert cli.main(["critique", str(source), "--sidecar"]) == 0  # its own it does replace
+    source.with_suffix(".xmp").write_text("<lightroom/>")
+    assert cli.main(["critique", str(source), "--sidecar"]) == 1
+    assert "belongs to another program" in capsys.readouterr().err
+    assert source.with_suffix(".xmp").read_text() == "<lightroom/>"
 
 
 def test_a_folder_is_enhanced_and_what_fails_is_counted(crafter, tmp_path: Path, capsys) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
-    for name in ("a.jpg", "c.png"):
+    for name in ("a.jpg", "sub/c.png"):
         write_photo(Photo(make_photo(20, 30)), folder / name)
     (folder / "b.jpg").write_bytes(b"not a photo")
-    (folder / ".hidden").write_bytes(b"")
-    assert cli.main(["enhance", str(folder), str(out)]) == 1
-    assert sorted(path.name for path in out.iterdir()) == ["a.jpg", "c.png"]
+    (folder / ".hidden.jpg").write_bytes(b"")
+    assert cli.main(["enhance", str(folder), str(out), "--format", "webp"]) == 1
+    found = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and ".smart" not in str(path)]
+    assert sorted(found) == ["a.webp", "sub/c.webp"]
     printed = capsys.readouterr()
-    assert f"{folder / 'a.jpg'}:\n" in printed.out
+    assert "a.jpg:\n<think>" in printed.out
     assert "b.jpg: not a picture" in printed.err
-    assert "2 of 3 photos processed, 1 failed" in printed.err
+    assert "2 of 3 photos enhanced, 0 were done before, 1 failed" in printed.err
+    assert cli.main(["enhance", str(folder), str(out), "--format", "webp"]) == 1
+    assert "0 of 3 photos enhanced, 2 were done before, 1 failed" in capsys.readouterr().err
+    assert cli.main(["enhance", str(folder), str(out), "--format", "webp", "--strength", "0.5"]) == 1
+    assert "2 of 3 photos enhanced" in capsys.readouterr().err  # other options, other results
 
 
 def test_a_single_photo_that_cannot_be_read_is_an_error(crafter, tmp_path: Path, capsys) -> None:
@@ -130,9 +159,15 @@ def test_a_single_photo_that_cannot_be_read_is_an_error(crafter, tmp_path: Path,
         (["enhance", "none.jpg", "out.jpg"], "there is no photo and no folder none.jpg"),
         (["enhance", "in.jpg", "in.jpg"], "the original would be lost"),
         (["enhance", "in.jpg", "folder"], "OUT must name a file"),
-        (["enhance", "folder", "in.jpg"], "OUT must be one too"),
+        (["enhance", "folder", "in.jpg"], "OUT must be a folder or URL"),
+        (["enhance", "folder", "folder"], "the originals would be lost"),
+        (["enhance", "in.jpg", "out.xyz"], "out.xyz: expected a name ending in"),
+        (["enhance", "in.jpg", "out.jpg", "--cube", "look.txt"], "expected a name ending in .cube"),
+        (["enhance", "in.jpg", "out.jpg", "--compare", "in.jpg"], "the original would be lost"),
+        (["enhance", "in.jpg", "out.jpg", "--tone-only", "--restore", "always"], "does not go with --restore"),
+        (["enhance", "in.jpg", "nothing://out"], "nothing"),
         (["enhance", "empty", "out"], "holds no files"),
-        (["enhance", "folder", "out", "--side-by-side", "b.jpg"], "goes with a single photo"),
+        (["enhance", "folder", "out", "--compare", "b.jpg"], "for a single photo only"),
         (["critique", "in.jpg", "--model", "nowhere"], "--model nowhere: expected the directory of a package"),
     ],
 )
@@ -146,11 +181,6 @@ def test_mistakes_are_said_before_any_work(
     assert cli.main(arguments) == 2
     assert words in capsys.readouterr().err
     assert crafter.asked == []
-
-
-def test_an_unknown_file_type_is_named(crafter, source: Path, tmp_path: Path, capsys) -> None:
-    assert cli.main(["enhance", str(source), str(tmp_path / "out.xyz")]) == 1
-    assert "out.xyz: expected a name ending in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--strength", "3"), ("--strength", "x"), ("--draws", "0")])

@@ -12,7 +12,9 @@ from components.critic.grammar import Verdict, render, suggest
 from components.critic.model import ReasoningLatent
 from components.enhance import crafter as module
 from components.enhance.crafter import Crafter, CrafterSettings
-from components.images import Photo, resize
+from components.enhance.edit import EditOptions, fit_edit
+from components.images import Photo, read_photo, resize, write_photo
+from components.originals import read_original
 from components.photometry.operations import Operation, apply_operations
 from components.registry.package import PackageError
 from tests.tiny_models import write_tiny_package
@@ -118,6 +120,17 @@ def test_the_edit_arrives_at_full_resolution_without_the_autoencoders_loss(scrip
     assert -10 * torch.log10(error) > 35
     assert result.verdict == VERDICT
     assert result.text == render(VERDICT)
+
+
+def test_a_plan_applied_in_strips_is_the_enhancement(scripted: Crafter, photo_factory, tmp_path: Path) -> None:
+    write_photo(Photo(photo_factory(90, 130), bit_depth=16), tmp_path / "a.png")
+    original = read_original(tmp_path / "a.png")
+    plan = scripted.plan(original, seed=4, draws=2)
+    edit = fit_edit(plan.before, plan.after, 90, EditOptions(), scripted.settings.transfer, plan.verdict)
+    whole = scripted.enhance(read_photo(tmp_path / "a.png"), seed=4, draws=2)
+    assert (plan.text, plan.verdict) == (whole.text, whole.verdict)
+    torch.testing.assert_close(original.edited(edit).srgb(0, 90), whole.photo.pixels, rtol=0, atol=2e-5)
+    assert scripted.critique(original).text == plan.text
 
 
 def test_what_the_file_carried_stays_with_the_photo(scripted: Crafter, photo_factory) -> None:

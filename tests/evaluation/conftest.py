@@ -11,6 +11,7 @@ from torch import Tensor
 from components.critic.grammar import Verdict, render, suggest
 from components.data.records import Manifest, PhotoRecord
 from components.enhance.crafter import CrafterSettings, Enhanced
+from components.evaluation import learned
 from components.images import Photo, write_photo
 from tests.conftest import make_photo
 
@@ -51,6 +52,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
             )
         )
     return folder, Manifest.of(records)
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Caches in which nothing has been fetched, whatever this machine has; their folder."""
+    from pyiqa.utils import download_util
+
+    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(learned, "try_to_load_from_cache", lambda *_: None)
+    return tmp_path
 
 
 class KnowingCrafter:

@@ -6,9 +6,9 @@ import scipy.ndimage
 import scipy.special
 import torch
 
-from components.photometry.bokeh import bokeh, elliptic_foreground
+from components.photometry.blur import disc_kernel
+from components.photometry.bokeh import aperture_radius, bokeh, elliptic_foreground
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
-from components.photometry.degradations import disc_kernel
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -91,3 +91,23 @@ def test_every_size_and_extreme_stays_a_picture(size, value):
 def test_a_mask_of_another_size_is_refused(photo):
     with pytest.raises(ValueError, match="resize it"):
         bokeh(photo, 0.1, torch.ones(10, 10))
+
+
+@pytest.mark.parametrize(
+    ("f_number", "focal", "focus", "background"), [(1.8, 50, 1.5, 6.0), (4, 85, 2.0, float("inf"))]
+)
+def test_aperture_gives_the_blur_of_traced_rays(f_number, focal, focus, background):
+    """Rays through the rim of a thin lens, by the lens equation, meet the sensor this far apart."""
+    image_of = lambda metres: 1 / (1 / focal - 1 / (1000 * metres))  # noqa: E731  millimetres behind the lens
+    sensor, behind = image_of(focus), image_of(background)
+    spread = focal / f_number * abs(sensor - behind) / behind
+    radius = aperture_radius(f_number, focal, focus, background)
+    assert radius == pytest.approx(spread / 2 / 24, rel=1e-9)
+    assert aperture_radius(2 * f_number, focal, focus, background) == pytest.approx(radius / 2)
+    assert aperture_radius(f_number, focal, focus, focus) == 0
+
+
+@pytest.mark.parametrize("wrong", [(0, 50, 2), (2, 50, 0.05), (2, -50, 2), (2, 50, 2, 0)])
+def test_impossible_lenses_are_refused(wrong):
+    with pytest.raises(ValueError, match="focus beyond"):
+        aperture_radius(*wrong)

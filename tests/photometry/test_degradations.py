@@ -1,7 +1,8 @@
-"""Degradations, against scipy's convolution, the noise model's own variance, Pillow's decoder and the haze equation."""
+"""Degradations, against scipy's convolution and noise statistics, the JPEG of Pillow and OpenCV, the haze equation."""
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -9,18 +10,16 @@ import torch
 from PIL import Image
 
 from components.photometry.attributes import difference
+from components.photometry.blur import disc_kernel
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
 from components.photometry.degradations import (
-    convolve,
     defocus_blur,
     depth_cue,
-    disc_kernel,
     haze,
     jpeg,
     low_light,
     motion_blur,
     noise,
-    trajectory_kernel,
 )
 
 
@@ -31,52 +30,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 def grey(level: float, size: int = 256) -> torch.Tensor:
     """A flat patch of linear light ``level``."""
     return linear_to_srgb(torch.full((3, size, size), level))
-
-
-@pytest.mark.parametrize("radius", [1, 4, 40])
-def test_convolution_agrees_with_scipy_also_where_the_kernel_exceeds_the_picture(radius):
-    image = torch.rand(2, 3, 19, 31, generator=seeded(), dtype=torch.float64)
-    kernel = torch.rand(2 * radius + 1, 2 * radius + 1, generator=seeded(1), dtype=torch.float64)
-    kernel /= kernel.sum()
-    expected = scipy.ndimage.convolve(image.numpy(), kernel.numpy()[None, None], mode="reflect")
-    np.testing.assert_allclose(convolve(image, kernel), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("radius", [1.0, 2.5, 7.3])
-def test_disc_covers_its_area(radius):
-    kernel = disc_kernel(radius)
-    assert kernel.sum().item() == pytest.approx(1.0)
-    assert 1 / kernel.max().item() == pytest.approx(np.pi * radius**2, rel=0.07)
-    # Area coverage of each pixel by 32 x 32 samples of the exact disc.
-    reach = kernel.shape[0] // 2
-    samples = (np.arange((2 * reach + 1) * 32) + 0.5) / 32 - reach - 0.5
-    inside = (np.hypot(samples[:, None], samples[None, :]) <= radius).reshape(2 * reach + 1, 32, -1, 32).mean((1, 3))
-    assert np.abs(kernel.numpy() - inside / inside.sum()).sum() < 0.05
-
-
-def test_disc_of_no_radius_is_a_delta():
-    kernel = disc_kernel(0.0)
-    assert kernel[1, 1] == 1 and kernel.sum() == 1
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("length", [3.0, 20.0])
-def test_trajectory_is_a_centred_path_of_its_length(seed, length):
-    kernel = trajectory_kernel(length, seeded(seed)).numpy()
-    assert kernel.sum() == pytest.approx(1.0) and (kernel >= 0).all()
-    offsets = np.arange(kernel.shape[0]) - kernel.shape[0] // 2
-    assert abs((kernel.sum(0) * offsets).sum()) < 1e-6 and abs((kernel.sum(1) * offsets).sum()) < 1e-6
-    rows, columns = np.nonzero(kernel > 0)
-    extent = np.hypot(np.ptp(rows), np.ptp(columns))
-    assert extent <= length + 4, "no path reaches farther than its length"
-    assert (kernel > 0.2 * kernel.max()).sum() >= 0.5 * length, "the path is drawn along its whole length"
-    assert scipy.ndimage.label(kernel > 0, structure=np.ones((3, 3)))[1] == 1, "the path is connected"
-
-
-def test_trajectories_differ_by_seed():
-    assert trajectory_kernel(12.0, seeded(1)).shape != trajectory_kernel(12.0, seeded(2)).shape or not torch.equal(
-        trajectory_kernel(12.0, seeded(1)), trajectory_kernel(12.0, seeded(2))
-    )
 
 
 def test_blur_happens_in_linear_light(photo):
@@ -137,6 +90,25 @@ def test_jpeg_is_what_pillow_writes(photo_factory, loss):
         Image.fromarray(np.moveaxis(codes, 0, -1)).save(buffer, "JPEG", quality=round(100 - loss))
         expected = np.moveaxis(np.asarray(Image.open(buffer)), -1, 0)
         assert np.array_equal((compressed.numpy() * 255).round(), expected)
+
+
+@pytest.mark.parametrize("loss", [20.0, 70.0])
+def test_jpeg_loses_what_opencv_loses(photo_factory, loss):
+    photo = photo_factory(96, 128, seed=3)
+    codes = np.moveaxis((photo.numpy() * 255).round().astype(np.uint8), 0, -1)
+    options = [cv2.IMWRITE_JPEG_QUALITY, round(100 - loss), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x221111]
+    _, encoded = cv2.imencode(".jpg", codes[..., ::-1], options)
+    expected = np.moveaxis(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1], -1, 0) / 255.0
+    compressed = jpeg(photo, loss).numpy()
+    assert np.abs(compressed - expected).mean() < 0.15 * np.abs(compressed - photo.numpy()).mean()
+
+
+def test_depth_relief_is_bicubic_interpolation():
+    grid = torch.rand((4, 4), generator=seeded(4), dtype=torch.float64)
+    relief = torch.nn.functional.interpolate(grid[None, None], size=(50, 70), mode="bicubic", align_corners=False)[0, 0]
+    rows = (torch.arange(50, dtype=torch.float64) + 0.5) / 50
+    expected = (0.15 + 0.6 * (1 - rows)[:, None] + 0.5 * (relief - 0.5)).clamp(0, 1)
+    torch.testing.assert_close(depth_cue(50, 70, seeded(4)), expected, rtol=0, atol=1e-12)
 
 
 def test_haze_is_the_scattering_model(photo):

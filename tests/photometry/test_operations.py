@@ -4,9 +4,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.photometry.adjustments import adjust_tone
+from components.photometry.adjustments import ADJUSTMENTS, adjust_tone
+from components.photometry.assets import keep_asset
 from components.photometry.attributes import difference
-from components.photometry.operations import DEGRADATIONS, KINDS, TONE, Operation, apply_operations, inverse, label
+from components.photometry.masks import encode_mask
+from components.photometry.operations import (
+    CREATIVE,
+    DEGRADATIONS,
+    KINDS,
+    TONE,
+    Operation,
+    apply_operations,
+    inverse,
+    label,
+)
 
 AMOUNTS = {
     "exposure": -0.8,
@@ -24,11 +35,11 @@ AMOUNTS = {
 
 
 def test_every_kind_is_listed_once():
-    assert set(TONE) | set(DEGRADATIONS) == set(KINDS) == set(AMOUNTS)
-    assert not set(TONE) & set(DEGRADATIONS)
+    assert sorted((*TONE, *DEGRADATIONS, *CREATIVE)) == sorted(KINDS)
+    assert sorted((*TONE, *DEGRADATIONS)) == sorted(AMOUNTS)
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", list(AMOUNTS))
 def test_same_seed_same_bytes_and_a_change(photo, name):
     operation = Operation(name=name, amount=AMOUNTS[name], seed=7)
     first, second = apply_operations(photo, [operation]), apply_operations(photo, [operation])
@@ -69,6 +80,40 @@ def test_a_run_of_tone_operations_clamps_once_and_equals_adjust_tone(photo):
     torch.testing.assert_close(apply_operations(photo, there_and_back), photo, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        [("exposure", -1.2)],
+        [("temperature", 70.0), ("exposure", 0.5)],
+        [("contrast", 0.6), ("saturation", -0.7)],
+        [("saturation", 0.8), ("exposure", 1.5), ("contrast", -0.6), ("temperature", -60.0)],
+        [("temperature", 30.0), ("saturation", 0.4), ("contrast", 0.2), ("exposure", -0.3), ("saturation", -0.4)],
+    ],
+)
+def test_compiled_runs_equal_the_adjustments_in_float64_one_by_one(photo, run):
+    expected = photo.double()
+    for name, amount in run:
+        expected = ADJUSTMENTS[name](expected, amount)
+    result = apply_operations(photo, [Operation(name=name, amount=amount) for name, amount in run])
+    torch.testing.assert_close(result.double(), expected.clamp(0, 1), rtol=0, atol=2e-5)
+
+
+def test_gradients_pass_through_a_run(photo):
+    photo.requires_grad_()
+    apply_operations(photo, [Operation(name="exposure", amount=-0.5)]).sum().backward()
+    assert photo.grad.isfinite().all() and photo.grad.abs().max() > 0
+
+
+def test_bokeh_takes_the_mask_it_names(photo, tmp_path):
+    mask = torch.zeros(64, 96)
+    mask[:, 48:] = 1
+    name = keep_asset(tmp_path, encode_mask(mask), ".png")
+    result = apply_operations(photo, [Operation(name="bokeh", amount=0.1, asset=name)], tmp_path)
+    assert (result - photo)[:, 8:-8, 64:].abs().max() < 2e-3 < (result - photo)[:, :, :24].abs().mean()
+    with pytest.raises(FileNotFoundError, match="none given"):
+        apply_operations(photo, [Operation(name="bokeh", amount=0.1, asset=name)])
+
+
 def test_order_is_as_listed(photo):
     blur, brighten = Operation(name="haze", amount=2.0), Operation(name="exposure", amount=1.0)
     assert not torch.allclose(apply_operations(photo, [blur, brighten]), apply_operations(photo, [brighten, blur]))
@@ -85,7 +130,7 @@ def test_nothing_to_do_only_clamps(photo):
     assert apply_operations(photo * 3, []).max() == 1
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", list(AMOUNTS))
 @pytest.mark.parametrize("size", [(1, 1), (5, 3)])
 @pytest.mark.parametrize("value", [0.0, 1.0, 4.0])
 def test_extremes_of_amount_size_and_value(name, size, value):
@@ -95,7 +140,7 @@ def test_extremes_of_amount_size_and_value(name, size, value):
         assert result.min() >= 0 and result.max() <= 1
 
 
-@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("name", list(AMOUNTS))
 def test_json_round_trip(name):
     operation = Operation(name=name, amount=AMOUNTS[name], seed=2**40)
     assert Operation.model_validate_json(operation.model_dump_json()) == operation
@@ -121,6 +166,10 @@ def test_parameters_are_used(photo):
         ({"name": "exposure", "amount": 1.0, "parameters": {"airlight": 1.0}}, "has no parameter 'airlight'"),
         ({"name": "haze", "amount": 1.0, "parameters": {"airlight": 2.0}}, "airlight must lie in"),
         ({"name": "haze", "amount": 1.0, "strength": 2.0}, "Extra inputs"),
+        ({"name": "look", "amount": 1.0}, "look needs an asset, a .cube file"),
+        ({"name": "look", "amount": 1.0, "asset": f"{'0' * 64}.png"}, "takes a .cube file"),
+        ({"name": "noise", "amount": 0.1, "asset": f"{'0' * 64}.png"}, "noise takes no file"),
+        ({"name": "bokeh", "amount": 0.1, "asset": "mask.png"}, "String should match"),
     ],
 )
 def test_bad_records_are_refused_with_a_reason(record, message):
@@ -148,6 +197,6 @@ def test_labels_say_what_is_wrong():
         "low_light": "low light, short by 2.0 EV",
         "bokeh": "background blurred by 5.0% of the short side",
     }
-    assert {name: label(Operation(name=name, amount=AMOUNTS[name])) for name in KINDS} == expected
+    assert {name: label(Operation(name=name, amount=AMOUNTS[name])) for name in AMOUNTS} == expected
     assert label(Operation(name="temperature", amount=-30.0)) == "too cool by 30 mired"
     assert label(Operation(name="exposure", amount=0.5)) == "overexposed by 0.5 EV"

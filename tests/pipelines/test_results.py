@@ -23,7 +23,8 @@ class Version:
 def decision() -> Decision:
     index = pd.MultiIndex.from_product([["a", "b", "c"], [0]], names=["photo_id", "view"])
     reference = pd.DataFrame({"ciede2000": [9.0, 8.0, 7.0], "lpips": [0.1, 0.2, 0.3]}, index=index)
-    return decide(reference / 2, reference, GateSettings(resamples=100), "the untouched input")
+    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 0.005}, resamples=100)
+    return decide(reference / 2, reference, settings, "the untouched input")
 
 
 def test_report_tables_and_places(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from zenml.client import Client
 
-from pipelines.environment import State
-from pipelines.stack import ROOT, StackError, read_stack, register
+from pipelines.environment import ROOT, State
+from pipelines.stack import StackError, read_stack, register
+from tests.pipelines.clusters import cluster_environment
 
 
 def write(folder: Path, text: str, name: str = "other") -> Path:
@@ -81,5 +82,61 @@ def test_a_missing_file_lists_the_stacks_there_are(state: State) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "stacks").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_stacks_of_the_project_are_well_formed(state: State, path: Path) -> None:
+def test_the_stacks_of_the_project_are_well_formed(state: State, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster_environment(monkeypatch)
     assert read_stack(path.stem, state).name == path.stem
+
+
+CLUSTER = """
+name: other
+variables: {SPC_TEST_PLACE: null, SPC_TEST_NAME: elsewhere}
+secrets: {spc-test: {key: SPC_TEST_SECRET}}
+components:
+  orchestrator: {name: local, flavor: local}
+  artifact_store: {name: "${SPC_TEST_NAME}", flavor: local, configuration: {path: "${SPC_TEST_PLACE}"}}
+"""
+
+
+def test_variables_come_from_the_environment_or_their_defaults(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, CLUSTER)
+    with pytest.raises(StackError, match="set SPC_TEST_PLACE in the environment"):
+        read_stack("other", state, tmp_path)
+    monkeypatch.setenv("SPC_TEST_PLACE", "/there")
+    store = read_stack("other", state, tmp_path).components["artifact_store"]
+    assert (store.name, store.configuration) == ("elsewhere", {"path": "/there"})
+
+
+def test_secrets_are_stored_once_and_follow_the_environment(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPC_TEST_PLACE", str(tmp_path / "store"))
+    described = read_stack("other", state, write(tmp_path, CLUSTER))
+    with pytest.raises(StackError, match="set SPC_TEST_SECRET in the environment"):
+        register(described)
+    for value in ("first", "second"):
+        monkeypatch.setenv("SPC_TEST_SECRET", value)
+        register(described)
+        assert Client().get_secret("spc-test").secret_values == {"key": value}
+    monkeypatch.delenv("SPC_TEST_SECRET")
+    register(described)
+    assert Client().get_secret("spc-test").secret_values == {"key": "second"}
+    assert "second" not in (tmp_path / "other.yaml").read_text()
+    register(read_stack("local", state))
+
+
+@pytest.mark.parametrize(
+    ("pods", "message"),
+    [
+        ("{a: {cpu: '1', memory: 1Gi, stages: [x]}}", "exactly one class of pods must name no stages"),
+        (
+            "{a: {cpu: '1', memory: 1Gi}, b: {cpu: '1', memory: 1Gi, stages: [x, x]}}",
+            r"stages in more than one class of pods: \['x'\]",
+        ),
+        ("{a: {cpu: '1', memory: 1Gi, gpus: 1}}", "expected retries of 1 or more"),
+    ],
+)
+def test_classes_of_pods_must_make_sense(state: State, tmp_path: Path, pods: str, message: str) -> None:
+    with pytest.raises(StackError, match=message):
+        read_stack("other", state, write(tmp_path, f"{OTHER}pods: {pods}\n"))

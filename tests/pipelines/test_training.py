@@ -10,6 +10,7 @@ from pipelines.training import training
 UPSTREAM = {
     "ingest": set(),
     "validate": {"ingest"},
+    "drift": {"validate"},
     "annotate": {"validate"},
     "synthesize": {"validate"},
     "train_critic": {"annotate"},

@@ -8,6 +8,7 @@ import pytest
 
 from components.registry.package import Package, PackageError, Provenance, write_package
 from pipelines.environment import State
+from pipelines.rollback import restore
 from pipelines.stack import read_stack, register
 from steps import registry
 
@@ -60,7 +61,19 @@ def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
     folder = registry.version_package(second.version).folder
     assert (folder / "critic" / "weights.safetensors").read_text() == "critic 2"
 
+    described = mlflow.MlflowClient().get_model_version(registry.MODEL, second.version).description
+    assert described == "# Card"
+    registry.set_reasons(second.version, "because", registry.version_package(second.version))
+    described = mlflow.MlflowClient().get_model_version(registry.MODEL, second.version).description
+    assert described == "because\n\n# Card"
+
+    assert registry.resolve_version("champion") == registry.resolve_version(second.version) == second.version
+    for unknown in ("99", "nobody"):
+        with pytest.raises(ValueError, match=f"no version or alias '{unknown}'"):
+            registry.resolve_version(unknown)
+
     model = folder.parent.parent
+    assert (model / "input_example.json").is_file()
     assert not [path for path in model.rglob("*") if path.suffix in {".pkl", ".pickle"}]
     assert (model / "code" / "components" / "strict.py").is_file()
     assert "torch==" in (model / "requirements.txt").read_text()
@@ -71,6 +84,22 @@ def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
         assert published == (tmp_path / "champion").resolve()
         assert (tmp_path / "champion" / "critic" / "weights.safetensors").read_text() == weights
 
+    said = restore(State(tmp_path), first.version, "too green")
+    assert said.startswith(f"version {first.version} is champion again; version {second.version} will not")
+    assert registry.champion_version() == first.version
+    assert (tmp_path / "champion" / "critic" / "weights.safetensors").read_text() == "critic 1"
+    assert restore(State(tmp_path), first.version, "") == f"version {first.version} is the champion already"
+
     (folder / "critic" / "weights.safetensors").write_text("evil")
     with pytest.raises(PackageError, match="altered"):
         registry.version_package(second.version)
+
+
+def test_a_long_card_is_cut_where_the_registry_would_refuse_it(tmp_path: Path) -> None:
+    package = make_package(tmp_path, "long")
+    (package.folder / "README.md").write_text("word " * 3000)
+    version = registry.register_package(make_package(tmp_path / "registered", "long"), BEHAVIOUR).version
+    registry.set_reasons(version, "because", package)
+    described = mlflow.MlflowClient().get_model_version(registry.MODEL, version).description
+    assert len(described) <= 5000
+    assert described.startswith("because") and described.endswith("README.md in the package)")

@@ -1,0 +1,330 @@
+"""Building a manifest from datasets of any origin: files are read in parallel, once, and rows written as they come.
+
+Memory holds a few photos a worker, a digest and a path for each record, and nothing else that grows. What was read of a
+file is remembered (`components.data.facts`): a build that was killed goes on where it was and gives the same manifest,
+and a later one reads only what changed.
+"""
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from pyarrow import compute
+from pydantic import Field
+from tqdm import tqdm
+
+from components.data.duplicates import twins_in_other_groups
+from components.data.facts import FactStore, FileFacts, read_facts
+from components.data.records import (
+    MANIFEST_FILE,
+    SCHEMA,
+    Manifest,
+    PhotoRecord,
+    Quarantined,
+    read_manifest,
+    record_batches,
+    write_quarantine,
+    write_rows,
+)
+from components.data.sources.base import Source, SourceRecord
+from components.data.splits import SplitSettings, split_of, split_of_pair
+from components.images import MAX_PIXELS
+from components.strict import Strict
+
+log = logging.getLogger(__name__)
+
+_AHEAD = 16  # files a worker that are read before their turn, so that a slow one holds nobody up
+_UNFILTERED = ".unfiltered.parquet"
+_SHOWN = 20  # quarantined files named in the log, one line each
+
+
+class BuildSettings(Strict):
+    """What counts as a usable photo, and how it is read."""
+
+    min_short_side: int = Field(default=64, ge=1, description="Photos with a shorter side are quarantined. Pixels.")
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Larger pictures are quarantined undecoded.")
+    workers: int = Field(default=0, ge=0, description="Threads that read files; 0 for one a processor.")
+    overlap_distance: int | None = Field(
+        default=None,
+        ge=0,
+        lt=16,
+        description="Photos of train that look like one of validation or test, and photos of validation that look like "
+        "one of test, up to this many bits of their perceptual hashes, are quarantined. None leaves them in, and the "
+        "validation to report them.",
+    )
+    splits: SplitSettings = Field(default_factory=SplitSettings)
+
+
+class _Unusable(Exception):  # noqa: N818  (a reason, not a fault of the program)
+    pass
+
+
+class _Pairs:
+    """Which roles each pair was announced with, and which of them were kept."""
+
+    def __init__(self) -> None:
+        self._roles: list[str] = []
+        self._announced: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
+
+    def announce(self, pair: str, role: str) -> None:
+        self._announced[pair] = self._announced.get(pair, 0) | self._bit(role)
+
+    def keep(self, pair: str, role: str) -> None:
+        self._kept[pair] = self._kept.get(pair, 0) | self._bit(role)
+
+    def broken(self) -> dict[str, str]:
+        """The pairs that lost a role, with the roles that are missing; pairs that are gone altogether are not named."""
+        return {
+            pair: " and ".join(
+                role for number, role in enumerate(self._roles) if (self._announced[pair] & ~kept) >> number & 1
+            )
+            for pair, kept in self._kept.items()
+            if kept != self._announced[pair]
+        }
+
+    def _bit(self, role: str) -> int:
+        if role not in self._roles:
+            self._roles.append(role)
+        return 1 << self._roles.index(role)
+
+
+def build(
+    sources: Iterable[Source],
+    out: Path,
+    settings: BuildSettings,
+    *,
+    photos_dir: Path,
+    facts: Path | None = None,
+    data_revision: str | None = None,
+) -> Manifest:
+    """Read every file that the sources name and write the manifest into the directory ``out``.
+
+    Quarantined are: files that are missing or do not decode, photos smaller than the minimum, photos without a licence,
+    copies of another file (same bytes; a target that several pairs share stays), what looks like a photo of another
+    split if ``settings`` say so, and the rest of a pair that lost its input or its target that way.
+
+    Args:
+        sources: adapters, read in turn; the manifest keeps their order.
+        photos_dir: paths below it are kept relative to it, others absolute.
+        facts: file in which what was read of each photo is remembered between builds; None to remember nothing.
+
+    Raises:
+        SourceError: a dataset is not laid out as published.
+        ValueError: no photo is usable.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    quarantine: list[Quarantined] = []
+    counts: Counter[str] = Counter()
+    pairs = _Pairs()
+    unfiltered = out / _UNFILTERED
+    try:
+        with FactStore(facts) as store:
+            records = _usable(sources, settings, Path(photos_dir), store, pairs, quarantine)
+            write_rows(unfiltered, record_batches(_counted(records, counts)), data_revision)
+        overlaps = _overlaps(unfiltered, settings.overlap_distance)
+        _filter(unfiltered, out / MANIFEST_FILE, overlaps, pairs.broken(), quarantine, data_revision)
+    finally:
+        unfiltered.unlink(missing_ok=True)
+    write_quarantine(quarantine, out)
+    _report(counts, quarantine)
+    manifest = read_manifest(out)
+    if not len(manifest):
+        reasons = "; ".join(f"{entry.path}: {entry.reason}" for entry in quarantine[:5]) or "there are no files"
+        raise ValueError(f"{photos_dir}: no usable photo among {len(quarantine)} files ({reasons})")
+    return manifest
+
+
+class _Waiting(NamedTuple):
+    record: SourceRecord
+    path: Path
+    status: os.stat_result | None
+    facts: "FileFacts | Future[FileFacts]"
+
+
+def _usable(
+    sources: Iterable[Source],
+    settings: BuildSettings,
+    photos_dir: Path,
+    store: FactStore,
+    pairs: _Pairs,
+    quarantine: list[Quarantined],
+) -> Iterator[PhotoRecord]:
+    """Records of the usable photos in order; the others go to ``quarantine``."""
+    photos_dir = photos_dir.resolve()
+    seen: dict[bytes, str] = {}
+    for found, path, facts in _read(sources, settings, store):
+        place = (path.relative_to(photos_dir) if path.is_relative_to(photos_dir) else path).as_posix()
+        if found.pair:
+            pairs.announce(found.pair, found.role)
+        try:
+            record = _record(found, place, facts, settings)
+            original = seen.setdefault(bytes.fromhex(record.sha256), place)
+            if original != place and found.role != "target":
+                raise _Unusable(f"the same bytes as {original}")
+        except _Unusable as error:
+            quarantine.append(Quarantined(path=place, reason=str(error)))
+            continue
+        if found.pair:
+            pairs.keep(found.pair, found.role)
+        yield record
+
+
+def _read(
+    sources: Iterable[Source], settings: BuildSettings, store: FactStore
+) -> Iterator[tuple[SourceRecord, Path, FileFacts]]:
+    """Every record with the facts of its file: remembered ones, or read by the workers, a bounded number ahead."""
+    workers = settings.workers or os.cpu_count() or 1
+    waiting: deque[_Waiting] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
+
+    def resolve(progress: tqdm) -> tuple[SourceRecord, Path, FileFacts]:
+        record, path, status, facts = waiting.popleft()
+        if isinstance(facts, Future):
+            facts = facts.result()
+            if status is not None:
+                store.put(path, status, settings.max_pixels, facts)
+        progress.update(1)
+        return record, path, facts
+
+    try:
+        for source in sources:
+            root = source.root.resolve()
+            with tqdm(total=_length(source, root, store), desc=f"ingest {source.dataset}", unit="photo") as progress:
+                for record in source.records():
+                    waiting.append(_looked_up(record, root / record.path, settings, store, pool))
+                    if len(waiting) >= workers * _AHEAD:
+                        yield resolve(progress)
+                while waiting:
+                    yield resolve(progress)
+                store.remember_length(root, progress.n)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _length(source: Source, root: Path, store: FactStore) -> int:
+    """How many records are to come, to tell the time left: as in the last build, or counted without reading photos."""
+    known = store.length(root)
+    return sum(isinstance(entry, SourceRecord) for entry in source.scan()) if known is None else known
+
+
+def _looked_up(
+    record: SourceRecord, path: Path, settings: BuildSettings, store: FactStore, pool: ThreadPoolExecutor
+) -> _Waiting:
+    try:
+        status = path.stat()
+    except OSError:
+        return _Waiting(record, path, None, FileFacts(reason="the file is missing"))
+    known = store.get(path, status, settings.max_pixels)
+    return _Waiting(record, path, status, known or pool.submit(read_facts, path, settings.max_pixels))
+
+
+def _record(found: SourceRecord, place: str, facts: FileFacts, settings: BuildSettings) -> PhotoRecord:
+    """The row of a usable photo."""
+    if facts.reason:
+        raise _Unusable(facts.reason)
+    if min(facts.width, facts.height) < settings.min_short_side:
+        minimum = settings.min_short_side
+        raise _Unusable(f"{facts.width}x{facts.height} pixels, the shorter side is below {minimum}")
+    if not found.licence:
+        raise _Unusable("no licence: add a row for it to the attribution file")
+    split = found.split
+    if split is None:
+        own = split_of_pair(found.pair, settings.splits) if found.pair else None
+        split = own or split_of(facts.sha256, settings.splits)
+    return PhotoRecord(
+        id=f"{found.dataset}/{found.path}",
+        path=place,
+        sha256=facts.sha256,
+        perceptual_hash=facts.perceptual_hash,
+        width=facts.width,
+        height=facts.height,
+        bit_depth=facts.bit_depth,
+        mode=facts.mode,
+        dataset=found.dataset,
+        split=split,
+        mos=found.mos,
+        mos_original=found.mos_original,
+        mos_low=found.mos_low,
+        mos_high=found.mos_high,
+        mos_ascending=found.mos_ascending,
+        labels=found.labels,
+        pair=found.pair,
+        role=found.role,
+        kind=found.kind,
+        operations=tuple(operation.model_dump_json() for operation in found.operations),
+        licence=found.licence,
+        author=found.author,
+        source=found.source,
+    )
+
+
+class _Overlap(NamedTuple):
+    reason: str
+    pair: str | None
+    role: str | None
+
+
+def _overlaps(unfiltered: Path, distance: int | None) -> dict[str, _Overlap]:
+    """The photos, by path, that look like one of a split that is to judge what is learnt from theirs."""
+    if distance is None:
+        return {}
+    table = pyarrow.parquet.read_table(unfiltered, columns=["path", "perceptual_hash", "split", "pair", "role"])
+    splits, hashes = table["split"].to_numpy(), table["perceptual_hash"].to_numpy()
+    found: dict[str, _Overlap] = {}
+    for learning, judging in (("train", ("validation", "test")), ("validation", ("test",))):
+        rows = np.flatnonzero(np.isin(splits, [learning, *judging]))
+        learns = splits[rows] == learning
+        twins = twins_in_other_groups(hashes[rows], learns, distance)
+        for one in np.flatnonzero(learns & (twins >= 0)):
+            row, other = table.slice(int(rows[one]), 1).to_pylist()[0], int(rows[twins[one]])
+            reason = f"looks like {table['path'][other].as_py()} of the {splits[other]} split"
+            found[row["path"]] = _Overlap(reason, row["pair"], row["role"])
+    return found
+
+
+def _filter(
+    unfiltered: Path,
+    target: Path,
+    overlaps: dict[str, _Overlap],
+    broken: dict[str, str],
+    quarantine: list[Quarantined],
+    data_revision: str | None,
+) -> None:
+    """Copy the rows, leaving out those that overlap and what is left of broken pairs."""
+    broken = broken | {overlap.pair: overlap.role or "" for overlap in overlaps.values() if overlap.pair}
+    pairs, paths = pyarrow.array(list(broken), pyarrow.string()), pyarrow.array(list(overlaps), pyarrow.string())
+
+    def kept() -> Iterator[pyarrow.RecordBatch]:
+        for batch in pyarrow.parquet.ParquetFile(unfiltered).iter_batches():
+            lost = compute.or_(compute.is_in(batch["pair"], pairs), compute.is_in(batch["path"], paths))
+            for row in batch.filter(lost).select(["path", "pair"]).to_pylist():
+                path, pair = row["path"], row["pair"]
+                reason = overlaps[path].reason if path in overlaps else f"its pair {pair} has no usable {broken[pair]}"
+                quarantine.append(Quarantined(path=path, reason=reason))
+            yield batch.filter(compute.invert(lost)).cast(SCHEMA)
+
+    write_rows(target, kept(), data_revision)
+
+
+def _counted(records: Iterable[PhotoRecord], counts: Counter[str]) -> Iterator[PhotoRecord]:
+    for record in records:
+        counts[record.split] += 1
+        yield record
+
+
+def _report(counts: Counter[str], quarantine: Sequence[Quarantined]) -> None:
+    found = ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))
+    log.info("%d photos read: %s", sum(counts.values()), found)
+    for entry in quarantine[:_SHOWN]:
+        log.warning("quarantined %s: %s", entry.path, entry.reason)
+    if len(quarantine) > _SHOWN:
+        log.warning("quarantined %d more; quarantine.jsonl names them all", len(quarantine) - _SHOWN)

@@ -1,0 +1,159 @@
+"""What one reading of a photo's file tells (hashes, size, depth), and a store that remembers it across builds.
+
+A build asks the store first, by path, size and time of modification, so it reads only files that are new or changed,
+and one that was killed goes on where it was. The store is a SQLite file: complete after a kill at any moment, and of
+no size in memory.
+"""
+
+import hashlib
+import io
+import os
+import sqlite3
+import time
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import imagehash
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from components.images import UnreadablePhoto, read_header, read_photo, resize_short_side
+
+_HASHED_SHORT_SIDE = 256
+_IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
+_RECIPE = 1  # raise it when the same file gives other facts
+_COMMIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What the file says: SHA-256, 64-bit pHash, upright size in pixels, bits a sample and Pillow's mode.
+
+    Of a file that is not a usable picture all are empty but ``reason``.
+    """
+
+    sha256: str = ""
+    perceptual_hash: str = ""
+    width: int = 0
+    height: int = 0
+    bit_depth: int = 0
+    mode: str = ""
+    reason: str | None = None
+
+
+def read_facts(path: Path, max_pixels: int) -> FileFacts:
+    """Read a file once: hash its bytes, read its header, decode it completely for the perceptual hash.
+
+    JPEG is decoded at a fraction of its size, which reads (and so checks) all of its data. Nothing is raised for a
+    file that is no usable picture: the facts say why.
+    """
+    try:
+        header = read_header(path, max_pixels)
+        upright = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+        if header.bit_depth == 8 and header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L"):
+            digest, fingerprint = _hashes_of_plain_picture(path, header.orientation)
+        else:
+            digest, fingerprint = sha256_of(path), perceptual_hash(read_photo(path, max_pixels).pixels)
+    except UnreadablePhoto as error:
+        return FileFacts(reason=error.reason)
+    except FileNotFoundError:
+        return FileFacts(reason="the file is missing")
+    except OSError as error:
+        return FileFacts(reason=f"cannot be read: {error.strerror or error}")
+    return FileFacts(digest, fingerprint, *upright, header.bit_depth, header.mode)
+
+
+def perceptual_hash(image: Tensor) -> str:
+    """64-bit pHash of (3, H, W) as 16 hexadecimal digits: low DCT frequencies of a 32x32 grey picture against their
+    median (Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions)."""
+    small = resize_short_side(image, _HASHED_SHORT_SIDE)
+    samples = (small * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return str(imagehash.phash(Image.fromarray(samples)))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hashes_of_plain_picture(path: Path, orientation: int) -> tuple[str, str]:
+    """SHA-256 and pHash of an 8-bit RGB or grey file; its colour profile is left aside, it hardly changes the hash.
+
+    Raises:
+        UnreadablePhoto: the picture is truncated or corrupt.
+    """
+    if path.stat().st_size > _IN_MEMORY:
+        return sha256_of(path), _hash_of_picture(path, path, orientation)
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest(), _hash_of_picture(io.BytesIO(content), path, orientation)
+
+
+def _hash_of_picture(source: io.BytesIO | Path, path: Path, orientation: int) -> str:
+    try:
+        with Image.open(source, formats=("JPEG", "PNG", "WEBP", "MPO")) as image:
+            if min(image.size) >= 2 * _HASHED_SHORT_SIDE:
+                image.draft("L", (_HASHED_SHORT_SIDE, _HASHED_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
+            return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on corrupt data
+        raise UnreadablePhoto(path, f"corrupt or truncated: {error}") from error
+
+
+class FactStore:
+    """Facts of files on disk, by absolute path; valid while size and time of modification stay as they were.
+
+    Args:
+        path: the SQLite file, made when it is missing; None keeps the facts in memory, for this build only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(":memory:" if path is None else path)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, recipe INTEGER, "
+            "max_pixels INTEGER, sha256 TEXT, perceptual_hash TEXT, width INTEGER, height INTEGER, bit_depth INTEGER, "
+            "mode TEXT, reason TEXT) WITHOUT ROWID"
+        )
+        self._database.execute("CREATE TABLE IF NOT EXISTS lengths (root TEXT PRIMARY KEY, records INTEGER)")
+        self._committed = time.monotonic()
+
+    def __enter__(self) -> "FactStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.commit()
+        self._database.close()
+
+    def get(self, path: Path, status: os.stat_result, max_pixels: int) -> FileFacts | None:
+        """The facts of an unchanged file, or None. That a file is unusable holds for the same ``max_pixels`` only."""
+        row = self._database.execute(
+            "SELECT sha256, perceptual_hash, width, height, bit_depth, mode, reason FROM facts WHERE path = ? AND "
+            "size = ? AND modified = ? AND recipe = ? AND (max_pixels = ? OR reason IS NULL AND width * height <= ?)",
+            (str(path), status.st_size, status.st_mtime_ns, _RECIPE, max_pixels, max_pixels),
+        ).fetchone()
+        return FileFacts(*row) if row else None
+
+    def put(self, path: Path, status: os.stat_result, max_pixels: int, facts: FileFacts) -> None:
+        """Remember facts that were read after ``status`` was taken; on disk within a second."""
+        key = (str(path), status.st_size, status.st_mtime_ns, _RECIPE, max_pixels)
+        marks = ", ".join("?" * 12)
+        self._database.execute(f"INSERT OR REPLACE INTO facts VALUES ({marks})", (*key, *astuple(facts)))
+        if time.monotonic() - self._committed > _COMMIT_SECONDS:
+            self._database.commit()
+            self._committed = time.monotonic()
+
+    def length(self, root: Path) -> int | None:
+        """How many records a dataset had in the last build, for the time that is left of this one."""
+        row = self._database.execute("SELECT records FROM lengths WHERE root = ?", (str(root),)).fetchone()
+        return row[0] if row else None
+
+    def remember_length(self, root: Path, records: int) -> None:
+        """Remember how many records a dataset has."""
+        self._database.execute("INSERT OR REPLACE INTO lengths VALUES (?, ?)", (str(root), records))

@@ -1,0 +1,172 @@
+"""Where photos come from and go to: a folder, an archive, or a bucket (any fsspec URL such as s3:// or gs://).
+
+Names are relative to the place, with forward slashes. A name that would lead out of the place it is written to, which
+archives and buckets can hold, is refused. Files appear whole or not at all: on disk by renaming, in a bucket because
+an object does.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from components import files
+
+MAX_FILE_BYTES = 2**30
+"""Largest file that is copied out of an archive or a bucket."""
+_ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".tar.gz": "tar"}
+_CHUNK = 2**20
+
+
+class UnsafeNameError(ValueError):
+    """A name that would lead out of the folder it belongs to, or that no file can have."""
+
+
+class OversizedFileError(ValueError):
+    """A file in an archive or bucket is larger than is copied, whatever its directory entry says."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, bucket prefix or archive.
+
+    Attributes:
+        url: as the user named it.
+        files: the fsspec file system.
+        root: path in it, without a slash at the end.
+        only: when the user named a single file, its name in ``root``.
+    """
+
+    url: str
+    files: Any
+    root: str
+    only: str | None = None
+
+    @classmethod
+    def open(cls, url: str) -> "Place":
+        """A place by its path or URL.
+
+        Raises:
+            ValueError: no fsspec implementation is known or installed for the URL's protocol.
+        """
+        for suffix, protocol in _ARCHIVES.items():
+            if "://" not in url and url.lower().endswith(suffix) and Path(url).is_file():
+                return cls(url, fsspec.filesystem(protocol, fo=url), "")
+        try:
+            system, root = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise ValueError(f"{url}: {error}") from error
+        root = root.rstrip("/")
+        if system.isfile(root):
+            root, _, name = root.rpartition("/")
+            return cls(url, system, root, name)
+        return cls(url, system, root)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine, or None for buckets and archives."""
+        return Path(self.root or "/") if isinstance(self.files, LocalFileSystem) else None
+
+    def names(self) -> dict[str, str]:
+        """Names of all files, hidden ones left out, in order, each with a fingerprint that changes with the file.
+
+        Raises:
+            OSError: the place cannot be listed.
+        """
+        if self.only:
+            return {self.only: _fingerprint(self.files.info(self._path(self.only)))}
+        found = {}
+        for path, info in self.files.find(self.root, detail=True).items():
+            name = path.removeprefix(self.root).lstrip("/") if self.root else path
+            if not any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
+                found[name] = _fingerprint(info)
+        return dict(sorted(found.items()))
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[Path]:
+        """A file as a path on this machine, for as long as the context lasts.
+
+        Raises:
+            OversizedFileError: it holds more than `MAX_FILE_BYTES`. UnsafeNameError: no file can have its name.
+            OSError: it cannot be read.
+        """
+        if self.folder is not None:
+            yield self.folder / name
+            return
+        with tempfile.TemporaryDirectory(prefix="spc-in-") as folder:
+            path = Path(folder) / PurePosixPath(check_name(name)).name
+            with self.files.open(self._path(name), "rb") as source, path.open("wb") as copy:
+                left = MAX_FILE_BYTES
+                while chunk := source.read(min(_CHUNK, left + 1)):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise OversizedFileError(f"{name}: more than {MAX_FILE_BYTES:,} bytes")
+                    copy.write(chunk)
+            yield path
+
+    def exists(self, name: str) -> bool:
+        return self.files.isfile(self._path(name))
+
+    def read_text(self, name: str) -> str | None:
+        """A small text file, or None when there is none."""
+        try:
+            return self.files.cat_file(self._path(name)).decode("utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write_text(self, name: str, content: str) -> None:
+        """Write a small text file whole or not at all. Raises: as `put`."""
+        if self.folder is not None:
+            files.write_text(self._inside(name), content)
+        else:
+            self.files.pipe_file(self._path(check_name(name)), content.encode("utf-8"))
+
+    def put(self, path: Path, name: str) -> None:
+        """Store a finished file under a name.
+
+        Raises:
+            UnsafeNameError: the name leads out of this place. OSError: it cannot be written.
+        """
+        if self.folder is not None:
+            with files.replacing(self._inside(name)) as temporary:
+                shutil.copyfile(path, temporary)
+        else:
+            self.files.put_file(str(path), self._path(check_name(name)))
+
+    def _inside(self, name: str) -> Path:
+        """The path of a name in the folder, after following links."""
+        folder = self.folder.resolve()
+        path = (folder / check_name(name)).resolve()
+        if not path.is_relative_to(folder):
+            raise UnsafeNameError(f"{name!r} leads out of {self.url}")
+        return path
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if self.root else name
+
+
+def check_name(name: str) -> str:
+    """The name, if it stays within the place it is relative to.
+
+    Raises:
+        UnsafeNameError: it is absolute, climbs up, or has characters or parts that no portable file name has.
+    """
+    parts = name.split("/")
+    bad = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
+    if bad or "\\" in name or ":" in parts[0] or not name.isprintable():
+        raise UnsafeNameError(f"{name!r} is no name within a folder")
+    return name
+
+
+def _fingerprint(info: dict[str, Any]) -> str:
+    """Size and whatever the file system knows that changes with the content."""
+    changing = next(
+        (info[key] for key in ("ETag", "etag", "mtime", "LastModified", "CRC", "created") if key in info), ""
+    )
+    return f"{info.get('size')}:{changing}"

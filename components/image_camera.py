@@ -1,0 +1,226 @@
+"""What cameras and phones write beside JPEG: HEIC (through libheif) and camera raw (through LibRaw).
+
+Raw photos are developed as plainly as possible, so that the Critic judges the exposure that was taken: white balance
+as shot, no automatic brightening, sRGB, 16 bits. What they look like is then the Artist's business.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import ExifTags, Image
+
+from components.image_formats import FormatError, Header, RawImage, check_size
+from components.image_metadata import EXIF_PREFIX, tiff_exif
+
+# fmt: off
+RAW_SUFFIXES = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+))
+# fmt: on
+_RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
+_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
+_HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
+_AVIF_BRANDS = frozenset((b"avif", b"avis"))
+_DNG_VERSION = 50706
+
+
+def is_raw(path: Path, start: bytes) -> bool:
+    """Whether a file is camera raw: by its suffix, or by how it begins (``start``, 64 bytes).
+
+    Most raw formats are TIFF files with another picture inside, which their name alone gives away.
+    """
+    if path.suffix.lower() in RAW_SUFFIXES or start.startswith(_RAW_SIGNATURES):
+        return True
+    return (start[8:10] == b"CR" and start[:4] in _TIFF_SIGNATURES) or start[4:12] == b"ftypcrx "
+
+
+def is_heic(start: bytes) -> bool:
+    """Whether a file that begins with ``start`` (64 bytes) is HEVC in HEIF."""
+    if start[4:8] != b"ftyp":
+        return False
+    size = min(int.from_bytes(start[:4], "big"), len(start))
+    brands = {start[offset : offset + 4] for offset in range(8, size - 3, 4)}
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+def heic_header(path: Path, max_pixels: int) -> Header:
+    """Size after the file's own rotation, which libheif applies, and bit depth."""
+    heif = _open_heif(path)
+    check_size(*heif.size, max_pixels)
+    mode = "RGBA" if heif.has_alpha else "RGB"
+    return Header(*heif.size, "HEIF", mode, 16 if heif.info.get("bit_depth", 8) > 8 else 8, orientation=1)
+
+
+def heic_samples(path: Path, header: Header) -> RawImage:
+    """Decode the primary picture; 10 and 12 bits are widened to the full range of 16."""
+    heif = _open_heif(path)
+    depth = int(heif.info.get("bit_depth", 8))
+    samples = np.asarray(heif)
+    if samples.shape[:2] != (header.height, header.width):
+        raise FormatError(f"the header promises {header.width}x{header.height} pixels, the data has {samples.shape}")
+    if samples.dtype == np.uint16:  # pillow_heif shifts 10 and 12 bits up and leaves zeros below
+        top = 2**depth - 1
+        samples = np.rint((samples >> (16 - depth)) * np.float32(65535 / top)).astype(np.uint16)
+    colour, alpha = (samples, None) if samples.ndim == 2 else (samples[..., :3], None)
+    if samples.ndim == 3 and samples.shape[2] == 4:
+        alpha = samples[..., 3]
+    exif = heif.info.get("exif")
+    return RawImage(
+        colour=colour,
+        space="GRAY" if colour.ndim == 2 else "RGB",
+        alpha=alpha,
+        header=header,
+        exif=exif.removeprefix(EXIF_PREFIX) or None if exif else None,
+        icc=heif.info.get("icc_profile") or None,
+        xmp=heif.info.get("xmp") or None,
+    )
+
+
+def encode_heic(samples: np.ndarray, icc: bytes | None, exif: bytes | None, xmp: bytes | None, quality: int) -> bytes:
+    """(H, W, 3|4) uint8 samples as 8-bit HEIC, uint16 ones as 10-bit HEIC (x265, 4:2:0, which phones can show)."""
+    import pillow_heif
+
+    height, width, channels = samples.shape
+    mode = ("RGB" if channels == 3 else "RGBA") + (";16" if samples.dtype == np.uint16 else "")
+    heif = pillow_heif.from_bytes(mode, (width, height), np.ascontiguousarray(samples).tobytes())
+    if icc:
+        heif.info["icc_profile"] = icc
+    stream = io.BytesIO()
+    heif.save(stream, quality=quality, exif=EXIF_PREFIX + exif if exif else None, xmp=xmp)
+    return stream.getvalue()
+
+
+def raw_header(path: Path, max_pixels: int) -> Header:
+    """Size of the developed picture, upright."""
+    with _open_raw(path) as raw:
+        sizes = raw.sizes
+        check_size(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height), max_pixels)
+        _, _, width, height = _default_crop(path) or (0, 0, sizes.width, sizes.height)
+        if sizes.flip & 4:
+            width, height = height, width
+        return Header(width, height, "RAW", "RGB", 16, orientation=1)
+
+
+def raw_samples(path: Path, header: Header) -> RawImage:
+    """Develop a raw file to 16-bit sRGB: white balance as shot, no automatic brightening, highlights clipped."""
+    import rawpy
+
+    with _open_raw(path) as raw:
+        try:
+            flip = raw.sizes.flip  # before user_flip overrides it
+            samples = raw.postprocess(
+                use_camera_wb=True,
+                no_auto_bright=True,
+                output_bps=16,
+                output_color=rawpy.ColorSpace.sRGB,
+                gamma=(2.4, 12.92),  # the sRGB curve, IEC 61966-2-1
+                adjust_maximum_thr=0.0,  # else the brightest sample of each photo would become its white
+                user_flip=0,
+            )
+            samples = _framed(samples, _default_crop(path), flip)
+            balances = (np.asarray(raw.camera_whitebalance), np.asarray(raw.daylight_whitebalance))
+            kelvin = _white_kelvin(*balances, np.asarray(raw.color_matrix))
+            exif = _raw_exif(path, raw)
+        except rawpy.LibRawError as error:
+            raise FormatError(f"the raw data cannot be developed: {error}") from error
+    return RawImage(samples, "RGB", None, header, exif=exif, icc=None, xmp=None, white_kelvin=kelvin)
+
+
+def _default_crop(path: Path) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height of a DNG's picture within its active area (DNG 1.4, DefaultCropOrigin and -Size).
+
+    Developers show this part, and LibRaw all of the active area, a few pixels more on each side. None where the file
+    does not say.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
+            for page in pages:
+                if "DefaultCropSize" in page.tags:
+                    values = [
+                        *page.tags.valueof("DefaultCropOrigin", (0, 1, 0, 1)),
+                        *page.tags["DefaultCropSize"].value,
+                    ]
+                    if len(values) == 8:  # rationals
+                        values = [top / bottom for top, bottom in zip(values[::2], values[1::2], strict=True)]
+                    return tuple(round(value) for value in values)
+    except (tifffile.TiffFileError, ZeroDivisionError, ValueError):
+        pass
+    return None
+
+
+def _framed(samples: np.ndarray, crop: tuple[int, int, int, int] | None, flip: int) -> np.ndarray:
+    """(H, W, 3) cropped and turned upright; ``flip`` is LibRaw's: 1 left-right, then 2 up-down, then 4 transposed."""
+    if crop is not None:
+        left, top, width, height = crop
+        samples = samples[top : top + height, left : left + width]
+    samples = samples[::-1] if flip & 2 else samples
+    samples = samples[:, ::-1] if flip & 1 else samples
+    return samples.swapaxes(0, 1) if flip & 4 else samples
+
+
+def is_dng(path: Path) -> bool:
+    """Whether a TIFF file declares itself a DNG, whatever its name is."""
+    exif = Image.Exif()
+    with path.open("rb") as file:
+        exif.load_from_fp(file)
+        return _DNG_VERSION in exif
+
+
+def _open_heif(path: Path):
+    import pillow_heif
+
+    return pillow_heif.open_heif(path.read_bytes(), convert_hdr_to_8bit=False)
+
+
+def _open_raw(path: Path):
+    import rawpy
+
+    try:
+        return rawpy.imread(os.fspath(path))
+    except rawpy.LibRawError as error:
+        raise FormatError(f"not a raw photo that LibRaw knows: {error}") from error
+
+
+def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray) -> float | None:
+    """Correlated colour temperature of the white balance as shot, or None when the camera did not say.
+
+    The camera sees grey in the light as shot at 1/as_shot, and ``to_srgb`` takes what it sees, balanced for D65 by
+    ``daylight``, to linear sRGB. Source of the temperature: McCamy 1992, equation 1.
+
+    Args:
+        as_shot, daylight: multipliers of red, green and blue (further entries are not used).
+        to_srgb: (3, 3 or 4) LibRaw's rgb_cam.
+    """
+    from components.photometry.colour import rgb_to_xyz_matrix
+
+    if not ((as_shot[:3] > 0).all() and (daylight[:3] > 0).all()):
+        return None
+    light = to_srgb[:, :3].astype(float) @ (daylight[:3].astype(float) / as_shot[:3])
+    x, y, z = rgb_to_xyz_matrix().double().numpy() @ light
+    if min(x, y, z) <= 0:
+        return None
+    n = (x / (x + y + z) - 0.3320) / (0.1858 - y / (x + y + z))
+    kelvin = 449 * n**3 + 3525 * n**2 + 6823.3 * n + 5520.33
+    return float(kelvin) if 1500 <= kelvin <= 30_000 else None
+
+
+def _raw_exif(path: Path, raw) -> bytes | None:
+    """EXIF of a TIFF-based raw file as it is; of the others what LibRaw knows of the shot."""
+    with path.open("rb") as file:
+        if file.read(4) in _TIFF_SIGNATURES:
+            return tiff_exif(path)
+    other, exif = raw.other, Image.Exif()
+    shot = exif.get_ifd(ExifTags.IFD.Exif)
+    values = {
+        ExifTags.Base.ISOSpeedRatings: int(other.iso_speed),
+        ExifTags.Base.ExposureTime: float(other.shutter_speed),
+        ExifTags.Base.FNumber: float(other.aperture),
+        ExifTags.Base.FocalLength: float(other.focal_length),
+    }
+    shot.update({tag: value for tag, value in values.items() if value > 0})
+    return exif.tobytes().removeprefix(EXIF_PREFIX) if shot else None

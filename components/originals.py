@@ -1,0 +1,166 @@
+"""Photos at full resolution, kept in their file's own samples and worked on in strips.
+
+`components.images.Photo` holds float pixels: 12 bytes a pixel, and as much again for every step. Here a photo of any
+size is held once in the 3 or 6 bytes a pixel that its file has, and only strips of rows become floats, so the memory
+for working on it does not grow with the photo. Colours outside of sRGB survive an edit: it is computed inside sRGB and
+its difference is added to the photo's own colour, in the photo's own profile.
+
+    >>> original = read_original(Path("in.jpg"))                              # doctest: +SKIP
+    >>> edited = original.edited(lambda strip, top: strip * 0.9)              # doctest: +SKIP
+    >>> write_original(edited, Path("out.jpg"))                               # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from components import image_profiles, images
+
+Edit = Callable[[Tensor, int], Tensor]
+"""Given (3, n, W) sRGB in [0, 1] and its first row in the photo: the edited strip, which may be the same tensor."""
+
+_STRIP_SAMPLES = 2**20
+
+
+@dataclass(frozen=True)
+class Original:
+    """A decoded photo in the samples of its file.
+
+    Attributes:
+        samples: (H, W, 3) uint8 or uint16 RGB, upright, in the profile ``icc``, or sRGB where that is None.
+        alpha: (H, W) uint8 or uint16, or None when the file is opaque by construction.
+        format: Pillow's name of the file format, such as "JPEG", or "RAW".
+        bit_depth: bits a sample in the file, 8 or 16.
+        exif, xmp: metadata blocks as read, or None.
+        icc: RGB profile of ``samples`` that works in both directions, or None.
+        white_kelvin: white balance as shot of camera raw, where it is known.
+    """
+
+    samples: np.ndarray
+    alpha: np.ndarray | None = None
+    format: str = "PNG"
+    bit_depth: int = 8
+    exif: bytes | None = None
+    icc: bytes | None = None
+    xmp: bytes | None = None
+    white_kelvin: float | None = None
+
+    @property
+    def width(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.samples.shape[0]
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """First row and row after the last of each strip, from top to bottom."""
+        rows = max(1, _STRIP_SAMPLES // (3 * self.width))
+        for top in range(0, self.height, rows):
+            yield top, min(top + rows, self.height)
+
+    def srgb(self, top: int, bottom: int) -> Tensor:
+        """Rows of the photo, float32 (3, bottom - top, W), extended sRGB: beyond [0, 1] outside of the gamut."""
+        strip = np.array(self.samples[top:bottom], order="C")  # a copy: torch warns of arrays it must not write to
+        planes = torch.empty(3, *strip.shape[:2])
+        planes.copy_(torch.from_numpy(strip).permute(2, 0, 1)).div_(float(np.iinfo(strip.dtype).max))
+        if self._profile is None:
+            return planes
+        colours = image_profiles.to_extended(planes.permute(1, 2, 0).numpy(), self._profile)
+        return torch.from_numpy(colours).permute(2, 0, 1).contiguous()
+
+    def reduced(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The photo reduced to each of some sizes (height, width), float32 (3, h, w) sRGB in [0, 1], in one pass.
+
+        The same as `components.images.resize` of the whole photo.
+        """
+        narrow = [torch.empty(3, self.height, width) for _, width in sizes]
+        for top, bottom in self.strips():
+            strip = self.srgb(top, bottom).clamp_(0, 1)
+            for columns in narrow:
+                columns[:, top:bottom] = _resampled(strip, (bottom - top, columns.shape[-1]))
+        return [_resampled(columns, size).clamp(0, 1) for columns, size in zip(narrow, sizes, strict=True)]
+
+    def edited(self, edit: Edit, in_place: bool = False) -> "Original":
+        """The photo with every strip edited; metadata, profile, alpha and depth stay.
+
+        Args:
+            in_place: overwrite this photo's samples, where the decoder left them writable, instead of holding both.
+        """
+        reuse = in_place and self.samples.flags.writeable
+        result = self.samples if reuse else np.empty(self.samples.shape, self.samples.dtype)
+        top_level = float(np.iinfo(result.dtype).max)
+        for top, bottom in self.strips():
+            strip = self.srgb(top, bottom)
+            if self._profile is None:
+                levels = edit(strip, top).clamp_(0, 1)
+            else:
+                inside = strip.clamp(0, 1)
+                colours = (strip - inside + edit(inside.clone(), top)).permute(1, 2, 0).contiguous().numpy()
+                levels = torch.from_numpy(image_profiles.from_extended(colours, self._profile)).permute(2, 0, 1)
+            whole = levels.mul_(top_level).round_().to(torch.uint8 if result.itemsize == 1 else torch.uint16).numpy()
+            for channel in range(3):
+                result[top:bottom, :, channel] = whole[channel]
+        return replace(self, samples=result)
+
+    @property
+    def _profile(self) -> bytes | None:
+        """The profile to convert by; None for sRGB."""
+        return None if self.icc is None or image_profiles.is_srgb(self.icc) else self.icc
+
+
+def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
+    """Decode a picture file: upright, RGB, in the profile it came with.
+
+    Grey and CMYK samples become sRGB, as do samples in a profile that colours cannot be converted back into.
+
+    Raises: as `components.images.read_photo`.
+    """
+    raw = images.decode(path, max_pixels)
+    samples, icc = raw.colour, raw.icc
+    if raw.space != "RGB" or (icc and not image_profiles.is_two_way(icc)):
+        samples = images.srgb_samples(raw, path)
+        icc = image_profiles.srgb_profile() if icc else None
+    orientation = raw.header.orientation
+    return Original(
+        samples=images.upright(samples, orientation),
+        alpha=None if raw.alpha is None else images.upright(raw.alpha, orientation),
+        format=raw.header.format,
+        bit_depth=raw.header.bit_depth,
+        exif=raw.exif,
+        icc=icc,
+        xmp=raw.xmp if raw.header.format != "RAW" else None,
+        white_kelvin=raw.white_kelvin,
+    )
+
+
+def write_original(original: Original, path: Path, quality: int = 95) -> None:
+    """Write a photo in the format of the suffix, whole or not at all. See `components.images.write_photo`."""
+    bits = images.stored_bits(path, original.bit_depth)
+    alpha = None if original.alpha is None else _with_bits(original.alpha, bits)
+    images.store(
+        path, _with_bits(original.samples, bits), alpha, original.icc, original.exif, original.xmp, quality=quality
+    )
+
+
+def _with_bits(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Samples of 8 or 16 bits as samples of ``bits``, rounded to nearest."""
+    if samples.dtype.itemsize * 8 == bits:
+        return samples
+    if bits == 16:
+        return samples.astype(np.uint16) * 257
+    result = np.empty(samples.shape, np.uint8)
+    for row, values in zip(result, samples, strict=True):
+        row[:] = (values.astype(np.uint32) + 128) // 257
+    return result
+
+
+def _resampled(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(planes.shape[-2:]) == tuple(size):
+        return planes
+    return functional.interpolate(planes[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]

@@ -1,0 +1,64 @@
+"""Load a package and serve an application of it with uvicorn; what `make serve` and `make demo` share."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from components.registry.package import PackageError
+from components.serving.app import create_app
+from components.serving.service import PhotoService, ServingLimits
+
+
+def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService], FastAPI] = create_app) -> int:
+    """Serve until interrupted; 1 when the package cannot be loaded.
+
+    Args:
+        build: makes the application of a service.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    limits = ServingLimits(
+        max_bytes=options.max_bytes,
+        max_pixels=options.max_pixels,
+        waiting=options.waiting,
+        timeout_seconds=options.timeout,
+    )
+    from components.compute import ComputeSettings
+    from components.enhance.crafter import Crafter  # takes seconds, which `--help` need not wait for
+
+    try:
+        placement = ComputeSettings(device=options.device, dtype=options.dtype).place()
+        crafter = Crafter.load(options.package, placement=placement)
+    except (PackageError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    app = build(PhotoService(crafter, limits))
+    print(f"serving {options.package} on http://{options.host}:{options.port} (stop with Ctrl-C)", flush=True)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_keep_alive=30)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    limits = ServingLimits()
+    state = Path(os.environ.get("SPC_STATE") or ".spc")
+    parser = argparse.ArgumentParser(prog="python -m components.serving", description=__doc__)
+    parser.add_argument("--package", type=Path, default=state / "champion", help="package (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
+    parser.add_argument("--max-bytes", type=int, default=limits.max_bytes, help="largest file (default: %(default)s)")
+    parser.add_argument(
+        "--max-pixels", type=int, default=limits.max_pixels, help="largest photo (default: %(default)s)"
+    )
+    parser.add_argument("--waiting", type=int, default=limits.waiting, help="requests that wait (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, default=limits.timeout_seconds, help="seconds for a request (default: %(default)s)"
+    )
+    return parser

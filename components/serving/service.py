@@ -1,0 +1,180 @@
+"""Picture bytes in, enhanced picture and the Critic's verdict out, within limits; knows neither HTTP nor MLflow.
+
+Both faces of the model use it: the pyfunc that `mlflow models serve` runs (steps/serving.py) and the HTTP application
+of `make serve` (components/serving/app.py).
+"""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from pydantic import Field
+
+from components.images import Photo, UnreadablePhoto, read_header, read_photo, write_photo
+from components.strict import Strict
+
+if TYPE_CHECKING:  # the model libraries take long to import, which is the crafter's business
+    from components.enhance.crafter import Enhanced, Judgement
+
+SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
+"""Formats that are answered in kind, with the suffix `components.images` writes them by; others become PNG."""
+MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".tif": "image/tiff",
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+}
+"""Media type of each suffix (RFC 2046, RFC 9649 and the AVIF registration at IANA)."""
+
+
+class ServingLimits(Strict):
+    """What a server takes on, so that no request can exhaust the machine."""
+
+    max_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest picture file.")
+    max_pixels: int = Field(default=64_000_000, ge=1, description="Largest picture, width times height.")
+    max_photos: int = Field(default=8, ge=1, description="Pictures in one request.")
+    waiting: int = Field(default=16, ge=0, description="Requests that may wait; more are turned away (HTTP 429).")
+    timeout_seconds: float = Field(default=120.0, gt=0, description="From the arrival of a request to its answer.")
+    upload_seconds: float = Field(default=30.0, gt=0, description="For the body of a request to arrive.")
+
+
+class Reason(Enum):
+    """Why a request got no picture."""
+
+    INVALID = "invalid"
+    TOO_LARGE = "too large"
+    BUSY = "busy"
+    TIMED_OUT = "timed out"
+
+
+class Refused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
+    """A request that is turned away; the message says what was expected, what was found and what to do."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Enhancer(Protocol):
+    """What is served: `components.enhance.crafter.Crafter`."""
+
+    def enhance(self, photo: Photo, seed: int, strength: float) -> "Enhanced": ...
+
+    def critique(self, photo: Photo) -> "Judgement": ...
+
+
+class Answer(NamedTuple):
+    """One enhanced picture."""
+
+    photo: bytes
+    """The file, in the format that came in where that can be written, in PNG otherwise."""
+    suffix: str
+    """A key of `MEDIA_TYPES`."""
+    text: str
+    """What the Critic wrote, word for word."""
+    verdict: str
+    """The same parsed, as JSON; "null" where it is not in the grammar."""
+
+
+class PhotoService:
+    """Enhances one picture at a time, with a bounded number of requests waiting for their turn.
+
+    The models fill the machine with one picture, so pictures in parallel would only share it and double the memory.
+
+    Args:
+        crafter: does the work; never called from two threads at once.
+    """
+
+    def __init__(self, crafter: Enhancer, limits: ServingLimits | None = None):
+        self.limits = limits or ServingLimits()
+        self._crafter = crafter
+        self._turn = threading.Lock()
+        self._places = threading.BoundedSemaphore(self.limits.waiting + 1)
+
+    def enhance(self, content: bytes, seed: int = 0, strength: float = 1.0, deadline: float | None = None) -> Answer:
+        """Enhance the picture file ``content``.
+
+        Args:
+            seed: of the Artist's noise, from 0 to 2^63 - 1.
+            strength: from 0 (unchanged) to 2.
+            deadline: on the clock of `time.monotonic`; a request still waiting then is given up.
+
+        Raises:
+            Refused: too large, not a picture, parameters out of range, too many waiting, or waited too long.
+        """
+        if not 0 <= seed < 2**63:
+            raise Refused(Reason.INVALID, f"seed: expected a number from 0 to 2^63 - 1, found {seed}")
+        if not 0 <= strength <= 2:
+            raise Refused(Reason.INVALID, f"strength: expected a number from 0 to 2, found {strength}")
+        with self._admitted(content, deadline) as source:
+            photo = self._read(source)
+            result = self._crafter.enhance(photo, seed=seed, strength=strength)
+            target = source.with_suffix(SUFFIXES.get(photo.format, ".png"))
+            write_photo(result.photo, target)
+            verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
+            return Answer(target.read_bytes(), target.suffix, result.text, verdict)
+
+    def critique(self, content: bytes, deadline: float | None = None) -> "Judgement":
+        """The Critic's opinion of the picture file ``content``, without an edit.
+
+        Raises:
+            Refused: as `enhance` does.
+        """
+        with self._admitted(content, deadline) as source:
+            return self._crafter.critique(self._read(source))
+
+    @contextmanager
+    def _admitted(self, content: bytes, deadline: float | None) -> Iterator[Path]:
+        """The content as a file, once it is this request's turn."""
+        self._check_size(content)
+        if not self._places.acquire(blocking=False):
+            raise Refused(
+                Reason.BUSY, f"{self.limits.waiting} requests are waiting already: try again in a few seconds"
+            )
+        try:
+            with tempfile.TemporaryDirectory(prefix="spc-") as folder:
+                source = Path(folder) / "photo"
+                source.write_bytes(content)
+                self._check_pixels(source)
+                patience = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+                if not self._turn.acquire(timeout=patience):
+                    raise Refused(Reason.TIMED_OUT, "the request waited too long for its turn: try again later")
+                try:
+                    yield source
+                finally:
+                    self._turn.release()
+        finally:
+            self._places.release()
+
+    def _check_size(self, content: bytes) -> None:
+        if len(content) > self.limits.max_bytes:
+            raise Refused(
+                Reason.TOO_LARGE,
+                f"photo: expected at most {self.limits.max_bytes} bytes, found {len(content)}: send a smaller file",
+            )
+
+    def _check_pixels(self, source: Path) -> None:
+        """Looks at the header only, so that a picture that is too large is never decoded."""
+        try:
+            header = read_header(source)
+        except UnreadablePhoto as error:
+            raise Refused(Reason.INVALID, f"photo: {error.reason}") from error
+        if header.width * header.height > self.limits.max_pixels:
+            raise Refused(
+                Reason.TOO_LARGE,
+                f"photo: expected at most {self.limits.max_pixels} pixels, found {header.width} x {header.height}: "
+                f"send it scaled down",
+            )
+
+    def _read(self, source: Path) -> Photo:
+        try:
+            return read_photo(source, self.limits.max_pixels)
+        except UnreadablePhoto as error:
+            raise Refused(Reason.INVALID, f"photo: {error.reason}") from error

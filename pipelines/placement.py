@@ -1,0 +1,118 @@
+"""Where the stages of a pipeline run on a cluster: pod settings, retries and image of a stack file as ZenML wants them.
+
+ZenML's own `ResourceSettings` do not reach the pods of the Kubernetes orchestrator, so GPUs are asked for as container
+resources. Disruptions (a drained node, a preempted pod) cost no retry; ZenML's default counts them.
+"""
+
+from typing import Any
+
+from pipelines.environment import ROOT
+from pipelines.stack_file import PodsFile, StackFile
+
+POD_FAILURE_POLICY: dict[str, Any] = {
+    "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+}
+"""A disrupted pod is replaced and costs no retry; any other failure counts, which is what Kubernetes does by itself."""
+_POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+_LABELS = {"app.kubernetes.io/part-of": "smartphotocrafter", "app.kubernetes.io/component": "stage"}
+_CLUSTERS = ("kubernetes", "kubeflow")
+
+
+def pipeline_options(stack: StackFile) -> dict[str, Any]:
+    """Keyword arguments of ``Pipeline.with_options`` that put every stage where ``stack`` wants it.
+
+    Empty for a stack that runs in this process.
+    """
+    flavor = stack.components["orchestrator"].flavor
+    if flavor not in _CLUSTERS:
+        return {}
+    everywhere = next(pods for pods in stack.pods.values() if not pods.stages)
+    return {
+        "settings": {f"orchestrator.{flavor}": _settings(stack, everywhere), "docker": docker_settings(stack)},
+        "retry": _retry(everywhere),
+        "steps": {
+            stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(pods)}
+            for pods in stack.pods.values()
+            for stage in pods.stages
+        },
+    }
+
+
+def pod_settings(pods: PodsFile) -> dict[str, Any]:
+    """Fields of ZenML's ``KubernetesPodSettings`` for a class of pods."""
+    requests = {"cpu": pods.cpu, "memory": pods.memory}
+    limits = {"memory": pods.memory}
+    if pods.gpus:
+        requests[pods.gpu_resource] = limits[pods.gpu_resource] = str(pods.gpus)
+    volumes: list[dict[str, Any]] = [
+        {"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in pods.claims
+    ]
+    mounts = [{"name": claim, "mountPath": path} for claim, path in pods.claims.items()]
+    if pods.shared_memory:
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": pods.shared_memory}})
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
+    more: dict[str, Any] = {"security_context": _POD_SECURITY}
+    if pods.priority_class:
+        more["priority_class_name"] = pods.priority_class
+    return {
+        "labels": _LABELS,  # by which the network policies in deploy/ know the pods
+        "node_selectors": dict(pods.node_selector),
+        "tolerations": [dict(toleration) for toleration in pods.tolerations],
+        "resources": {"requests": requests, "limits": limits},
+        "volumes": volumes,
+        "volume_mounts": mounts,
+        "env": [{"name": name, "value": value} for name, value in sorted(pods.environment.items())],
+        "env_from": [{"secretRef": {"name": name}} for name in pods.secrets],
+        "additional_pod_spec_args": more,
+    }
+
+
+def docker_settings(stack: StackFile) -> dict[str, Any]:
+    """Fields of ZenML's ``DockerSettings``: the image that exists, or a build of the Dockerfile.
+
+    The code of a run travels through the artifact store, so that one image serves every state of the code until the
+    lock file changes.
+    """
+    image = stack.image
+    if image is None:
+        return {}
+    common = {
+        "allow_including_files_in_images": False,
+        "allow_download_from_artifact_store": True,
+        "install_stack_requirements": False,
+        "install_deployment_requirements": False,
+    }
+    if image.reference:
+        return {"skip_build": True, "parent_image": image.reference, **common}
+    return {
+        "dockerfile": str(ROOT / "Dockerfile"),
+        "build_context_root": str(ROOT),
+        "parent_image_build_config": {"build_options": {"build_args": {"VARIANT": image.variant}}},
+        **common,
+    }
+
+
+def _retry(pods: PodsFile) -> dict[str, int]:
+    return {"max_retries": pods.retries, "delay": 10, "backoff": 2}
+
+
+def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:
+    """Fields of the orchestrator's settings for one class of pods."""
+    if stack.components["orchestrator"].flavor == "kubeflow":
+        return {"pod_settings": pod_settings(pods)}
+    settings: dict[str, Any] = {"pod_settings": pod_settings(pods), "pod_failure_policy": POD_FAILURE_POLICY}
+    settings["orchestrator_pod_settings"] = pod_settings(
+        next(pods for pods in stack.pods.values() if not pods.stages)
+    ) | {
+        "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "volumes": [],
+        "volume_mounts": [],
+        "env": [],
+        "env_from": [],
+    }
+    if stack.service_account:
+        settings |= {
+            "service_account_name": stack.service_account,
+            "step_pod_service_account_name": stack.service_account,
+        }
+    return settings

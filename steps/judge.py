@@ -1,0 +1,51 @@
+"""Judge: the paper's tables for registered versions, beside the untouched input and every baseline."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from steps import registry
+from steps.folders import output_folder
+from steps.stage import stage
+from steps.tracking import tracked
+
+
+@stage
+def judge(
+    manifest: Path, data_revision: str, versions: dict[str, str], settings: dict[str, Any]
+) -> Annotated[Path, "tables"]:
+    """`tables.json`, `tables.parquet`, `tables.html` and `tables.md` of the versions.
+
+    Args:
+        versions: version of the registered model by its name in the tables.
+        settings: of `components.evaluation.paper.PaperSettings`.
+    """
+    from components.data.records import read_manifest
+    from components.enhance.crafter import Crafter
+    from components.evaluation.paper import CASES_FILE, TABLES_FILE, PaperSettings, make_tables
+    from components.evaluation.paper_page import MARKDOWN_FILE, PAGE_FILE, write_pages
+    from steps.lineage import data_folder
+
+    with tracked({"tables": settings, "versions": versions}) as tracker:
+        data, out = data_folder(data_revision), output_folder() / "tables"
+        checked = PaperSettings.model_validate(settings)
+        variants = {
+            name: (
+                Crafter.load(registry.version_package(version).folder, placement=checked.compute.place()),
+                f"version {version} of {registry.MODEL}",
+            )
+            for name, version in versions.items()
+        }
+        tables = make_tables(variants, read_manifest(manifest), data / "photos", data / "base", out, checked)
+        write_pages(out, tables)
+        tracker.metrics(
+            {
+                f"{table.name}/{row.method}/{name}": interval.value
+                for table in tables.tables
+                for row in table.rows
+                for name, interval in row.measures.items()
+            },
+            0,
+        )
+        for name in (TABLES_FILE, CASES_FILE, PAGE_FILE, MARKDOWN_FILE):
+            tracker.artifact(out / name, "tables")
+        return out

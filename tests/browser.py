@@ -1,0 +1,42 @@
+"""A real headless Chromium for the tests of the pages, or a reason to skip them."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """Playwright's browser: the system's Chromium, or the one that `make browser` installs."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make browser`")
+    installed = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    with playwright.sync_playwright() as started:
+        if installed is None and not Path(started.chromium.executable_path).exists():
+            pytest.skip("there is no Chromium on this machine: `make browser` installs one")
+        options = {"executable_path": installed} if installed else {}
+        browser = started.chromium.launch(args=["--no-sandbox", "--disable-gpu"], **options)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def open_page(browser, size: dict[str, int]):
+    """A new page of that size, and the list of errors that it reports from now on."""
+    page = browser.new_page(viewport=size, device_scale_factor=1)
+    page.set_default_timeout(60_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    return page, errors
+
+
+def check_fits(page) -> None:
+    """Nothing is wider than the window, so that nobody has to scroll sideways."""
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,0 +1,188 @@
+"""The servers beside the cluster, all real: ZenML's REST server, MLflow's server on PostgreSQL, and moto's S3.
+
+PostgreSQL is Debian's package; where its programs are missing, MLflow keeps its runs in SQLite, and the suite says so.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+from moto.server import ThreadedMotoServer
+
+_POSTGRES = Path("/usr/lib/postgresql")
+_BOOT_SECONDS = 300.0
+S3_ACCESS_KEY = S3_SECRET_KEY = "emulated"
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Services:
+    """Starts every server and stops it again.
+
+    Args:
+        folder: for their files and logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.api_key = ""
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
+        self._s3.start()
+        host, port = self._s3.get_host_and_port()
+        self.s3_url = f"http://{host}:{port}"
+        for bucket in ("artifacts", "mlflow"):
+            self.s3().create_bucket(Bucket=bucket)
+        self._zenml_port, self._mlflow_port = free_port(), free_port()
+        self.zenml_url = f"http://127.0.0.1:{self._zenml_port}"
+        self.mlflow_url = f"http://127.0.0.1:{self._mlflow_port}"
+        self.database = self._start_database()
+        self.start_zenml(wait=False)
+        self.start_mlflow()
+        self._wait("zenml", f"{self.zenml_url}/health")
+        self.api_key = self._make_api_key()
+
+    def s3(self) -> Any:
+        """A client of the store."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.s3_url,
+            aws_access_key_id=S3_ACCESS_KEY,
+            aws_secret_access_key=S3_SECRET_KEY,
+            region_name="us-east-1",
+        )
+
+    def start_zenml(self, wait: bool = True) -> None:
+        """Start ZenML's REST server, with the store it had before."""
+        environment = {
+            "ZENML_SERVER": "true",
+            "ZENML_CONFIG_PATH": str(self.folder / "zenml"),
+            "ZENML_LOCAL_STORES_PATH": str(self.folder / "zenml" / "stores"),
+            "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
+            "ZENML_SERVER_AUTO_ACTIVATE": "true",
+            "ZENML_SERVER_JWT_SECRET_KEY": "0123456789abcdef" * 4,
+            "ZENML_DEFAULT_USER_NAME": "default",
+            "ZENML_DEFAULT_USER_PASSWORD": "emulated",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+        }
+        arguments = ["-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--host", "127.0.0.1"]
+        self._start("zenml", [sys.executable, *arguments, "--port", str(self._zenml_port)], environment)
+        if wait:
+            self._wait("zenml", f"{self.zenml_url}/health")
+
+    def start_mlflow(self) -> None:
+        """Start MLflow's server, with the runs and models it had before."""
+        environment = {
+            "MLFLOW_BACKEND_STORE_URI": self.database,
+            "MLFLOW_S3_ENDPOINT_URL": self.s3_url,
+            "AWS_ACCESS_KEY_ID": S3_ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": S3_SECRET_KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        arguments = [
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self._mlflow_port),
+            "--workers",
+            "1",
+        ]
+        storage = ["--serve-artifacts", "--artifacts-destination", "s3://mlflow"]
+        self._start("mlflow", [sys.executable, *arguments, *storage], environment)
+        self._wait("mlflow", f"{self.mlflow_url}/health")
+
+    def end(self, name: str) -> None:
+        """End one server, `zenml` or `mlflow`, and everything it started."""
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """End every server."""
+        for name in list(self._processes):
+            self.end(name)
+        self._s3.stop()
+
+    def _start_database(self) -> str:
+        """Address of a new PostgreSQL cluster, or of a SQLite file where PostgreSQL is not installed."""
+        programs = sorted(_POSTGRES.glob("*/bin")) if _POSTGRES.is_dir() else []
+        if not programs or shutil.which("runuser") is None or os.geteuid() != 0:
+            return f"sqlite:///{self.folder / 'mlflow.db'}"
+        folder, port = self.folder / "postgres", free_port()
+        folder.mkdir()
+        for path in (folder, *folder.parents):  # the server refuses root, so its user must reach the folder
+            if path.is_relative_to("/tmp") and path != Path("/tmp"):
+                path.chmod(path.stat().st_mode | 0o011)
+        shutil.chown(folder, "postgres", "postgres")
+        data = folder / "data"
+        as_postgres = ["runuser", "-u", "postgres", "--"]
+        initialise = [str(programs[-1] / "initdb"), "--auth=trust", "--username=mlflow", "--no-sync", "-D", str(data)]
+        subprocess.run([*as_postgres, *initialise], check=True, capture_output=True, timeout=120)
+        serve = [str(programs[-1] / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+        self._start("postgres", [*as_postgres, *serve, "-c", "listen_addresses=127.0.0.1"], {})
+        ready = [str(programs[-1] / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        end = time.monotonic() + 60
+        while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
+            if time.monotonic() > end:
+                raise TimeoutError(f"PostgreSQL did not start: {self.folder / 'postgres.log'}")
+            time.sleep(0.2)
+        return f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
+
+    def _make_api_key(self) -> str:
+        """An API key of a new service account, made as an administrator would."""
+        login = {"username": "default", "password": "emulated"}
+        api = f"{self.zenml_url}/api/v1"
+        token = httpx.post(f"{api}/login", data=login, timeout=60).raise_for_status().json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        account = httpx.post(
+            f"{api}/service_accounts", json={"name": "runs", "active": True}, headers=headers, timeout=60
+        )
+        identifier = account.raise_for_status().json()["id"]
+        made = httpx.post(
+            f"{api}/service_accounts/{identifier}/api_keys", json={"name": "runs"}, headers=headers, timeout=60
+        )
+        return str(made.raise_for_status().json()["body"]["key"])
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        inherited = {key: os.environ[key] for key in ("PATH", "LANG", "OMP_NUM_THREADS") if key in os.environ}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                env=inherited | {"HOME": str(self.folder)} | environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _wait(self, name: str, url: str) -> None:
+        end = time.monotonic() + _BOOT_SECONDS
+        while True:
+            try:
+                if httpx.get(url, timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            if self._processes[name].poll() is not None or time.monotonic() > end:
+                raise TimeoutError(f"{name} did not start: {(self.folder / f'{name}.log').read_text()[-3000:]}")
+            time.sleep(0.3)

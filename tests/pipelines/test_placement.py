@@ -1,0 +1,122 @@
+"""Where stages run: what the stack file asks for arrives in manifests that the upstream schemas accept."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from kubernetes.client import ApiClient
+from zenml.integrations.kubernetes.manifest_utils import (
+    build_job_manifest,
+    build_pod_manifest,
+    pod_template_manifest_from_pod,
+)
+from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
+
+from pipelines.environment import State
+from pipelines.placement import POD_FAILURE_POLICY, docker_settings, pipeline_options, pod_settings
+from pipelines.stack_file import ImageFile, StackFile, read_stack_file
+from tests.pipelines.clusters import cluster_environment
+
+GPU_STAGES = {"train_critic", "train_artist", "adapt_artist", "reinforce", "evaluate", "promote"}
+
+
+@pytest.fixture(params=["kubernetes", "kubeflow"])
+def stack(request: pytest.FixtureRequest, state: State, monkeypatch: pytest.MonkeyPatch) -> StackFile:
+    cluster_environment(monkeypatch)
+    return read_stack_file(request.param, state)
+
+
+@pytest.fixture
+def kubernetes(state: State, monkeypatch: pytest.MonkeyPatch) -> StackFile:
+    cluster_environment(monkeypatch)
+    return read_stack_file("kubernetes", state)
+
+
+def jobs(stack: StackFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The job of each class of pods, made by ZenML from the settings."""
+    for name, pods in stack.pods.items():
+        pod = build_pod_manifest(
+            pod_name=None,
+            image_name="registry.example.org/team/smartphotocrafter:cuda",
+            command=["python"],
+            args=["-m", "step"],
+            privileged=False,
+            pod_settings=KubernetesPodSettings.model_validate(pod_settings(pods)),
+            service_account_name=stack.service_account,
+        )
+        template = pod_template_manifest_from_pod(pod)
+        job = build_job_manifest(
+            job_name=name, pod_template=template, backoff_limit=3, pod_failure_policy=POD_FAILURE_POLICY
+        )
+        plain = json.loads(json.dumps(ApiClient().sanitize_for_serialization(job)))
+        yield name, {"apiVersion": "batch/v1", "kind": "Job", **plain}  # which the address says when it is submitted
+
+
+def test_only_the_stages_that_run_models_get_gpus(stack: StackFile) -> None:
+    options = pipeline_options(stack)
+    flavor = stack.components["orchestrator"].flavor
+    everywhere = options["settings"][f"orchestrator.{flavor}"]["pod_settings"]
+    assert "nvidia.com/gpu" not in everywhere["resources"]["requests"]
+    assert everywhere["node_selectors"] == {"smartphotocrafter/pool": "cpu"}
+    assert options["retry"]["max_retries"] == 1
+    assert set(options["steps"]) == GPU_STAGES
+    for step in options["steps"].values():
+        pod = step["settings"][f"orchestrator.{flavor}"]["pod_settings"]
+        assert pod["resources"]["requests"]["nvidia.com/gpu"] == pod["resources"]["limits"]["nvidia.com/gpu"] == "1"
+        assert step["retry"]["max_retries"] == 3
+
+
+def test_the_manifests_are_valid_and_ask_for_the_right_things(kubernetes: StackFile) -> None:
+    made = dict(jobs(kubernetes))
+    for job in made.values():
+        kubernetes_validate.validate(job, "1.33", strict=True)
+    spec = made["gpu"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "8", "memory": "96Gi", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "96Gi", "nvidia.com/gpu": "1"},
+    }
+    assert spec["nodeSelector"] == {"smartphotocrafter/pool": "gpu"}
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert spec["priorityClassName"] == "smartphotocrafter-training"
+    assert spec["serviceAccountName"] == "smartphotocrafter"
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"spc-state": "/state", "shared-memory": "/dev/shm"}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["shared-memory"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert volumes["spc-state"]["persistentVolumeClaim"] == {"claimName": "spc-state"}
+    assert {"secretRef": {"name": "spc-data"}} in container["envFrom"]
+    light = made["light"]["spec"]["template"]["spec"]
+    assert "tolerations" not in light
+    assert "priorityClassName" not in light
+
+
+def test_a_disruption_costs_no_retry(kubernetes: StackFile) -> None:
+    (rule,) = POD_FAILURE_POLICY["rules"]
+    assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    settings = pipeline_options(kubernetes)["steps"]["reinforce"]["settings"]["orchestrator.kubernetes"]
+    assert settings["pod_failure_policy"] == POD_FAILURE_POLICY
+
+
+def test_the_pod_that_starts_the_others_is_small_and_known_to_the_network_policies(kubernetes: StackFile) -> None:
+    starter = pipeline_options(kubernetes)["settings"]["orchestrator.kubernetes"]["orchestrator_pod_settings"]
+    assert starter["labels"]["app.kubernetes.io/component"] == "stage"
+    assert starter["node_selectors"] == {"smartphotocrafter/pool": "cpu"}
+    assert starter["resources"]["requests"]["memory"] == "1Gi"
+    assert not starter["env_from"]
+
+
+def test_a_laptop_has_no_placement(state: State) -> None:
+    assert pipeline_options(read_stack_file("local", state)) == {}
+
+
+def test_an_image_that_exists_is_used_and_another_is_built_from_the_dockerfile(kubernetes: StackFile) -> None:
+    used = docker_settings(kubernetes.model_copy(update={"image": ImageFile(reference="r/spc:1")}))
+    assert (used["skip_build"], used["parent_image"]) == (True, "r/spc:1")
+    assert used["allow_download_from_artifact_store"]
+    built = docker_settings(kubernetes.model_copy(update={"image": ImageFile(variant="cpu")}))
+    assert built["dockerfile"].endswith("/Dockerfile")
+    assert built["parent_image_build_config"]["build_options"]["build_args"] == {"VARIANT": "cpu"}

@@ -1,0 +1,164 @@
+"""The HTTP application on a real server: the protocol, every refusal with its status, load, and steady memory."""
+
+import asyncio
+import base64
+import collections
+import gc
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable
+
+import httpx
+import psutil
+import pytest
+from fastapi import FastAPI
+
+from components.serving.app import create_app
+from components.serving.service import PhotoService, ServingLimits
+from tests.serving.stubs import VERDICT, Brightener, level, picture
+
+JPEG = {"Content-Type": "image/jpeg"}
+Serve = Callable[[FastAPI], str]
+
+
+def start(serve: Serve, seconds: float = 0.0, **limits: float) -> str:
+    return serve(create_app(PhotoService(Brightener(seconds), ServingLimits(**limits))))
+
+
+def check_refusal(response: httpx.Response, status: int, reason: str) -> None:
+    assert response.status_code == status, response.text
+    content = response.json()
+    assert set(content) == {"error_code", "message"}
+    assert reason in content["message"]
+
+
+def test_mlflows_protocol(serve: Serve) -> None:
+    address = start(serve)
+    for path in ("/ping", "/health", "/version"):
+        assert httpx.get(address + path).status_code == 200
+    content = base64.b64encode(picture("JPEG")).decode()
+    body = {"dataframe_records": [{"photo": content}] * 2, "params": {"seed": 4, "strength": 0.5}}
+    rows = httpx.post(f"{address}/invocations", json=body).json()["predictions"]
+    assert [row["text"] for row in rows] == ["seed 4"] * 2
+    assert level(base64.b64decode(rows[1]["photo"])) == pytest.approx(100 + 0.05 * 255, abs=2)
+    assert json.loads(rows[0]["verdict"])["score"] == 60
+
+
+def test_files_as_they_are(serve: Serve) -> None:
+    address = start(serve)
+    answer = httpx.post(f"{address}/enhance?seed=1&strength=2", content=picture("WEBP"), headers=JPEG).json()
+    assert (answer["media_type"], answer["suffix"]) == ("image/webp", ".webp")
+    assert level(base64.b64decode(answer["photo"])) == pytest.approx(151, abs=2)
+    assert VERDICT.model_validate_json(json.dumps(answer["verdict"])) == VERDICT
+    judged = httpx.post(f"{address}/critique", content=picture(), headers=JPEG).json()
+    assert (judged["text"], judged["verdict"]["score"]) == ("9 x 6", 60)
+
+
+def test_every_mistake_has_its_status_and_reason(serve: Serve) -> None:
+    address = start(serve, max_bytes=2000, max_pixels=5000)
+    check_refusal(httpx.post(f"{address}/enhance", content=b"no picture", headers=JPEG), 400, "not a picture")
+    check_refusal(httpx.post(f"{address}/enhance", content=picture("JPEG")[:200], headers=JPEG), 400, "photo: ")
+    check_refusal(httpx.post(f"{address}/enhance", content=picture("PNG", 100, 51), headers=JPEG), 413, "100 x 51")
+    check_refusal(httpx.post(f"{address}/enhance", content=b"x" * 2001, headers=JPEG), 413, "at most 2000 bytes")
+    check_refusal(httpx.post(f"{address}/enhance?strength=9", content=picture(), headers=JPEG), 400, "strength")
+    check_refusal(httpx.post(f"{address}/enhance?seed=x", content=picture(), headers=JPEG), 400, "seed")
+    check_refusal(
+        httpx.post(f"{address}/enhance", content=picture(), headers={"Content-Type": "text/html"}), 415, "html"
+    )
+    check_refusal(httpx.post(f"{address}/invocations", content=b"{}", headers=JPEG), 415, "application/json")
+    check_refusal(httpx.post(f"{address}/invocations", json={"inputs": []}), 400, "expected 1 to 8 photos")
+    check_refusal(httpx.post(f"{address}/invocations", json={"inputs": "x" * 80_000}), 413, "smaller file")
+    assert httpx.get(f"{address}/enhance").status_code == 405
+    assert httpx.post(f"{address}/enhance", content=picture(), headers=JPEG).status_code == 200
+
+
+def test_a_body_without_a_length_is_cut_off(serve: Serve) -> None:
+    def endless():
+        while True:
+            yield b"x" * 1000
+
+    try:
+        response = httpx.post(f"{start(serve, max_bytes=2000)}/enhance", content=endless(), headers=JPEG)
+    except httpx.TransportError:
+        return  # the server closed the connection while we still wrote
+    check_refusal(response, 413, "at most 2000 bytes")
+
+
+def test_a_body_that_does_not_come_is_given_up(serve: Serve) -> None:
+    address = start(serve, upload_seconds=0.2)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
+    connection.putrequest("POST", "/enhance")
+    connection.putheader("Content-Type", "image/png")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"x")
+    response = connection.getresponse()
+    assert response.status == 408
+    assert b"did not arrive" in response.read()
+    connection.close()
+
+
+def test_work_that_takes_too_long_is_answered_and_keeps_its_place(serve: Serve) -> None:
+    address = start(serve, seconds=0.8, timeout_seconds=0.3, waiting=0)
+    check_refusal(httpx.post(f"{address}/enhance", content=picture(), headers=JPEG), 504, "not done in 0.3 s")
+    check_refusal(httpx.post(f"{address}/enhance", content=picture(), headers=JPEG), 429, "waiting already")
+    time.sleep(0.8)
+    check_refusal(httpx.post(f"{address}/enhance", content=picture(), headers=JPEG), 504, "not done")
+
+
+def test_an_unexpected_failure_says_nothing_of_the_inside(serve: Serve) -> None:
+    class Broken(Brightener):
+        def enhance(self, *_: object, **__: object) -> None:
+            raise RuntimeError("/secret/path")
+
+    address = serve(create_app(PhotoService(Broken())))
+    response = httpx.post(f"{address}/enhance", content=picture(), headers=JPEG)
+    check_refusal(response, 500, "the server failed")
+    assert "secret" not in response.text
+
+
+def test_beyond_saturation_requests_queue_or_are_turned_away(serve: Serve) -> None:
+    crafter = Brightener(seconds=0.02)
+    address = serve(create_app(PhotoService(crafter, ServingLimits(waiting=5))))
+
+    async def storm() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=40)) as client:
+            requests = [client.post(f"{address}/enhance", content=picture(), headers=JPEG) for _ in range(120)]
+            return await asyncio.gather(*requests)
+
+    responses = asyncio.run(storm())
+    counts = collections.Counter(response.status_code for response in responses)
+    assert set(counts) == {200, 429}
+    assert counts[200] == crafter.calls >= 6
+    assert crafter.most == 1
+    assert all("retry-after" in response.headers for response in responses if response.status_code == 429)
+    assert httpx.get(f"{address}/health").status_code == 200
+
+
+def test_clients_that_hang_up_leave_no_trace(serve: Serve) -> None:
+    address = start(serve, waiting=1)
+    host, port = address.removeprefix("http://").split(":")
+    for _ in range(10):
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(
+                b"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nx"
+            )
+    deadline = time.monotonic() + 5
+    while httpx.post(f"{address}/enhance", content=picture(), headers=JPEG).status_code != 200:
+        assert time.monotonic() < deadline, "the places of clients that went away are still taken"
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(serve: Serve) -> None:
+    address = start(serve)
+    content, process = picture("JPEG", 400, 300), psutil.Process()
+    with httpx.Client() as client:
+
+        def ask(times: int) -> int:
+            for _ in range(times):
+                assert client.post(f"{address}/enhance", content=content, headers=JPEG).status_code == 200
+            gc.collect()
+            return process.memory_info().rss
+
+        settled = ask(30)
+        assert ask(120) - settled < 12 * 2**20  # one picture leaked from each request would be 170 MB
