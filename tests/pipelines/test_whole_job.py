@@ -223,7 +223,7 @@ def test_unusable_files_are_quarantined_and_counted(project: Project, finished: 
 def test_the_model_is_registered_and_enhances_a_photo(
     project: Project, finished: tuple[int, str], tmp_path: Path
 ) -> None:
-    assert client(project).get_model_version_by_alias(MODEL, "challenger").version == "1"
+    assert int(client(project).get_model_version_by_alias(MODEL, "challenger").version) == 1
     (package,) = project.state.glob("artifacts/evaluate/package/*/*/folder")
     source, out = project.folder / "data" / "photos" / "rotated.jpg", tmp_path / "out.jpg"
     command = [
