@@ -12,6 +12,7 @@ Photos of many megapixels that need not be held as floats are in `components.ori
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,27 +23,16 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from components import files, image_codecs, image_profiles
-from components.image_formats import FormatError, Header, RawImage
-from components.image_metadata import upright_exif, upright_xmp
+from components import files
+from components.imaging import codecs, profiles
+from components.imaging.formats import FORMAT_OF_SUFFIX, FormatError, Header, RawImage
+from components.imaging.metadata import upright_exif, upright_xmp
 
 log = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970
 """Largest picture that is decoded: twice Pillow's own warning limit (about 2 GB as float32)."""
 
-FORMAT_OF_SUFFIX = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".avif": "AVIF",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-}
-"""What can be written, by the suffix of the name."""
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 _DEEP_FORMATS = ("PNG", "TIFF", "HEIF")
 
@@ -91,6 +81,10 @@ class Photo:
     def height(self) -> int:
         return self.pixels.shape[-2]
 
+    def reduced(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The photo reduced to each of some sizes (height, width), (3, h, w)."""
+        return [resize(self.pixels, size) for size in sizes]
+
     def with_pixels(self, pixels: Tensor) -> "Photo":
         """The same photo with other pixels (3, H, W) of the same size, as an edit makes.
 
@@ -115,7 +109,7 @@ def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
-            header = image_codecs.read_header(path, max_pixels)
+            header = codecs.read_header(path, max_pixels)
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:
@@ -162,7 +156,7 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS) -> RawImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return image_codecs.read_samples(path, header)
+            return codecs.read_samples(path, header)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything on a corrupt file
@@ -187,11 +181,11 @@ def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
     """
     path = Path(path)
     bits = stored_bits(path, photo.bit_depth)
-    pixels, icc = photo.pixels, image_profiles.srgb_profile() if photo.icc else None
-    if photo.icc and image_profiles.is_two_way(photo.icc):
+    pixels, icc = photo.pixels, profiles.srgb_profile() if photo.icc else None
+    if photo.icc and profiles.is_two_way(photo.icc):
         icc = photo.icc
-        if not image_profiles.is_srgb(icc):
-            colours = image_profiles.from_extended(pixels.clamp(0, 1).permute(1, 2, 0).numpy(), icc)
+        if not profiles.is_srgb(icc):
+            colours = profiles.from_extended(pixels.clamp(0, 1).permute(1, 2, 0).numpy(), icc)
             pixels = torch.from_numpy(colours).permute(2, 0, 1)
     alpha = None if photo.alpha is None else _to_samples(photo.alpha, bits)[..., 0]
     store(path, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality)
@@ -233,7 +227,7 @@ def store(
     height, width = samples.shape[:2]
     exif = upright_exif(exif, width, height) if exif else None
     xmp = upright_xmp(xmp) if xmp else None
-    files.write_bytes(path, image_codecs.encode(samples, file_format, icc, exif, xmp, quality))
+    files.write_bytes(path, codecs.encode(samples, file_format, icc, exif, xmp, quality))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -266,7 +260,7 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 def to_png_bytes(image: Tensor) -> bytes:
     """(3, H, W) in [0, 1] as an 8-bit PNG, compressed lightly; the same tensor always gives the same bytes."""
-    return image_codecs.encode_png(_to_samples(image, 8), fast=True)
+    return codecs.encode_png(_to_samples(image, 8), fast=True)
 
 
 def to_jpeg_bytes(image: Tensor, quality: int) -> bytes:
@@ -316,8 +310,8 @@ def srgb_samples(raw: RawImage, path: Path) -> np.ndarray:
     """(H, W, 3) uint8 or uint16 sRGB, not yet upright; an unusable profile is logged and taken for sRGB."""
     if raw.icc:
         try:
-            return image_profiles.to_srgb(raw.colour, raw.space, raw.icc)
-        except image_profiles.PROFILE_ERRORS as error:
+            return profiles.to_srgb(raw.colour, raw.space, raw.icc)
+        except profiles.PROFILE_ERRORS as error:
             log.warning("%s: unusable colour profile, the samples are taken as sRGB: %s", path, error)
     if raw.space == "GRAY":
         return np.repeat(raw.colour[..., None], 3, axis=-1)

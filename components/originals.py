@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components import image_profiles, images
+from components import images
+from components.imaging import profiles
 
 Edit = Callable[[Tensor, int], Tensor]
 """Given (3, n, W) sRGB in [0, 1] and its first row in the photo: the edited strip, which may be the same tensor."""
@@ -71,7 +72,7 @@ class Original:
         planes.copy_(torch.from_numpy(strip).permute(2, 0, 1)).div_(float(np.iinfo(strip.dtype).max))
         if self._profile is None:
             return planes
-        colours = image_profiles.to_extended(planes.permute(1, 2, 0).numpy(), self._profile)
+        colours = profiles.to_extended(planes.permute(1, 2, 0).numpy(), self._profile)
         return torch.from_numpy(colours).permute(2, 0, 1).contiguous()
 
     def reduced(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -102,7 +103,7 @@ class Original:
             else:
                 inside = strip.clamp(0, 1)
                 colours = (strip - inside + edit(inside.clone(), top)).permute(1, 2, 0).contiguous().numpy()
-                levels = torch.from_numpy(image_profiles.from_extended(colours, self._profile)).permute(2, 0, 1)
+                levels = torch.from_numpy(profiles.from_extended(colours, self._profile)).permute(2, 0, 1)
             whole = levels.mul_(top_level).round_().to(torch.uint8 if result.itemsize == 1 else torch.uint16).numpy()
             for channel in range(3):
                 result[top:bottom, :, channel] = whole[channel]
@@ -111,7 +112,7 @@ class Original:
     @property
     def _profile(self) -> bytes | None:
         """The profile to convert by; None for sRGB."""
-        return None if self.icc is None or image_profiles.is_srgb(self.icc) else self.icc
+        return None if self.icc is None or profiles.is_srgb(self.icc) else self.icc
 
 
 def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
@@ -123,9 +124,9 @@ def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
     """
     raw = images.decode(path, max_pixels)
     samples, icc = raw.colour, raw.icc
-    if raw.space != "RGB" or (icc and not image_profiles.is_two_way(icc)):
+    if raw.space != "RGB" or (icc and not profiles.is_two_way(icc)):
         samples = images.srgb_samples(raw, path)
-        icc = image_profiles.srgb_profile() if icc else None
+        icc = profiles.srgb_profile() if icc else None
     orientation = raw.header.orientation
     return Original(
         samples=images.upright(samples, orientation),
@@ -134,7 +135,7 @@ def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
         bit_depth=raw.header.bit_depth,
         exif=raw.exif,
         icc=icc,
-        xmp=raw.xmp if raw.header.format != "RAW" else None,
+        xmp=raw.xmp,
         white_kelvin=raw.white_kelvin,
     )
 

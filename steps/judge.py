@@ -1,5 +1,6 @@
 """Judge: the paper's tables for registered versions, beside the untouched input and every baseline."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,22 +18,23 @@ def judge(
 
     Args:
         versions: version of the registered model by its name in the tables.
-        settings: of `components.evaluation.paper.PaperSettings`.
+        settings: of `components.evaluation.tasks.PaperSettings`.
     """
     from components.data.records import read_manifest
     from components.enhance.crafter import Crafter
-    from components.evaluation.paper import CASES_FILE, TABLES_FILE, PaperSettings, make_tables
+    from components.evaluation.paper import CASES_FILE, TABLES_FILE, make_tables
     from components.evaluation.paper_page import MARKDOWN_FILE, PAGE_FILE, write_pages
+    from components.evaluation.tasks import PaperSettings
     from steps.lineage import data_folder
+
+    def load(version: str) -> Crafter:
+        return Crafter.load(registry.version_package(version).folder, placement=checked.compute.place())
 
     with tracked({"tables": settings, "versions": versions}) as tracker:
         data, out = data_folder(data_revision), output_folder() / "tables"
         checked = PaperSettings.model_validate(settings)
         variants = {
-            name: (
-                Crafter.load(registry.version_package(version).folder, placement=checked.compute.place()),
-                f"version {version} of {registry.MODEL}",
-            )
+            name: (partial(load, version), f"version {version} of {registry.MODEL}")
             for name, version in versions.items()
         }
         tables = make_tables(variants, read_manifest(manifest), data / "photos", data / "base", out, checked)

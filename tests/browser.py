@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,17 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 @contextmanager
 def chromium() -> Iterator:
     """Playwright's browser: the system's Chromium, or the one that `make browser` installs."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: `make browser`")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: it is in requirements.lock"
+    )
     installed = next((path for name in _NAMES if (path := shutil.which(name))), None)
     with playwright.sync_playwright() as started:
-        if installed is None and not Path(started.chromium.executable_path).exists():
-            pytest.skip("there is no Chromium on this machine: `make browser` installs one")
-        options = {"executable_path": installed} if installed else {}
-        browser = started.chromium.launch(args=["--no-sandbox", "--disable-gpu"], **options)
+        try:
+            browser = started.chromium.launch(executable_path=installed, args=["--no-sandbox", "--disable-gpu"])
+        except playwright.Error as error:
+            if installed is None and "Executable doesn't exist" in str(error):
+                pytest.skip("there is no Chromium on this machine: `make browser` installs one")
+            raise
         try:
             yield browser
         finally:

@@ -106,9 +106,9 @@ def pair_loss(artist: Artist, batch: PairBatch, latent: ReasoningLatent, generat
 
 
 def before_after(batch: PairBatch, edits: Tensor) -> Tensor:
-    """A picture (3, H, W): rows of input, edit and ground truth."""
-    count = len(edits)
-    rows = torch.stack([batch.inputs[:count].to(edits), edits, batch.targets[:count].to(edits)], dim=1).flatten(0, 1)
+    """A picture (3, H, W) on the CPU: rows of input, edit and ground truth."""
+    columns = [pictures[: len(edits)].cpu() for pictures in (batch.inputs, edits, batch.targets)]
+    rows = torch.stack(columns, dim=1).flatten(0, 1)
     return make_grid(rows, nrow=3, padding=2, pad_value=1.0)
 
 
@@ -138,7 +138,7 @@ def _train(
         batch = held_out[0]
         latent = conditioning(batch, generator)
         edits = sample_edits(artist, batch.inputs, latent, settings.sampling_steps, generator)
-        tracker.picture(f"{name}/input_edit_truth", before_after(batch, edits[:PICTURES]).cpu(), steps_done)
+        tracker.picture(f"{name}/input_edit_truth", before_after(batch, edits[:PICTURES]), steps_done)
 
     trained = [(n, p) for n, p in artist.transformer.named_parameters() if p.requires_grad]
     store = CheckpointStore(checkpoints)

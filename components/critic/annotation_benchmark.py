@@ -1,24 +1,13 @@
 """Ten kills: annotation is killed with SIGKILL at ten random moments, and every photo is annotated exactly once.
 
-    python -m components.critic.annotation_benchmark
-
-Prints a table and writes reports/benchmarks/annotation.json in the format of `components.evaluation.benchmark`.
+The section "annotation" of `components.data.benchmark`.
 """
 
-import argparse
-import json
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from components import files
 from components.critic.annotation_kills import KillTrial, run_kill_trial
-from components.evaluation.benchmark import ROOT, BenchmarkRow, show
-
-RESULT = ROOT / "reports" / "benchmarks" / "annotation.json"
+from components.evaluation.benchmark import BenchmarkRow
 
 
 def kill_rows(trial: KillTrial) -> list[BenchmarkRow]:
@@ -62,26 +51,5 @@ def measure_kills(photos: int = 240, kills: int = 10, seed: int = 0) -> list[Ben
     return kill_rows(trial)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the figures."""
-    parser = argparse.ArgumentParser(prog="python -m components.critic.annotation_benchmark", description=__doc__)
-    parser.add_argument("--photos", type=int, default=240, help="to annotate (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=10, help="moments at which to kill (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    console = Console()
-    rows = measure_kills(options.photos, options.kills, options.seed)
-    content = {"rows": [row.model_dump() for row in rows]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(rows, console)
-    console.print(f"Written to {options.out}.")
-    return 0
-
-
 def _none(name: str, found: int, unit: str) -> BenchmarkRow:
     return BenchmarkRow(name=name, value=found, unit=unit, peer=None, ratio=None, target="0", ok=found == 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

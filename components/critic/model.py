@@ -126,6 +126,11 @@ class Critic:
         self.vision_language_model.gradient_checkpointing_enable({"use_reentrant": False})
         self.gradient_checkpointing = True
 
+    def _set_mode(self) -> None:
+        """transformers checkpoints in training mode only, and keeps no cache in it."""
+        if self.gradient_checkpointing:
+            self.vision_language_model.model.train(torch.is_grad_enabled())
+
     @property
     def vision_language_model(self) -> Qwen2_5_VLForConditionalGeneration:
         """The transformers model beneath a possible PEFT wrapper."""
@@ -175,7 +180,7 @@ class Critic:
         attention_mask = torch.cat([prompts.attention_mask_BP, token_mask_BT.long()], dim=1)
         types = torch.cat([prompts.mm_token_type_ids_BP, torch.zeros_like(tokens_BT)], dim=1)
         backbone = self.vision_language_model.model
-        backbone.train(self.gradient_checkpointing and torch.is_grad_enabled())  # transformers checkpoints only then
+        self._set_mode()
         position_ids, _ = backbone.get_rope_index(
             input_ids, types, image_grid_thw=prompts.image_grid_thw_B3, attention_mask=attention_mask
         )
@@ -238,7 +243,8 @@ class Critic:
             raise ValueError("sampling needs a torch.Generator: pass generator=, or temperature=0 for greedy decoding")
         generator = generator and generator_on(self.device, generator)
         prompts = self.prompts(images)
-        model, backbone = self.vision_language_model, self.vision_language_model.model.eval()
+        self._set_mode()
+        model, backbone = self.vision_language_model, self.vision_language_model.model
         position_ids, deltas = backbone.get_rope_index(
             prompts.input_ids_BP,
             prompts.mm_token_type_ids_BP,

@@ -8,7 +8,7 @@ twice and never done has taken the program down with it twice, and is counted as
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,12 +17,11 @@ from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from components.enhance.places import Place, check_name
+from components.enhance.sidecar import check_own
+from components.imaging.formats import FORMAT_OF_SUFFIX, PHOTO_SUFFIXES, RAW_SUFFIXES
 from components.strict import Strict
 
 RECORDS = ".smartphotocrafter"
-PHOTO_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".bmp", ".gif")
-)
 _MOST_ATTEMPTS = 2
 
 
@@ -78,7 +77,7 @@ def run_batch(
     suffix: str | None = None,
     redo: bool = False,
     report: Callable[[str], None] = tqdm.write,
-    raw_suffixes: frozenset[str] = frozenset(),
+    found: dict[str, str] | None = None,
 ) -> Summary:
     """Process every photo of ``source`` into ``target``, under the same names; a photo that fails stops no other.
 
@@ -89,17 +88,16 @@ def run_batch(
             formats that are only read.
         redo: do all photos again.
         report: prints what became of a photo, above the progress bar.
-        raw_suffixes: file name suffixes of camera raw.
+        found: what ``source.names()`` gave, if it has been listed already.
 
     Raises:
         OSError: ``source`` cannot be listed or ``target`` cannot be written at all.
     """
     summary = Summary()
-    found = _without(source.names(), source, target)
-    known = PHOTO_SUFFIXES | raw_suffixes
-    photos = {name: mark for name, mark in found.items() if PurePosixPath(name).suffix.lower() in known}
+    found = _without(source.names() if found is None else found, source, target)
+    photos = photos_among(found)
     summary.ignored = len(found) - len(photos)
-    names = result_names(photos, suffix, raw_suffixes)
+    names = result_names(photos, suffix)
     with tqdm(photos.items(), unit="photo", disable=len(photos) < 2) as progress:
         for name, mark in progress:
             try:
@@ -125,9 +123,12 @@ def run_batch(
     return summary
 
 
-def result_names(
-    photos: dict[str, str] | list[str], suffix: str | None, raw_suffixes: frozenset[str] = frozenset()
-) -> dict[str, str]:
+def photos_among(found: dict[str, str]) -> dict[str, str]:
+    """Those of the names with their fingerprints that are photos by their suffix."""
+    return {name: mark for name, mark in found.items() if PurePosixPath(name).suffix.lower() in PHOTO_SUFFIXES}
+
+
+def result_names(photos: Iterable[str], suffix: str | None) -> dict[str, str]:
     """The name of each photo's result, without its companions' suffixes clashing.
 
     Where two photos of a folder have the same stem (a.jpg and a.dng), the results keep the whole name of their source
@@ -140,10 +141,10 @@ def result_names(
         own = path.suffix.lower()
         if suffix is not None:
             wanted = suffix
-        elif own in raw_suffixes:
+        elif own in RAW_SUFFIXES:
             wanted = ".tif"
         else:
-            wanted = ".png" if own in (".bmp", ".gif") else path.suffix
+            wanted = path.suffix if own in FORMAT_OF_SUFFIX else ".png"
         stem = path if stems[str(path.with_suffix(""))] > 1 else path.with_suffix("")
         results[name] = f"{stem}{wanted}"
     return results
@@ -181,6 +182,8 @@ def _one(
             outputs = []
             for file in sorted(Path(folder).iterdir(), key=lambda file: (file == made, file.name)):  # the photo last
                 outputs.append(f"{parent}/{file.name}" if parent else file.name)
+                if file.suffix == ".xmp":
+                    check_own(outputs[-1], target.read_bytes(outputs[-1]))
                 target.put(file, outputs[-1])
     except BaseException:  # it failed or was interrupted, but it did not take the program down
         target.write_text(record_name, record.model_copy(update={"attempts": record.attempts - 1}).model_dump_json())
@@ -192,7 +195,7 @@ def _one(
 
 
 def _read_record(target: Place, name: str) -> Record | None:
-    content = target.read_text(name)
+    content = target.read_bytes(name)
     try:
         return None if content is None else Record.model_validate_json(content)
     except ValidationError:

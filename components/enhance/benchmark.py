@@ -22,11 +22,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from components import files
-from components.enhance.look import apply_table, fit_look, lookup_table
-from components.enhance.speed import QUALITY, working_size
-from components.enhance.transfer import apply_field, fit_field
-from components.evaluation.benchmark import ROOT, BenchmarkRow, show
+from components.enhance.edit import EditOptions, fit_edit
+from components.enhance.speed import QUALITY, THREADS, working_size
+from components.enhance.transfer import TransferSettings
+from components.evaluation.benchmark import ROOT, BenchmarkRow, publish
+from components.evaluation.metrics import psnr
 from components.images import Photo, read_photo, resize, resize_short_side, write_photo
 from components.photometry.operations import Operation, apply_operations
 
@@ -44,12 +44,6 @@ EDITS: dict[str, list[Operation]] = {
     ],
 }
 _WIDTH, _HEIGHT = 6000, 4000
-_THREADS = 2
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB, peak 1."""
-    return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-12)))
 
 
 def faithfulness(photos: Sequence[Tensor], noise: float, tone_only: bool = False) -> list[float]:
@@ -60,6 +54,7 @@ def faithfulness(photos: Sequence[Tensor], noise: float, tone_only: bool = False
         noise: standard deviation of the noise added to the edit at working size.
         tone_only: carry over the global part only.
     """
+    options = EditOptions(tone_only=tone_only)
     values = []
     for number, photo in enumerate(photos):
         size = working_size(*photo.shape[-2:])
@@ -68,11 +63,8 @@ def faithfulness(photos: Sequence[Tensor], noise: float, tone_only: bool = False
             true = apply_operations(photo, operations)
             after = resize(true, size)
             after = after + noise * torch.randn(after.shape, generator=torch.Generator().manual_seed(number))
-            if tone_only:
-                result = apply_table(photo, lookup_table(fit_look(small, after)))
-            else:
-                result = apply_field(photo, fit_field(small, after))
-            values.append(psnr(result, true))
+            edit = fit_edit(small, after, photo.shape[-2], options, TransferSettings(), verdict=None)
+            values.append(psnr(edit(photo.clone(), 0), true))
     return values
 
 
@@ -121,7 +113,7 @@ def large_photo(path: Path, photos: Sequence[Path]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write the figures."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(_THREADS)
+    torch.set_num_threads(THREADS)
     console = Console()
     photos = sorted(options.photos.glob("*.jpg"))
     if not photos:
@@ -141,10 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = rows(
         speed, faithfulness(pictures, 0.0), faithfulness(pictures, 0.05), faithfulness(pictures, 0.0, tone_only=True)
     )
-    content = {"rows": [row.model_dump() for row in result]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(result, console)
-    console.print(f"Written to {options.out}.")
+    publish(result, options.out, console)
     return 0
 
 

@@ -114,7 +114,12 @@ def _add_enhance(commands: Any) -> None:
         "or URL, where photos done before are skipped",
     )
     edit = enhance.add_argument_group("the edit")
-    edit.add_argument("--strength", type=_strength, metavar="S", help="0 leaves the photo, 1 is the full edit, up to 2")
+    edit.add_argument(
+        "--strength",
+        type=_strength,
+        metavar="S",
+        help="0 leaves the photo, 1 is the Artist's edit, up to 2; default: as the model was judged",
+    )
     edit.add_argument(
         "--tone-only", action="store_true", help="change tone and colour of the whole photo alike, nothing local"
     )
@@ -125,7 +130,12 @@ def _add_enhance(commands: Any) -> None:
         help="carry over what the Artist did to blur, noise and other detail: never (the default), where the Critic "
         "asks for it, or always",
     )
-    edit.add_argument("--draws", type=_positive, metavar="N", help="edits that are averaged; more is smoother, slower")
+    edit.add_argument(
+        "--draws",
+        type=_positive,
+        metavar="N",
+        help="edits that are averaged; more is smoother, slower; default: as judged",
+    )
     edit.add_argument("--seed", type=int, default=0, help="of the Artist's noise: the same seed, the same photo")
     files = enhance.add_argument_group("files")
     files.add_argument("--quality", type=_quality, default=95, metavar="Q", help="1 to 100, default 95")
@@ -189,7 +199,6 @@ def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted
 
 def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
     from components.enhance.batch import run_batch
-    from components.image_camera import RAW_SUFFIXES
 
     if options.cube or options.compare:
         raise CommandError("--cube FILE and --compare FILE are for a single photo only: leave FILE out for many")
@@ -198,7 +207,8 @@ def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "Enhance
         raise CommandError(f"IN is not a single photo, so OUT must be a folder or URL: {options.target} is a file")
     if (target.root, target.files) == (source.root, source.files):
         raise CommandError("OUT is IN; the originals would be lost: choose another folder")
-    if not source.names():
+    found = source.names()
+    if not found:
         raise CommandError(f"IN: {options.source} holds no files")
     crafter = _load(options.model)
 
@@ -215,20 +225,23 @@ def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "Enhance
         options=_fingerprint(options, wanted),
         suffix=f".{options.format}" if options.format else None,
         redo=options.redo,
-        raw_suffixes=RAW_SUFFIXES,
+        found=found,
     )
     print(summary.text(), file=sys.stderr)
     return 1 if summary.failed else 0
 
 
 def _critique(options: argparse.Namespace) -> int:
+    from components.enhance.batch import photos_among, result_names
+
     source = _place(options.source, must_exist=True)
-    names = [source.only] if source.only else list(source.names())
+    names = [source.only] if source.only else list(photos_among(source.names()))
     if not names:
-        raise CommandError(f"IN: {options.source} holds no files")
+        raise CommandError(f"IN: {options.source} holds no photos")
     if options.sidecar and source.folder is None:
         raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
     crafter = _load(options.model)
+    sidecars = result_names(names, ".json")
     failed = 0
     for name in tqdm(names, unit="photo", disable=len(names) == 1):
 
@@ -236,7 +249,7 @@ def _critique(options: argparse.Namespace) -> int:
             from components.enhance.workflow import critique_file
 
             with source.reading(name) as photo:
-                sidecar = photo.with_suffix(".json") if options.sidecar else None
+                sidecar = photo.with_name(Path(sidecars[name]).name) if options.sidecar else None
                 return critique_file(crafter, photo, sidecar), ""
 
         failed += _print_one(process, options.json, title=name if len(names) > 1 else None)

@@ -4,8 +4,8 @@ The Critic looks at a reduced photo and writes its verdict; the hidden states of
 Artist, which edits the photo at its working size, several times from different noise; the mean of the edits is carried
 over to the photo's own pixels (`components.enhance.transfer`). No instruction by a person is needed.
 
-`enhance` works on a photo held as floats. For photos of many megapixels, `plan` needs the reduced photo only, and
-`components.enhance.edit` makes of it the edit that is applied strip by strip.
+`plan` needs the reduced photo only, and `components.enhance.edit` makes of it the edit. `enhance` applies that to a
+photo held as floats at once; `components.enhance.workflow` applies it strip by strip to photos of many megapixels.
 """
 
 import json
@@ -22,8 +22,9 @@ from components.artist.sampling import sample_edits
 from components.compute import Placement
 from components.critic.grammar import Verdict, parses
 from components.critic.model import Critic, ReasoningLatent
-from components.enhance.transfer import TransferSettings, apply_field, fit_field
-from components.images import Photo, resize, resize_short_side, short_side_size
+from components.enhance.edit import EditOptions, fit_edit
+from components.enhance.transfer import TransferSettings
+from components.images import Photo, short_side_size
 from components.originals import Original
 from components.registry.package import read_package
 from components.strict import Strict
@@ -139,7 +140,7 @@ class Crafter:
 
     def critique(self, photo: Photo | Original) -> Judgement:
         """The Critic's opinion of a photo, without an edit."""
-        view = self._views(photo)[0] if isinstance(photo, Original) else self._view(photo)
+        (view,) = photo.reduced([self._shown_size(photo)])
         (text,) = self.critic.generate([view], max_new_tokens=self.settings.max_new_tokens).texts
         return Judgement(text, parses(text))
 
@@ -155,14 +156,14 @@ class Crafter:
         (result,) = self.enhance_many([photo], seed, draws, strength)
         return result
 
-    def plan(self, original: Original, seed: int = 0, draws: int | None = None) -> Plan:
+    @torch.no_grad()
+    def plan(self, photo: Photo | Original, seed: int = 0, draws: int | None = None) -> Plan:
         """Judge and edit a photo at working size, without touching it. See `enhance` for the arguments.
 
         Raises:
             ValueError: ``draws`` is below 1.
         """
-        view, small = self._views(original)
-        (plan,) = self._plan_many([view], [small], seed, self.settings.draws if draws is None else draws)
+        (plan,) = self._plan_many([photo], seed, self.settings.draws if draws is None else draws)
         return plan
 
     @torch.no_grad()
@@ -180,26 +181,23 @@ class Crafter:
             raise ValueError(f"expected draws >= 1 and strength in [0, 2], found {draws} and {strength}")
         if not photos:
             return []
-        smalls = [resize(photo.pixels, self.artist.working_size(photo.height, photo.width)) for photo in photos]
+        options = EditOptions(strength=strength)
         results = []
-        for photo, plan in zip(
-            photos, self._plan_many([self._view(photo) for photo in photos], smalls, seed, draws), strict=True
-        ):
-            field = fit_field(plan.before, plan.after, self.settings.transfer) * strength
-            pixels = apply_field(photo.pixels, field)
+        for photo, plan in zip(photos, self._plan_many(photos, seed, draws), strict=True):
+            edit = fit_edit(plan.before, plan.after, photo.height, options, self.settings.transfer, plan.verdict)
+            pixels = edit(photo.pixels.clone(), 0)
             results.append(Enhanced(photo.with_pixels(pixels), plan.text, plan.verdict, plan.before, plan.after))
         return results
 
-    @torch.no_grad()
-    def _plan_many(self, views: list[Tensor], smalls: list[Tensor], seed: int, draws: int) -> list[Plan]:
-        """One pass of the Critic over all views, then each photo's edits.
-
-        Args:
-            views: (3, h, w) what the Critic is shown, one a photo.
-            smalls: (3, h, w) the photos at the Artist's working size.
-        """
+    def _plan_many(self, photos: Sequence[Photo | Original], seed: int, draws: int) -> list[Plan]:
+        """One pass of the Critic over all photos, then each photo's edits."""
         if draws < 1:
             raise ValueError(f"expected draws >= 1, found {draws}")
+        reduced = [
+            photo.reduced([self._shown_size(photo), self.artist.working_size(photo.height, photo.width)])
+            for photo in photos
+        ]
+        views, smalls = [view for view, _ in reduced], [small for _, small in reduced]
         count = len(views)
         if self.settings.mirrored:
             views = views + [view.flip(-1) for view in views]
@@ -210,16 +208,9 @@ class Crafter:
             plans.append(Plan(rollout.texts[index], parses(rollout.texts[index]), before, after))
         return plans
 
-    def _views(self, original: Original) -> tuple[Tensor, Tensor]:
-        """(3, h, w) what the Critic is shown, and the photo at the Artist's working size."""
-        size = (original.height, original.width)
-        shown = short_side_size(*size, self.settings.critic_short_side)
-        view, small = original.reduced([shown, self.artist.working_size(*size)])
-        return view, small
-
-    def _view(self, photo: Photo) -> Tensor:
-        """(3, h, w) what the Critic is shown."""
-        return resize_short_side(photo.pixels, self.settings.critic_short_side)
+    def _shown_size(self, photo: Photo | Original) -> tuple[int, int]:
+        """Height and width of what the Critic is shown."""
+        return short_side_size(photo.height, photo.width, self.settings.critic_short_side)
 
     def _edit(self, small: Tensor, latent: ReasoningLatent, draws: int, seed: int) -> tuple[Tensor, Tensor]:
         """The photo at working size through the autoencoder, and the mean of the edits, both (3, h, w).

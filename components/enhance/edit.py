@@ -14,8 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from components.critic.grammar import RESTORATIONS, Verdict
-from components.enhance.look import apply_table, fit_look, lookup_table
+from components.enhance.look import fit_look, with_strength
 from components.enhance.transfer import TransferSettings, apply_field, apply_field_rows, fit_field
+from components.photometry.looks import apply_look
 from components.strict import Strict
 
 Restore = Literal["never", "asked", "always"]
@@ -60,8 +61,8 @@ def fit_edit(
         ValueError: a value is not finite or the shapes differ.
     """
     if options.tone_only:
-        table = lookup_table(fit_look(before, after), options.strength)
-        return lambda strip, top: apply_table(strip, table)
+        look = with_strength(fit_look(before, after), options.strength)
+        return lambda strip, top: apply_look(strip, look)
     field = fit_field(before, after, transfer)
     if options.restore == "always" or (options.restore == "asked" and asks_for_restoration(verdict)):
         field[9:] += after - apply_field(before.clamp(0, 1), field)

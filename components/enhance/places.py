@@ -113,10 +113,10 @@ class Place:
     def exists(self, name: str) -> bool:
         return self.files.isfile(self._path(name))
 
-    def read_text(self, name: str) -> str | None:
-        """A small text file, or None when there is none."""
+    def read_bytes(self, name: str) -> bytes | None:
+        """A small file, or None when there is none."""
         try:
-            return self.files.cat_file(self._path(name)).decode("utf-8")
+            return self.files.cat_file(self._path(name))
         except FileNotFoundError:
             return None
 

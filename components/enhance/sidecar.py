@@ -128,8 +128,13 @@ def write_sidecars(sidecar: Sidecar, json_path: Path, xmp_path: Path) -> None:
 
 def check_replaceable(xmp_path: Path) -> None:
     """Raise `SidecarError` when ``xmp_path`` is another program's file, whose develop settings would be lost."""
-    if xmp_path.exists() and NAMESPACE.encode() not in xmp_path.read_bytes():
-        raise SidecarError(f"{xmp_path} belongs to another program and would be lost: move it away first")
+    check_own(str(xmp_path), xmp_path.read_bytes() if xmp_path.exists() else None)
+
+
+def check_own(name: str, content: bytes | None) -> None:
+    """Raise `SidecarError` when the XMP file ``name`` of that content, None for no file, is another program's."""
+    if content is not None and NAMESPACE.encode() not in content:
+        raise SidecarError(f"{name} belongs to another program and would be lost: move it away first")
 
 
 def _properties(suggestion: Suggestion) -> dict[str, str]:

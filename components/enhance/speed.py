@@ -23,12 +23,12 @@ from components.originals import read_original, write_original
 
 WORKING_SIDE = 96
 QUALITY = 95
-_THREADS = 2
+THREADS = 2
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """Sides that are multiples of 8 with an area of about 96 x 96 pixels, in the photo's proportions."""
-    scale = WORKING_SIDE / math.sqrt(height * width)
+def working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
+    """Height and width, multiples of 8, with an area of about ``side`` squared, in the photo's proportions."""
+    scale = side / math.sqrt(height * width)
     return max(8, round(height * scale / 8) * 8), max(8, round(width * scale / 8) * 8)
 
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("photo", type=Path, help="a JPEG file; results are written beside it")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(_THREADS)
+    torch.set_num_threads(THREADS)
     ours, theirs = [], []
     for _ in range(options.repeats):
         ours.append(transfer_file(options.photo, options.photo.with_name("ours.jpg")))

@@ -82,13 +82,7 @@ def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSetti
         ValueError: the pictures differ in shape, are no RGB pictures or hold values that are not finite.
     """
     settings = settings or TransferSettings()
-    if small_before.ndim != 3 or small_before.shape[0] != 3 or small_before.shape != small_after.shape:
-        raise ValueError(
-            f"expected two small pictures of the same shape (3, h, w), found {tuple(small_before.shape)} and "
-            f"{tuple(small_after.shape)}"
-        )
-    if not (small_before.isfinite().all() and small_after.isfinite().all()):
-        raise ValueError("expected finite colours, found NaN or infinity in the small pictures: the edit failed")
+    check_pair(small_before, small_after)
     guide = small_before.double()
     change = small_after.double() - guide
     height, width = guide.shape[-2:]
@@ -103,6 +97,17 @@ def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSetti
     slope = transposed.permute(3, 2, 0, 1)
     offset = mean_change - (slope * mean_guide).sum(1)
     return _window_mean(torch.cat([slope.flatten(0, 1), offset]), settings.radius).float()
+
+
+def check_pair(before: Tensor, after: Tensor) -> None:
+    """Raise ValueError unless a picture and its edit are of the same shape (3, h, w) and finite."""
+    if before.ndim != 3 or before.shape[0] != 3 or before.shape != after.shape:
+        raise ValueError(
+            f"expected two small pictures of the same shape (3, h, w), found {tuple(before.shape)} and "
+            f"{tuple(after.shape)}"
+        )
+    if not (before.isfinite().all() and after.isfinite().all()):
+        raise ValueError("expected finite colours, found NaN or infinity in the small pictures: the edit failed")
 
 
 def apply_field(photo: Tensor, field: Tensor, out: Tensor | None = None) -> Tensor:

@@ -9,9 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from components.enhance.crafter import CrafterSettings, Judgement, Plan
-from components.enhance.cube import write_cube
 from components.enhance.edit import EditOptions, Restore, fit_edit
-from components.enhance.look import fit_look, lookup_table
+from components.enhance.look import fit_look, with_strength, write_cube
 from components.enhance.sidecar import Sidecar, camera_raw_settings, check_replaceable, write_sidecars
 from components.images import Photo, write_photo
 from components.originals import Original, read_original, write_original
@@ -51,7 +50,7 @@ class Judge(Protocol):
 
     settings: CrafterSettings
 
-    def plan(self, original: Original, seed: int = 0, draws: int | None = None) -> Plan: ...
+    def plan(self, photo: Original, seed: int = 0, draws: int | None = None) -> Plan: ...
 
     def critique(self, photo: Original) -> Judgement: ...
 
@@ -92,7 +91,7 @@ def enhance_file(
         write_photo(Photo(side_by_side(original, edited)), extras.compare)
     del original  # its samples are not needed while the result is encoded
     if extras.cube:
-        write_cube(lookup_table(fit_look(plan.before, plan.after), strength), extras.cube, source.stem)
+        write_cube(with_strength(fit_look(plan.before, plan.after), strength), extras.cube, source.stem)
     if extras.sidecar:
         write_sidecars(report, extras.sidecar, extras.sidecar.with_suffix(".xmp"))
     write_original(edited, target, options.quality)

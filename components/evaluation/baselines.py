@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter, ImageOps
 from skimage.exposure import equalize_adapthist, equalize_hist
 from torch import Tensor
 
+from components.evaluation.metrics import to_bytes
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
 
 
@@ -29,12 +30,12 @@ def grey_world(photo: Tensor) -> Tensor:
 
 def clahe(photo: Tensor) -> Tensor:
     """Contrast-limited adaptive histogram equalisation of the HSV value (Zuiderveld 1994), scikit-image's defaults."""
-    return _tensor(equalize_adapthist(_array(photo)))
+    return _tensor(equalize_adapthist(photo.permute(1, 2, 0).contiguous().numpy()))
 
 
 def histogram_equalisation(photo: Tensor) -> Tensor:
     """Equalise the histogram of luma in YCbCr, keeping chroma."""
-    image = Image.fromarray(_bytes(photo)).convert("YCbCr")
+    image = Image.fromarray(to_bytes(photo)).convert("YCbCr")
     luma, blue, red = image.split()
     equalised = Image.fromarray((equalize_hist(np.asarray(luma)) * 255).round().astype(np.uint8))
     return _tensor(np.asarray(Image.merge("YCbCr", (equalised, blue, red)).convert("RGB")) / 255)
@@ -57,16 +58,19 @@ BASELINES: dict[str, Callable[[Tensor], Tensor]] = {
 """Each takes and gives (3, H, W) sRGB in [0, 1]. The untouched input is not listed: it is the photo itself."""
 
 
+def check_known(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if each is a key of `BASELINES`.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if unknown := set(names) - set(BASELINES):
+        raise ValueError(f"unknown baselines {sorted(unknown)}; expected some of {', '.join(BASELINES)}")
+    return names
+
+
 def _through_pillow(photo: Tensor, correct: Callable[[Image.Image], Image.Image]) -> Tensor:
-    return _tensor(np.asarray(correct(Image.fromarray(_bytes(photo)))) / 255)
-
-
-def _array(photo: Tensor) -> np.ndarray:
-    return photo.permute(1, 2, 0).contiguous().numpy()
-
-
-def _bytes(photo: Tensor) -> np.ndarray:
-    return (_array(photo) * 255).round().astype(np.uint8)
+    return _tensor(np.asarray(correct(Image.fromarray(to_bytes(photo)))) / 255)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -4,7 +4,8 @@
     python -m components.evaluation.benchmark --no-pipeline   the figures of the last run only
 
 Prints a table and writes reports/benchmarks/main.json: {"rows": [{name, value, unit, peer, ratio, target, ok}]}. A
-figure that misses its target is shown as such and is no error.
+figure that misses its target is shown as such and is no error. The new state folder is removed afterwards; the report
+of its run stays in reports/latest, in the place of an earlier one.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from components import files
-from components.evaluation.records import Evaluation
+from components.evaluation.records import Evaluation, read_evaluation
 from components.evaluation.stages import StageGain, compare_stages
-from components.evaluation.tables import INPUT, OURS, TABLE_FILE, BootstrapSettings
+from components.evaluation.tables import INPUT, OURS, BootstrapSettings
 from components.settings import load_settings
 from components.strict import Strict
 
@@ -53,7 +54,8 @@ class Usage(NamedTuple):
 
     seconds: float
     peak_bytes: int
-    """Largest sum over the command and all its descendants of the memory they hold, shared pages counted once (PSS)."""
+    """Largest sum over the command and all its descendants of the memory they hold, shared pages counted once (PSS),
+    looked at twice a second."""
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[BenchmarkRow]:
@@ -115,7 +117,7 @@ def pipeline_rows(fresh: Usage, cached: Usage) -> list[BenchmarkRow]:
         _cost("pipeline: first run", fresh.seconds, "s", 720),
         _cost("pipeline: peak memory", fresh.peak_bytes / 1e9, "GB", 4),
         BenchmarkRow(
-            name="pipeline: second run, all from the cache",
+            name="pipeline: second run, nothing changed",
             value=cached.seconds,
             unit="s",
             peer=fresh.seconds,
@@ -168,6 +170,14 @@ def show(rows: Sequence[BenchmarkRow], console: Console) -> None:
     console.print(table)
 
 
+def publish(rows: Sequence[BenchmarkRow], path: Path, console: Console) -> None:
+    """Write the rows to ``path`` as every benchmark does, and print them."""
+    content = {"rows": [row.model_dump() for row in rows]}
+    files.write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    show(rows, console)
+    console.print(f"Written to {path}.")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write the figures; 1 when the pipeline failed or there is nothing to measure."""
     options = _parser().parse_args(arguments)
@@ -177,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         costs = _run_twice(options.config, environment, console) if options.pipeline else []
         outputs = _outputs(environment)
-        table = Path(outputs["evaluate/evaluation"]) / TABLE_FILE
-        evaluation = Evaluation.model_validate_json(table.read_text(encoding="utf-8"))
+        evaluation = read_evaluation(Path(outputs["evaluate/evaluation"]))
         console.print("Scoring the policies of stages II and III on the held-out photos ...")
         settings = load_settings(options.config)
         gain = compare_stages(
@@ -198,11 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if state:
             shutil.rmtree(state, ignore_errors=True)
-    rows = [*evaluation_rows(evaluation), stage_row(gain), *costs]
-    content = {"rows": [row.model_dump() for row in rows]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(rows, console)
-    console.print(f"Written to {options.out}.")
+    publish([*evaluation_rows(evaluation), stage_row(gain), *costs], options.out, console)
     return 0
 
 

@@ -46,8 +46,9 @@ from components.evaluation.tables import (
     summarise,
     write_cases,
 )
+from components.evaluation.tasks import intact_picture
 from components.evaluation.verdicts import critic_figures, directions
-from components.images import Photo, quantize, read_photo, resize
+from components.images import Photo, quantize
 from components.photometry.operations import TONE, Operation, apply_operations
 from components.training.tracker import Tracker
 
@@ -67,24 +68,6 @@ class Case:
     intact: Tensor
     faulty: Tensor
     faults: tuple[Operation, ...]
-
-
-def evaluate(
-    package: Path,
-    manifest: Manifest,
-    photos_dir: Path,
-    base: Path,
-    out: Path,
-    settings: EvaluationSettings,
-    tracker: Tracker,
-) -> Evaluation:
-    """Judge the package in directory ``package``; see `evaluate_crafter`.
-
-    Raises:
-        components.registry.package.PackageError: it is not a whole, unaltered package.
-    """
-    crafter = Crafter.load(package, settings.crafter, settings.compute.place())
-    return evaluate_crafter(crafter, manifest, photos_dir, base, out, settings, tracker)
 
 
 def evaluate_crafter(
@@ -139,9 +122,7 @@ def evaluate_crafter(
 
 def held_out_cases(record: PhotoRecord, photos_dir: Path, settings: EvaluationSettings) -> Iterator[Case]:
     """The intact view and the faulty views of one photo, on the 8-bit grid as a file would hold them."""
-    pixels = read_photo(Path(photos_dir) / record.path).pixels
-    scale = min(1.0, settings.max_side / max(pixels.shape[-2:]))
-    intact = quantize(resize(pixels, tuple(max(1, round(side * scale)) for side in pixels.shape[-2:])))
+    intact = intact_picture(record, photos_dir, settings.max_side)
     yield Case(record, _INTACT, intact, intact, ())
     for view in range(settings.views):
         faults = sample_faults(generator_for(settings.seed, record.sha256, "evaluation", view))

@@ -15,9 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from components.evaluation.learned import CLIP_MODEL, LEARNED, InceptionFeatures, PyiqaMeasure, unavailable
 
     parser = argparse.ArgumentParser(prog="python -m components.evaluation.fetch", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=list(LEARNED), default=list(LEARNED), help="default: all of them")
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(LEARNED)} (default: all of them)")
+    names = parser.parse_args(arguments).names or list(LEARNED)
+    if unknown := set(names) - set(LEARNED):
+        parser.error(f"unknown measures {', '.join(sorted(unknown))}; expected some of {', '.join(LEARNED)}")
     missing = 0
-    for name in parser.parse_args(arguments).names:
+    for name in names:
         try:
             if name == "clip":
                 from huggingface_hub import snapshot_download

@@ -16,7 +16,8 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from components.evaluation.learned import Unavailable, to_bytes
+from components.evaluation.learned import Unavailable
+from components.evaluation.metrics import to_bytes
 from components.images import resize
 from components.strict import Strict
 

@@ -16,7 +16,7 @@ from huggingface_hub import try_to_load_from_cache
 from PIL import Image
 from torch import Tensor
 
-from components.evaluation.metrics import LPIPS_FILE, Lpips
+from components.evaluation.metrics import LPIPS_FILE, Lpips, to_bytes
 from components.strict import Strict
 
 CLIP_MODEL = "openai/clip-vit-base-patch32"
@@ -158,11 +158,6 @@ def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     root = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     means = np.sum((ours.mean(axis=0) - theirs.mean(axis=0)) ** 2)
     return float(max(0.0, means + sum(np.sum(x**2) for x in centred) - 2 * root))
-
-
-def to_bytes(picture: Tensor) -> np.ndarray:
-    """(H, W, 3) uint8 of a picture (3, H, W) in [0, 1]."""
-    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 @contextlib.contextmanager

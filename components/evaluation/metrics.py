@@ -134,5 +134,10 @@ def measure_case(picture: Tensor, reference: Tensor, lpips_distance: Lpips) -> d
         }
 
 
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture (3, H, W) in [0, 1]."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
 def _array(picture: Tensor) -> np.ndarray:
     return picture.detach().cpu().permute(1, 2, 0).double().numpy()

@@ -9,24 +9,21 @@ Every method edits the same cases, which depend on nothing but the photos and th
 measure or a model that is not on this machine is listed as unavailable, with the command that fetches it.
 """
 
+import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
 from components import files
-from components.compute import ComputeSettings
-from components.data.damage import sample_degradation
-from components.data.faults import sample_faults
 from components.data.records import Manifest, PhotoRecord
-from components.data.seeding import generator_for
-from components.data.splits import Split
 from components.enhance.crafter import Crafter
 from components.evaluation import generative
 from components.evaluation.baselines import BASELINES
@@ -51,63 +48,15 @@ from components.evaluation.tables import (
     mean_interval,
     write_cases,
 )
-from components.images import Photo, quantize, read_photo, resize
-from components.photometry.operations import TONE, Operation, apply_operations
+from components.evaluation.tasks import MEASURES, TITLES, PaperSettings, Task, task_cases
+from components.images import Photo, quantize
 from components.strict import Strict
 
 log = logging.getLogger(__name__)
 
 TABLES_FILE, CASES_FILE = "tables.json", "tables.parquet"
-Task = Literal["enhancement", "restoration", "deblurring", "dehazing", "multi_edit"]
-TASKS: dict[Task, tuple[str, ...]] = {
-    "enhancement": (),
-    "restoration": ("noise", "jpeg", "low_light"),
-    "deblurring": ("motion_blur", "defocus_blur"),
-    "dehazing": ("haze",),
-    "multi_edit": ("motion_blur", "defocus_blur", "noise", "jpeg", "haze", "low_light"),
-}
-"""The degradations of which each case of a task has one; enhancement and multi-edit have tone faults (as well)."""
-
-_COLOUR = ("ciede2000", *(f"{name}_error" for name in TONE))
-MEASURES: dict[Task, tuple[str, ...]] = {
-    "enhancement": ("musiq", "nima", "clip", "fid", "lpips", "dists", *_COLOUR),
-    "restoration": ("psnr", "ssim", "lpips", "dists", "fid"),
-    "deblurring": ("psnr", "ssim", "lpips", "dists", "fid"),
-    "dehazing": ("psnr", "ssim", "lpips", "dists", "fid"),
-    "multi_edit": ("lpips", "ssim", "fid", "clip"),
-}
 LOWER: dict[str, bool] = LOWER_IS_BETTER | {name: item.lower_is_better for name, item in LEARNED.items()}
 """For every measure of the tables: is lower better?"""
-TITLES: dict[Task, str] = {
-    "enhancement": "Automatic enhancement",
-    "restoration": "Restoration: noise, compression, low light",
-    "deblurring": "Deblurring",
-    "dehazing": "Dehazing",
-    "multi_edit": "Multi-edit instruction following",
-}
-
-
-class PaperSettings(Strict):
-    """What the tables are made of."""
-
-    tasks: tuple[Task, ...] = tuple(TASKS)
-    split: Split = "test"
-    views: int = Field(default=3, ge=1, description="Cases of each photo and task.")
-    max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
-    baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")
-    generative: tuple[GenerativeBaseline, ...] = Field(default=(), description="Editing models to compare with.")
-    compute: ComputeSettings = Field(
-        default_factory=ComputeSettings, description="Of the packages, the learned measures and the editing models."
-    )
-    seed: int = Field(default=0, ge=0, description="Of the cases and of every method's noise.")
-    bootstrap: BootstrapSettings = Field(default_factory=BootstrapSettings)
-
-    @field_validator("baselines")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := set(names) - set(BASELINES):
-            raise ValueError(f"unknown baselines {sorted(unknown)}; expected some of {', '.join(BASELINES)}")
-        return names
 
 
 class MethodRow(Strict):
@@ -137,21 +86,15 @@ class PaperTables(Strict):
     unavailable: tuple[Unavailable, ...]
 
 
-class TaskCase(NamedTuple):
-    """A photo as it should be and as it comes, both (3, H, W) on the 8-bit grid."""
-
-    record: PhotoRecord
-    view: int
-    intact: Tensor
-    spoilt: Tensor
-    operations: tuple[Operation, ...]
-
-
 Edit = Callable[[Tensor], Tensor]
+Variant = tuple[Callable[[], Crafter], str]
+"""What loads a package, and a text that says which it is."""
+Features = dict[tuple[str, str, str, int], np.ndarray]
+"""Of FID, by task, method, photo and view."""
 
 
 def make_tables(
-    variants: Mapping[str, tuple[Crafter, str]],
+    variants: Mapping[str, Variant],
     manifest: Manifest,
     photos_dir: Path,
     base: Path,
@@ -160,19 +103,24 @@ def make_tables(
 ) -> PaperTables:
     """Let every method edit every case, measure, and write `tables.json` and `tables.parquet` into ``out``.
 
+    Packages and generative models are loaded one after the other, and each is let go before the next.
+
     Args:
-        variants: crafters to judge by their name in the tables, each with a text that says what it is. The ablation
-            is the enhancement table of several.
+        variants: the packages to judge by their name in the tables. The ablation is the enhancement table of several.
         photos_dir: folder that the manifest's paths are relative to.
         base: folder of the base models, which holds the backbone of LPIPS.
 
     Raises:
-        ValueError: the manifest has no photo in the split, fewer than two, or a variant has the name of a baseline.
+        ValueError: the manifest has fewer than two photos in the split, or two methods have the same name.
     """
     records = [record for record in manifest if record.split == settings.split]
     if len(records) < 2:
         raise ValueError(f"expected at least 2 photos in the split {settings.split!r}, found {len(records)}")
-    editors, absent = _editors(variants, settings)
+    names = [INPUT, *variants, *settings.baselines, *(baseline.name for baseline in settings.generative)]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two methods have the same name: {', '.join(sorted(repeated))}")
+    absent = [gap for baseline in settings.generative if (gap := generative.unavailable(baseline))]
+    methods = [name for name in names if name not in {gap.name for gap in absent}]
     wanted = dict.fromkeys(name for task in settings.tasks for name in MEASURES[task])
     absent += [gap for name in wanted if name in LEARNED and (gap := unavailable(name))]
     usable = [name for name in wanted if name not in {gap.name for gap in absent}]
@@ -182,13 +130,18 @@ def make_tables(
     device = str(settings.compute.place().device)
     measures = {name: load_case_measure(name, base, device) for name in single}
     inception = InceptionFeatures(device) if "fid" in usable else None
-    cases, features = _measure(records, photos_dir, editors, measures, inception, settings)
-    tables = [_table(task, cases, features, usable, settings) for task in settings.tasks]
+    rows: list[dict[str, Any]] = []
+    features: Features = {}
+    for load in _passes(variants, [one for one in settings.generative if one.name in methods], settings):
+        _measure(records, photos_dir, load(), measures, inception, settings, rows, features)
+        gc.collect()  # models refer to themselves in circles
+    cases = pd.DataFrame(rows)
+    tables = [_table(task, cases, features, methods, usable, settings) for task in settings.tasks]
     if len(variants) > 1 and "enhancement" in settings.tasks:
         (enhancement,) = (table for table in tables if table.name == "enhancement")
-        rows = tuple(row for row in enhancement.rows if row.method in variants)
+        ours = tuple(row for row in enhancement.rows if row.method in variants)
         title = "Ablation: automatic enhancement by each variant"
-        tables.append(PaperTable(name="ablation", title=title, measures=enhancement.measures, rows=rows))
+        tables.append(PaperTable(name="ablation", title=title, measures=enhancement.measures, rows=ours))
     result = PaperTables(
         photos=len(records),
         cases=len(records) * settings.views,
@@ -202,43 +155,25 @@ def make_tables(
     return result
 
 
-def task_cases(record: PhotoRecord, photos_dir: Path, task: Task, settings: PaperSettings) -> Iterator[TaskCase]:
-    """The cases of one photo; the same record, task and seed always give the same pictures.
+def _passes(
+    variants: Mapping[str, Variant], generative_baselines: Sequence[GenerativeBaseline], settings: PaperSettings
+) -> list[Callable[[], dict[str, Edit]]]:
+    """What loads the methods that edit the cases together; no two models of full size share the memory."""
 
-    Those of "enhancement" are the faulty views on which `components.evaluation.evaluate` judges.
-    """
-    pixels = read_photo(Path(photos_dir) / record.path).pixels
-    scale = min(1.0, settings.max_side / max(pixels.shape[-2:]))
-    intact = quantize(resize(pixels, tuple(max(1, round(side * scale)) for side in pixels.shape[-2:])))
-    for view in range(settings.views):
-        purpose = "evaluation" if task == "enhancement" else f"tables/{task}"
-        generator = generator_for(settings.seed, record.sha256, purpose, view)
-        operations = (sample_degradation(generator, TASKS[task]),) if TASKS[task] else ()
-        if task in ("enhancement", "multi_edit"):
-            operations += sample_faults(generator)
-        yield TaskCase(record, view, intact, quantize(apply_operations(intact, operations)), operations)
+    def enhance(name: str) -> dict[str, Edit]:
+        crafter = variants[name][0]()
+        return {name: lambda picture: crafter.enhance(Photo(picture), seed=settings.seed).photo.pixels}
 
+    def edit(baseline: GenerativeBaseline) -> dict[str, Edit]:
+        device = str(settings.compute.place().device)
+        return {baseline.name: GenerativeEditor(baseline, device, settings.seed)}
 
-def _editors(
-    variants: Mapping[str, tuple[Crafter, str]], settings: PaperSettings
-) -> tuple[dict[str, Edit], list[Unavailable]]:
-    """Every method of the tables that can be run here, and the others."""
-    editors: dict[str, Edit] = {INPUT: lambda picture: picture}
-    for name, (crafter, _) in variants.items():
-        editors[name] = lambda picture, crafter=crafter: (
-            crafter.enhance(Photo(picture), seed=settings.seed).photo.pixels
-        )
-    absent: list[Unavailable] = []
-    others: dict[str, Edit] = {name: BASELINES[name] for name in settings.baselines}
-    for baseline in settings.generative:
-        if gap := generative.unavailable(baseline):
-            absent.append(gap)
-        else:
-            others[baseline.name] = GenerativeEditor(baseline, str(settings.compute.place().device), settings.seed)
-    names = [INPUT, *variants, *settings.baselines, *(baseline.name for baseline in settings.generative)]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two methods have the same name: {', '.join(sorted(repeated))}")
-    return editors | others, absent
+    classical = {INPUT: lambda picture: picture} | {name: BASELINES[name] for name in settings.baselines}
+    return [
+        lambda: classical,
+        *(partial(enhance, name) for name in variants),
+        *(partial(edit, baseline) for baseline in generative_baselines),
+    ]
 
 
 def _measure(
@@ -248,11 +183,13 @@ def _measure(
     measures: Mapping[str, CaseMeasure],
     inception: InceptionFeatures | None,
     settings: PaperSettings,
-) -> tuple[pd.DataFrame, dict[tuple[str, str, str, int], np.ndarray]]:
-    """One row for each task, photo, view and method; and the features of each, and of the references (method "")."""
-    rows, features = [], {}
+    rows: list[dict[str, Any]],
+    features: Features,
+) -> None:
+    """Add a row for each task, photo, view and method, and the features of each and of the references (method "")."""
     work = [(task, record) for task in settings.tasks for record in records]
-    for task, record in tqdm(work, desc="tables", unit="photo"):
+    label = f"{len(editors)} methods" if len(editors) > 1 else next(iter(editors))
+    for task, record in tqdm(work, desc=f"tables: {label}", unit="photo"):
         for case in task_cases(record, photos_dir, task, settings):
             for method, edit in editors.items():
                 picture = quantize(edit(case.spoilt).float().cpu())
@@ -260,9 +197,8 @@ def _measure(
                 rows.append(row | _case_measures(task, picture, case.intact, measures))
                 if inception and "fid" in MEASURES[task]:
                     features[task, method, record.id, case.view] = inception(picture)
-            if inception and "fid" in MEASURES[task]:
+            if inception and "fid" in MEASURES[task] and (task, "", record.id, case.view) not in features:
                 features[task, "", record.id, case.view] = inception(case.intact)
-    return pd.DataFrame(rows), features
 
 
 def _case_measures(
@@ -279,14 +215,15 @@ def _case_measures(
 def _table(
     task: Task,
     cases: pd.DataFrame,
-    features: Mapping[tuple[str, str, str, int], np.ndarray],
+    features: Features,
+    methods: Sequence[str],
     usable: Sequence[str],
     settings: PaperSettings,
 ) -> PaperTable:
     names = tuple(name for name in MEASURES[task] if name in usable)
     of_task = cases[cases["task"] == task]
     rows = []
-    for method in of_task[METHOD].unique():
+    for method in methods:
         own = of_task[of_task[METHOD] == method]
         values = {name: mean_interval(own, name, settings.bootstrap) for name in names if name != "fid"}
         if "fid" in names:
@@ -298,9 +235,7 @@ def _table(
     return PaperTable(name=task, title=TITLES[task], measures=names, rows=tuple(rows))
 
 
-def _by_photo(
-    features: Mapping[tuple[str, str, str, int], np.ndarray], task: str, method: str, photos: Sequence[str]
-) -> list[np.ndarray]:
+def _by_photo(features: Features, task: str, method: str, photos: Sequence[str]) -> list[np.ndarray]:
     views = sorted({key[3] for key in features})
     return [np.stack([features[task, method, photo, view] for view in views]) for photo in photos]
 

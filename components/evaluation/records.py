@@ -10,9 +10,9 @@ from components.compute import ComputeSettings
 from components.critic.grammar import Verdict
 from components.data.splits import Split
 from components.enhance.crafter import CrafterSettings
-from components.evaluation.baselines import BASELINES
-from components.evaluation.paper import PaperSettings
+from components.evaluation.baselines import BASELINES, check_known
 from components.evaluation.tables import TABLE_FILE, BootstrapSettings, Interval, Row
+from components.evaluation.tasks import PaperSettings
 from components.evaluation.verdicts import CriticFigures
 from components.photometry.operations import Operation
 from components.strict import Strict
@@ -45,11 +45,9 @@ class EvaluationSettings(Strict):
     @field_validator("baselines")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := set(names) - set(BASELINES):
-            raise ValueError(f"unknown baselines {sorted(unknown)}; expected some of {', '.join(BASELINES)}")
         if not names:
             raise ValueError(f"expected at least one baseline of {', '.join(BASELINES)}")
-        return names
+        return check_known(names)
 
 
 class Evaluation(Strict):

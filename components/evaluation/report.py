@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from components import files
-from components.evaluation.metrics import LOWER_IS_BETTER, UNITS
+from components.evaluation.metrics import LOWER_IS_BETTER, UNITS, to_bytes
 from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.evaluation.tables import INPUT, OURS, Interval
 from components.images import resize
@@ -148,7 +147,6 @@ def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:
 
 
 def _data_uri(picture: Tensor, quality: int) -> str:
-    samples = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     stream = io.BytesIO()
-    Image.fromarray(samples).save(stream, "JPEG", quality=quality, optimize=True)
+    Image.fromarray(to_bytes(picture)).save(stream, "JPEG", quality=quality, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

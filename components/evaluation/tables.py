@@ -27,7 +27,7 @@ class BootstrapSettings(Strict):
 
     resamples: int = Field(default=5000, ge=100, description="Bootstrap resamples of the photos.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="Level of the two-sided interval.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
 
 
 class Interval(Strict):
@@ -79,8 +79,12 @@ def gate_table(cases: pd.DataFrame, method: str = OURS) -> pd.DataFrame:
 
 def mean_interval(cases: pd.DataFrame, measure: str, settings: BootstrapSettings) -> Interval:
     """Mean over photos of the photo's mean over views, with the bootstrap interval."""
-    by_photo = cases.groupby(PHOTO)[measure].mean().to_numpy()
-    return _interval(by_photo.mean(), (_weights(len(by_photo), settings) @ by_photo), settings)
+    return bootstrap_mean(cases.groupby(PHOTO)[measure].mean().to_numpy(), settings)
+
+
+def bootstrap_mean(by_photo: np.ndarray, settings: BootstrapSettings) -> Interval:
+    """Mean of one value a photo, with the percentile interval over resampled photos."""
+    return _interval(by_photo.mean(), _weights(len(by_photo), settings) @ by_photo, settings)
 
 
 def ratio_interval(
@@ -97,8 +101,7 @@ def difference_interval(
 ) -> Interval:
     """Mean of a method minus the mean of a reference on the same cases; the interval resamples photos, paired."""
     ours, theirs = _paired(cases, method, reference, measure)
-    change = ours - theirs
-    return _interval(change.mean(), _weights(len(change), settings) @ change, settings)
+    return bootstrap_mean(ours - theirs, settings)
 
 
 def summarise(cases: pd.DataFrame, settings: BootstrapSettings) -> tuple[Row, ...]:
@@ -142,7 +145,8 @@ def _paired(cases: pd.DataFrame, method: str, reference: str, measure: str) -> t
 def _weights(photos: int, settings: BootstrapSettings) -> np.ndarray:
     """(resamples, photos) shares with which each resample counts each photo."""
     drawn = np.random.default_rng(settings.seed).integers(photos, size=(settings.resamples, photos))
-    return np.stack([np.bincount(row, minlength=photos) for row in drawn]) / photos
+    cells = drawn + photos * np.arange(settings.resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape) / photos
 
 
 def _interval(value: float, resampled: np.ndarray, settings: BootstrapSettings) -> Interval:

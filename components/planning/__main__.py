@@ -26,7 +26,10 @@ _WIDTH = 140
 
 def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
     """Print the plan; see the module for the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.gpu is None:
+        parser.error(f"on which GPUs? Say so, such as --gpu H100-80G --count 8; known are {', '.join(GPUS)}")
     console = console or Console(width=None if sys.stdout.isatty() else _WIDTH)
     try:
         settings = load_settings(options.config, options.set)
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", type=Path, required=True, help="profile, such as configs/gpu.yaml")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value of the profile")
     add("--models", type=Path, default=PUBLISHED, help="folder of base models; default: the published full-size ones")
-    add("--gpu", required=True, help=f"one of {', '.join(GPUS)}")
+    add("--gpu", help=f"one of {', '.join(GPUS)}")
     add("--count", type=int, default=1, help="number of GPUs (default: 1)")
     add("--sharding", choices=("auto", "ddp", "fsdp"), default="auto", help="auto: the faster of those that fit")
     add("--checkpointing", choices=("auto", "on", "off"), default="auto", help="of gradients; auto as for sharding")

@@ -96,7 +96,6 @@ class Stage:
     critic: int | None
     artist: int | None
     trained: tuple[str, ...]
-    lora: LoraSettings
     average: bool
     phases: tuple[Phase, ...]
     work: Work
@@ -130,7 +129,6 @@ class StagePlanner:
             critic=1,
             artist=None,
             trained=("critic",),
-            lora=lora,
             average=settings.optimiser.ema_decay > 0,
             phases=(
                 Phase("vision tower", rows, 0, self.tracer.vision_bytes(patches)),
@@ -200,7 +198,6 @@ class StagePlanner:
             critic=2,  # trained, and reference
             artist=3,  # trained, rollout policy, and reference
             trained=("critic", "artist"),
-            lora=artist_lora,
             average=False,
             phases=phases,
             work=Work(
@@ -236,7 +233,6 @@ class StagePlanner:
             critic=critic_adapters,
             artist=1,
             trained=("artist",),
-            lora=lora,
             average=settings.optimiser.ema_decay > 0,
             phases=(
                 *before,

@@ -1,19 +1,17 @@
 """The gate: may a challenger replace the champion? A pure rule on two tables of measures, compared photo by photo."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from components.evaluation.metrics import LOWER_IS_BETTER
+from components.evaluation.tables import PHOTO, BootstrapSettings, Interval, bootstrap_mean
 from components.strict import Strict
 
-PHOTO = "photo_id"
-"""Index level that names the source photo; the views of one photo stand or fall together in the bootstrap."""
 
-
-class GateSettings(Strict):
+class GateSettings(BootstrapSettings):
     """How much better, and how sure, a challenger has to be."""
 
     primary: str = Field(default="ciede2000", description="The measure that must get better, surely, for a promotion.")
@@ -31,11 +29,10 @@ class GateSettings(Strict):
         description="How much worse each measure may get, in its own unit, at the worse end of the interval.",
     )
     higher_is_better: tuple[str, ...] = Field(
-        default=("psnr", "ssim"), description="Measures that get worse by falling; all others by rising."
+        default=tuple(name for name, lower in LOWER_IS_BETTER.items() if not lower),
+        description="Measures that get worse by falling; all others by rising.",
     )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="Level of the two-sided interval.")
     resamples: int = Field(default=10_000, ge=100, description="Bootstrap resamples of the photos.")
-    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
 
     @model_validator(mode="after")
     def _primary_has_a_tolerance(self) -> "GateSettings":
@@ -73,12 +70,6 @@ class GateError(ValueError):
     """The two tables cannot be compared: other photos, missing errors or values that are not finite."""
 
 
-class _Interval(NamedTuple):
-    mean: float
-    low: float
-    high: float
-
-
 def decide(
     challenger: pd.DataFrame, reference: pd.DataFrame, settings: GateSettings, reference_name: str = "the champion"
 ) -> Decision:
@@ -103,13 +94,13 @@ def decide(
     theirs = theirs.loc[ours.index]
     by_photo = (ours - theirs).groupby(level=PHOTO).mean()
     ours_mean, theirs_mean = (table.groupby(level=PHOTO).mean().mean() for table in (ours, theirs))
-    intervals = _paired_bootstrap(by_photo, settings)
+    intervals = {name: bootstrap_mean(by_photo[name].to_numpy(), settings) for name in names}
     comparisons = tuple(
         Comparison(
             metric=name,
             challenger=float(ours_mean[name]),
             reference=float(theirs_mean[name]),
-            change=intervals[name].mean,
+            change=intervals[name].value,
             low=intervals[name].low,
             high=intervals[name].high,
             tolerance=settings.tolerances[name],
@@ -127,7 +118,7 @@ def decide(
     )
 
 
-def _worst(interval: _Interval, metric: str, settings: GateSettings) -> float:
+def _worst(interval: Interval, metric: str, settings: GateSettings) -> float:
     """How much worse the measure may have become, at the worse end of its interval; below 0 it surely got better."""
     return -interval.low if metric in settings.higher_is_better else interval.high
 
@@ -162,19 +153,6 @@ def _check_same_views(ours: pd.Index, theirs: pd.Index, reference_name: str) -> 
             f"challenger and {reference_name} were measured on different views ({len(alone)} in one table only, "
             f"such as {alone[0]}): evaluate both on the same held-out set"
         )
-
-
-def _paired_bootstrap(by_photo: pd.DataFrame, settings: GateSettings) -> Mapping[str, _Interval]:
-    """Mean and percentile interval of each column, resampling rows; the same resamples serve every column."""
-    photos = len(by_photo)
-    drawn = np.random.default_rng(settings.seed).integers(photos, size=(settings.resamples, photos))
-    weights = np.stack([np.bincount(row, minlength=photos) for row in drawn]) / photos
-    tail = 50 * (1 - settings.confidence)
-    intervals = {}
-    for name in by_photo.columns:
-        low, high = np.percentile(weights @ by_photo[name].to_numpy(), [tail, 100 - tail])
-        intervals[name] = _Interval(float(by_photo[name].mean()), float(low), float(high))
-    return intervals
 
 
 def _reasons(comparisons: Sequence[Comparison], settings: GateSettings, better: bool, reference_name: str) -> list[str]:

@@ -44,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     export = commands.add_parser("export", help="write the release's layout")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
-    export.add_argument("--base", type=Path, default=PUBLISHED, help="folder of base models, as data/base")
+    export.add_argument(
+        "--base",
+        type=Path,
+        default=PUBLISHED,
+        help="folder of base models, as data/base; without it only --adapters-only works",
+    )
     export.add_argument("--critic", type=Path, help="trained adapter of the Critic")
     export.add_argument("--artist", type=Path, help="trained adapter of the Artist")
     export.add_argument("--adapters-only", action="store_true", help="leave the base models out")

@@ -7,8 +7,8 @@
     POST /critique        a picture file as the body; JSON with the Critic's words and no edit
 
 Errors are JSON ``{"error_code", "message"}`` as MLflow's are. 400: not in the protocol, not a picture; 408: the body
-came too slowly; 413: more bytes or pixels than allowed; 415: another content type; 429: too many requests wait; 503:
-waited too long; 504: the work took too long.
+came too slowly; 413: more bytes or pixels than allowed; 415: another content type; 429: too many requests wait; 500:
+the server failed, and its log has the traceback; 503: waited too long; 504: the work took too long.
 """
 
 import asyncio

@@ -9,7 +9,6 @@ that misses its target is shown as such and is no error.
 import argparse
 import collections
 import io
-import json
 import os
 import socket
 import statistics
@@ -29,8 +28,7 @@ from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
-from components import files
-from components.evaluation.benchmark import ROOT, BenchmarkRow, show
+from components.evaluation.benchmark import ROOT, BenchmarkRow, publish
 
 RESULT = ROOT / "reports" / "benchmarks" / "serving.json"
 _WAITING = 8
@@ -146,11 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         console.print(f"[red]{error}[/]")
         return 1
-    rows = rows_of(within, beyond, before, after)
-    content = {"rows": [row.model_dump() for row in rows]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(rows, console)
-    console.print(f"Written to {options.out}.")
+    publish(rows_of(within, beyond, before, after), options.out, console)
     return 0
 
 

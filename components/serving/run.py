@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from pydantic import ValidationError
 
 from components.registry.package import PackageError
 from components.serving.app import create_app
@@ -16,19 +17,18 @@ from components.serving.service import PhotoService, ServingLimits
 
 
 def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService], FastAPI] = create_app) -> int:
-    """Serve until interrupted; 1 when the package cannot be loaded.
+    """Serve until interrupted; 1 when the package cannot be loaded, 2 for a limit out of range.
 
     Args:
         build: makes the application of a service.
     """
     options = _parser().parse_args(arguments)
+    try:
+        limits = ServingLimits.model_validate({name: getattr(options, name) for name in ServingLimits.model_fields})
+    except ValidationError as error:
+        print(error, file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    limits = ServingLimits(
-        max_bytes=options.max_bytes,
-        max_pixels=options.max_pixels,
-        waiting=options.waiting,
-        timeout_seconds=options.timeout,
-    )
     from components.compute import ComputeSettings
     from components.enhance.crafter import Crafter  # takes seconds, which `--help` need not wait for
 
@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService],
 
 
 def _parser() -> argparse.ArgumentParser:
-    limits = ServingLimits()
     state = Path(os.environ.get("SPC_STATE") or ".spc")
     parser = argparse.ArgumentParser(prog="python -m components.serving", description=__doc__)
     parser.add_argument("--package", type=Path, default=state / "champion", help="package (default: %(default)s)")
@@ -53,12 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: %(default)s")
-    parser.add_argument("--max-bytes", type=int, default=limits.max_bytes, help="largest file (default: %(default)s)")
-    parser.add_argument(
-        "--max-pixels", type=int, default=limits.max_pixels, help="largest photo (default: %(default)s)"
-    )
-    parser.add_argument("--waiting", type=int, default=limits.waiting, help="requests that wait (default: %(default)s)")
-    parser.add_argument(
-        "--timeout", type=float, default=limits.timeout_seconds, help="seconds for a request (default: %(default)s)"
-    )
+    for name, field in ServingLimits.model_fields.items():
+        option, kind = f"--{name.replace('_', '-')}", type(field.default)
+        parser.add_argument(option, type=kind, default=field.default, help=f"{field.description} Default: %(default)s")
     return parser

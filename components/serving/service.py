@@ -41,8 +41,10 @@ class ServingLimits(Strict):
     max_pixels: int = Field(default=64_000_000, ge=1, description="Largest picture, width times height.")
     max_photos: int = Field(default=8, ge=1, description="Pictures in one request.")
     waiting: int = Field(default=16, ge=0, description="Requests that may wait; more are turned away (HTTP 429).")
-    timeout_seconds: float = Field(default=120.0, gt=0, description="From the arrival of a request to its answer.")
-    upload_seconds: float = Field(default=30.0, gt=0, description="For the body of a request to arrive.")
+    timeout_seconds: float = Field(
+        default=120.0, gt=0, description="Seconds from the arrival of a request to its answer."
+    )
+    upload_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
 
 
 class Reason(Enum):

@@ -76,7 +76,7 @@ def score_policy(
             0, (-1, settings.draws)
         )
         if picture is None:
-            picture = before_after(batch, edits[:PICTURES, 0]).cpu()
+            picture = before_after(batch, edits[:PICTURES, 0])
         for pair, source, made, target, text in zip(
             batch.pairs, batch.inputs, edits, batch.targets, rollout.texts, strict=True
         ):

@@ -16,6 +16,7 @@ from moto.server import ThreadedMotoServer
 from components.enhance import places
 from components.enhance.batch import RECORDS, Summary, result_names, run_batch
 from components.enhance.places import OversizedFileError, Place, UnsafeNameError, check_name
+from components.enhance.sidecar import NAMESPACE
 
 
 def copying(name: str, source: Path, made: Path) -> str:
@@ -70,6 +71,20 @@ def test_what_is_done_is_done_again_only_when_something_changed(tmp_path: Path) 
     assert run(source, out, "other", redo=True).done == 2
 
 
+def test_a_sidecar_of_another_program_is_kept(tmp_path: Path) -> None:
+    source, out = fill(tmp_path / "in", a_jpg=b"ab", b_jpg=b"cd"), fill(tmp_path / "out", a_xmp=b"<lightroom/>")
+
+    def with_sidecar(name: str, photo: Path, made: Path) -> str:
+        made.with_suffix(".xmp").write_text(NAMESPACE)
+        return copying(name, photo, made)
+
+    for _ in range(2):
+        summary = run_batch(Place.open(str(source)), Place.open(str(out)), with_sidecar, "o", redo=True)
+        assert summary.done == 1 and "a.xmp belongs to another program" in summary.failed["a.jpg"]
+    assert contents(out)["a.xmp"] == b"<lightroom/>"
+    assert "a.jpg" not in contents(out) and "b.jpg" in contents(out)
+
+
 def test_results_in_a_folder_of_the_source_are_not_taken_for_photos(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", a_jpg=b"ab")
     for _ in range(2):
@@ -115,14 +130,13 @@ def test_an_interrupted_photo_is_not_held_against_it(tmp_path: Path) -> None:
 
 
 def test_names_of_results() -> None:
-    raw = frozenset((".dng",))
-    assert result_names(["a.jpg", "b.dng", "c.BMP", "d/a.png"], None, raw) == {
+    assert result_names(["a.jpg", "b.dng", "c.BMP", "d/a.png"], None) == {
         "a.jpg": "a.jpg",
         "b.dng": "b.tif",
         "c.BMP": "c.png",
         "d/a.png": "d/a.png",
     }
-    assert result_names(["a.jpg", "a.dng"], None, raw) == {"a.jpg": "a.jpg.jpg", "a.dng": "a.dng.tif"}
+    assert result_names(["a.jpg", "a.dng"], None) == {"a.jpg": "a.jpg.jpg", "a.dng": "a.dng.tif"}
     assert result_names(["a.png"], ".webp") == {"a.png": "a.webp"}
 
 

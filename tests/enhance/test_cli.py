@@ -127,6 +127,18 @@ def test_critique_writes_sidecars_but_not_over_another_programs(crafter, source:
     assert source.with_suffix(".xmp").read_text() == "<lightroom/>"
 
 
+def test_a_folder_is_judged_again_with_a_sidecar_for_each_photo(crafter, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "photos"
+    for name in ("a.jpg", "a.png", "sub/b.jpg"):
+        write_photo(Photo(make_photo(20, 30)), folder / name)
+    (folder / "notes.txt").write_text("x")
+    for _ in range(2):
+        assert cli.main(["critique", str(folder), "--sidecar"]) == 0
+        assert capsys.readouterr().out.count("no verdict") == 3
+    sidecars = {str(path.relative_to(folder)): json.loads(path.read_text())["photo"] for path in folder.rglob("*.json")}
+    assert sidecars == {"a.jpg.json": "a.jpg", "a.png.json": "a.png", "sub/b.json": "b.jpg"}
+
+
 def test_a_folder_is_enhanced_and_what_fails_is_counted(crafter, tmp_path: Path, capsys) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     for name in ("a.jpg", "sub/c.png"):

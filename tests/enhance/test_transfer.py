@@ -6,19 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from components.enhance.speed import working_size
 from components.enhance.transfer import TransferSettings, apply_field, fit_field, transfer
+from components.evaluation.metrics import psnr
 from components.images import resize
 from components.photometry.operations import Operation, apply_operations
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    return float(-10 * torch.log10((a - b).square().mean()))
-
-
-def small_size(photo: Tensor, side: int = 64) -> tuple[int, int]:
-    height, width = photo.shape[-2:]
-    scale = side / (height * width) ** 0.5
-    return round(height * scale / 8) * 8, round(width * scale / 8) * 8
 
 
 def window_fits(before: np.ndarray, after: np.ndarray, radius: int, ridge: float) -> np.ndarray:
@@ -113,7 +105,7 @@ EDITS = {
 def test_true_edits_at_64_px_arrive_at_full_resolution(photo_factory, edit: str, noise: float, least: float) -> None:
     photo = photo_factory(480, 640, seed=3)
     true = apply_operations(photo, EDITS[edit])
-    size = small_size(photo)
+    size = working_size(*photo.shape[-2:], side=64)
     after = resize(true, size)
     after = after + noise * torch.randn(after.shape, generator=torch.Generator().manual_seed(1))
     assert psnr(transfer(photo, resize(photo, size), after), true) > least

@@ -1,30 +1,27 @@
 """A small held-out set on disk, LPIPS with random weights, and a crafter whose edits and words are known."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import lpips
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from components.critic.grammar import Verdict, render, suggest
 from components.data.records import Manifest, PhotoRecord
 from components.enhance.crafter import CrafterSettings, Enhanced
 from components.evaluation import learned
+from components.evaluation.metrics import LPIPS_FILE
 from components.images import Photo, write_photo
 from tests.conftest import make_photo
+from tests.tiny_models import write_lpips
 
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random AlexNet convolutions under the name, keys and precision of the shipped file."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    path = tmp_path_factory.mktemp("base") / "lpips_alexnet_fp16.safetensors"
-    save_file({name: tensor.half().contiguous() for name, tensor in model.net.state_dict().items()}, path)
-    return path
+    """Random AlexNet convolutions under the name of the shipped file."""
+    return write_lpips(tmp_path_factory.mktemp("base") / LPIPS_FILE)
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +51,23 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     return folder, Manifest.of(records)
 
 
-@pytest.fixture
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Caches in which nothing has been fetched, whatever this machine has; their folder."""
+@contextmanager
+def without_weights(folder: Path) -> Iterator[None]:
+    """Caches in ``folder``, in which nothing has been fetched, whatever this machine has."""
     from pyiqa.utils import download_util
 
-    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(learned, "try_to_load_from_cache", lambda *_: None)
-    return tmp_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(download_util, "DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
+        patch.setattr(torch.hub, "get_dir", lambda: str(folder))
+        patch.setattr(learned, "try_to_load_from_cache", lambda *_: None)
+        yield
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path) -> Iterator[Path]:
+    """The folder of `without_weights`."""
+    with without_weights(tmp_path):
+        yield tmp_path
 
 
 class KnowingCrafter:

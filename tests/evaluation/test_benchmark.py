@@ -20,38 +20,22 @@ from components.evaluation.benchmark import (
     show,
     stage_row,
 )
-from components.evaluation.records import Evaluation, EvaluationSettings
+from components.evaluation.records import Evaluation
 from components.evaluation.stages import StageGain, stage_gain
-from components.evaluation.tables import BootstrapSettings, Interval, summarise
-from components.evaluation.verdicts import CriticFigures
+from components.evaluation.tables import BootstrapSettings, Interval
 from components.training.comparison import PolicyScores
-from tests.evaluation.test_tables import make_cases
+from tests.evaluation.builders import make_evaluation, make_figures
 
 
 def exactly(value: float) -> Interval:
     return Interval(value=value, low=value, high=value)
 
 
-def make_evaluation(ratio: float, margin: float, parse: float, direction: float, correlation: float) -> Evaluation:
-    return Evaluation(
-        photos=4,
-        cases=8,
-        settings=EvaluationSettings(),
-        rows=summarise(make_cases(photos=4, views=2), BootstrapSettings(resamples=100)),
-        ratio_to_input=exactly(ratio),
-        best_baseline="grey_world",
-        ratio_to_best_baseline=exactly(margin),
-        change_of_intact=exactly(1.0),
-        critic=CriticFigures(
-            parse_rate=exactly(parse),
-            direction_accuracy=exactly(direction),
-            direction_by_operation={},
-            faults=16,
-            score_correlation=correlation,
-            score_correlation_low=0.0,
-            score_correlation_high=1.0,
-        ),
+def measured(ratio: float, margin: float, parse: float, direction: float, correlation: float) -> Evaluation:
+    critic = make_figures(
+        parse_rate=exactly(parse), direction_accuracy=exactly(direction), score_correlation=correlation
     )
+    return make_evaluation(ratio_to_input=exactly(ratio), ratio_to_best_baseline=exactly(margin), critic=critic)
 
 
 def make_scores(totals: list[float], photos: list[str] | None = None) -> PolicyScores:
@@ -61,12 +45,12 @@ def make_scores(totals: list[float], photos: list[str] | None = None) -> PolicyS
 
 
 def test_figures_at_their_targets_are_met_and_just_beyond_are_not() -> None:
-    assert all(row.ok for row in evaluation_rows(make_evaluation(0.65, 0.85, 1.0, 0.75, 0.6)))
-    assert not any(row.ok for row in evaluation_rows(make_evaluation(0.66, 0.86, 0.99, 0.74, 0.59)))
+    assert all(row.ok for row in evaluation_rows(measured(0.65, 0.85, 1.0, 0.75, 0.6)))
+    assert not any(row.ok for row in evaluation_rows(measured(0.66, 0.86, 0.99, 0.74, 0.59)))
 
 
 def test_rows_carry_value_peer_and_ratio() -> None:
-    evaluation = make_evaluation(0.6, 0.5, 1.0, 0.8, 0.7)
+    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
     first = evaluation_rows(evaluation)[0]
     error = {row.method: row.measures["ciede2000"].value for row in evaluation.rows}
     assert (first.value, first.peer, first.ratio) == (error["enhance"], error["input"], 0.6)
@@ -117,7 +101,7 @@ def test_the_environment_reaches_the_command(tmp_path: Path) -> None:
 
 def test_missed_figures_are_shown_as_missed() -> None:
     stream = io.StringIO()
-    rows = evaluation_rows(make_evaluation(0.7, 0.5, 1.0, 0.8, 0.7))
+    rows = evaluation_rows(measured(0.7, 0.5, 1.0, 0.8, 0.7))
     show(rows, Console(file=stream, width=160))
     lines = stream.getvalue().splitlines()
     assert any("against the faulty input" in line and "missed" in line for line in lines)
@@ -126,7 +110,7 @@ def test_missed_figures_are_shown_as_missed() -> None:
 
 def test_the_rows_are_written_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
-    evaluation = make_evaluation(0.6, 0.5, 1.0, 0.8, 0.7)
+    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
     (tmp_path / "evaluation" / "table.json").write_text(evaluation.model_dump_json())
     steps = (
         "evaluate/evaluation",

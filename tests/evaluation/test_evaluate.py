@@ -1,7 +1,9 @@
 """The evaluation from photos on disk to tables and report, with a crafter whose result is known, and a real package."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,8 +15,8 @@ from components.data.records import Manifest
 from components.enhance.crafter import Crafter, CrafterSettings
 from components.evaluation import evaluate as module
 from components.evaluation.baselines import BASELINES
-from components.evaluation.evaluate import evaluate, evaluate_crafter, held_out_cases
-from components.evaluation.records import Evaluation, EvaluationSettings
+from components.evaluation.evaluate import evaluate_crafter, held_out_cases
+from components.evaluation.records import Evaluation, EvaluationSettings, read_evaluation
 from components.evaluation.tables import BootstrapSettings, read_cases
 from components.photometry.operations import apply_operations
 from components.training.tracker import NullTracker
@@ -42,56 +44,69 @@ class Recorder(NullTracker):
         self.pictures.append(image)
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path):
-    """Evaluate a `KnowingCrafter` that goes ``share`` of the way back to the original."""
-    monkeypatch.setattr(module, "Crafter", lambda critic, artist, settings: crafters[-1])
-    crafters: list[KnowingCrafter] = []
+class Run(NamedTuple):
+    """An evaluation, where it wrote, and what was tracked."""
 
-    def evaluated(share: float, text: str | None = None, tracker: NullTracker | None = None) -> Evaluation:
+    evaluation: Evaluation
+    out: Path
+    tracked: Recorder
+
+
+@pytest.fixture(scope="module")
+def run(photos: tuple[Path, Manifest], backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Evaluate a `KnowingCrafter` that goes ``share`` of the way back to the original."""
+
+    def evaluated(share: float, text: str | None = None) -> Run:
         folder, manifest = photos
-        crafters.append(KnowingCrafter(folder, share, text))
-        return evaluate_crafter(
-            crafters[-1], manifest, folder, backbone.parent, tmp_path / "out", QUICK, tracker or NullTracker()
-        )
+        crafter, recorder, out = KnowingCrafter(folder, share, text), Recorder(), tmp_path_factory.mktemp("out")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "Crafter", lambda critic, artist, settings: crafter)
+            evaluation = evaluate_crafter(crafter, manifest, folder, backbone.parent, out, QUICK, recorder)
+        return Run(evaluation, out, recorder)
 
     return evaluated
 
 
-def test_a_crafter_that_knows_the_original_has_no_error(run, tmp_path: Path) -> None:
-    evaluation = run(share=1.0)
+@pytest.fixture(scope="module")
+def half_way(run: Callable[..., Run]) -> Run:
+    """Of a crafter that leaves half of the error."""
+    return run(share=0.5)
+
+
+def test_a_crafter_that_knows_the_original_has_no_error(run: Callable[..., Run]) -> None:
+    evaluation, out, _ = run(share=1.0)
     assert (evaluation.photos, evaluation.cases) == (3, 6)
     assert evaluation.ratio_to_input.value == 0
     assert evaluation.change_of_intact.value == 0
-    cases = read_cases(tmp_path / "out" / "cases.parquet")
+    cases = read_cases(out / "cases.parquet")
     assert set(cases.method) == {"input", "enhance", *BASELINES}
     assert len(cases) == 6 * (2 + len(BASELINES))
     assert set(cases.photo_id) == {"sample/0.png", "sample/2.png", "sample/3.png"}  # the train photo is not judged
 
 
-def test_a_crafter_that_does_nothing_equals_the_input(run) -> None:
-    evaluation = run(share=0.0)
+def test_a_crafter_that_does_nothing_equals_the_input(run: Callable[..., Run]) -> None:
+    evaluation = run(share=0.0).evaluation
     assert evaluation.ratio_to_input.value == pytest.approx(1)
     by_method = {row.method: row for row in evaluation.rows}
     for name, interval in by_method["input"].measures.items():
         assert by_method["enhance"].measures[name].value == pytest.approx(interval.value)
 
 
-def test_half_way_is_about_half_the_error(run) -> None:
-    assert run(share=0.5).ratio_to_input.value == pytest.approx(0.5, abs=0.08)
+def test_half_way_is_about_half_the_error(half_way: Run) -> None:
+    assert half_way.evaluation.ratio_to_input.value == pytest.approx(0.5, abs=0.08)
 
 
-def test_the_best_baseline_is_compared_with(run) -> None:
-    evaluation = run(share=0.5)
+def test_the_best_baseline_is_compared_with(half_way: Run) -> None:
+    evaluation = half_way.evaluation
     means = {row.method: row.measures["ciede2000"].value for row in evaluation.rows}
     best = min(BASELINES, key=means.__getitem__)
     assert evaluation.best_baseline == best
     assert evaluation.ratio_to_best_baseline.value == pytest.approx(means["enhance"] / means[best])
 
 
-def test_the_critic_is_judged_on_every_view(run, tmp_path: Path) -> None:
-    evaluation = run(share=0.5)
-    verdicts = pd.read_parquet(tmp_path / "out" / "verdicts.parquet")
+def test_the_critic_is_judged_on_every_view(half_way: Run) -> None:
+    evaluation = half_way.evaluation
+    verdicts = pd.read_parquet(half_way.out / "verdicts.parquet")
     assert len(verdicts) == 3 * (1 + 2)
     assert evaluation.critic.parse_rate.value == 1
     assert evaluation.critic.score_correlation > 0.8
@@ -99,19 +114,19 @@ def test_the_critic_is_judged_on_every_view(run, tmp_path: Path) -> None:
     assert (verdicts[verdicts["view"] == -1].fault_size == 0).all()
 
 
-def test_babble_is_counted_as_failure_not_skipped(run, tmp_path: Path) -> None:
-    critic = run(share=0.5, text="lovely </script><img src=x>").critic
+def test_babble_is_counted_as_failure_not_skipped(run: Callable[..., Run]) -> None:
+    evaluation, out, _ = run(share=0.5, text="lovely </script><img src=x>")
+    critic = evaluation.critic
     assert critic.parse_rate.value == 0
     assert critic.direction_accuracy.value == 0
     assert critic.score_correlation == 0
-    report = (tmp_path / "out" / "report.html").read_text()
+    report = (out / "report.html").read_text()
     assert "did not parse" in report
     assert "<img src=x>" not in report
 
 
-def test_everything_is_tracked(run, tmp_path: Path) -> None:
-    recorder = Recorder()
-    evaluation = run(share=0.5, tracker=recorder)
+def test_everything_is_tracked(half_way: Run) -> None:
+    evaluation, _, recorder = half_way
     assert recorder.values["ratio_to_input"] == evaluation.ratio_to_input.value
     assert recorder.values["clahe/ciede2000"] > 0
     assert all(np.isfinite(value) for value in recorder.values.values())
@@ -121,9 +136,8 @@ def test_everything_is_tracked(run, tmp_path: Path) -> None:
     assert [picture.shape[0] for picture in recorder.pictures] == [3, 3, 3]
 
 
-def test_the_table_on_disk_is_the_record(run, tmp_path: Path) -> None:
-    evaluation = run(share=0.5)
-    assert Evaluation.model_validate_json((tmp_path / "out" / "table.json").read_text()) == evaluation
+def test_the_table_on_disk_is_the_record(half_way: Run) -> None:
+    assert read_evaluation(half_way.out) == half_way.evaluation
 
 
 def test_cases_are_the_same_every_time_and_follow_the_seed(photos: tuple[Path, Manifest]) -> None:
@@ -146,7 +160,9 @@ def test_a_real_package_is_evaluated(photos: tuple[Path, Manifest], backbone: Pa
     package = write_tiny_package(tmp_path / "parts", tmp_path / "package").folder
     crafter = CrafterSettings(draws=1, steps=2, max_new_tokens=4, mirrored=False)
     settings = QUICK.model_copy(update={"crafter": crafter, "views": 1, "baselines": ("grey_world",)})
-    evaluation = evaluate(package, manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker())
+    evaluation = evaluate_crafter(
+        Crafter.load(package), manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker()
+    )
     assert evaluation.cases == 3
     assert evaluation.settings.crafter == crafter
     judged = write_tiny_package(tmp_path / "more", tmp_path / "judged", tmp_path / "out")

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from components.evaluation.generative import GenerativeBaseline, GenerativeEditor, unavailable
-from components.evaluation.paper import PaperSettings
+from components.evaluation.tasks import PaperSettings
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from components.evaluation import learned
+from components.evaluation import fetch, learned
 from components.evaluation.learned import (
     LEARNED,
     ClipSimilarity,
@@ -29,6 +29,27 @@ def test_what_is_not_here_says_what_is_missing_and_how_to_get_it(no_weights: Pat
         assert gap is not None and gap.name == name and gap.missing
         assert gap.command == f".venv/bin/python -m components.evaluation.fetch {name}"
     assert unavailable("dists").missing == ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
+
+
+def test_fetching_names_what_is_still_missing(
+    no_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # which fetching changes
+    monkeypatch.setattr(learned, "PyiqaMeasure", offline)
+    monkeypatch.setattr(learned, "InceptionFeatures", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    assert fetch.main([]) == 1
+    said = capsys.readouterr()
+    for name in LEARNED:
+        assert f"{name}: still missing: " in said.out and f"{name}: no network" in said.err
+    assert fetch.main(["fid"]) == 1
+    assert "musiq" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        fetch.main(["fid", "magic"])
+    assert "unknown measures magic" in capsys.readouterr().err
 
 
 def test_what_is_here_is_available(no_weights: Path) -> None:

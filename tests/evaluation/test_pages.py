@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from components.evaluation.paper import MethodRow, PaperSettings, PaperTable, PaperTables
+from components.evaluation.paper import MethodRow, PaperTable, PaperTables
 from components.evaluation.paper_page import render_page
 from components.evaluation.records import Evaluation, Picture
 from components.evaluation.report import render_report
 from components.evaluation.tables import Interval
+from components.evaluation.tasks import PaperSettings
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.evaluation.test_report import SETTINGS, evaluation, make_picture  # noqa: F401 (a fixture)
 

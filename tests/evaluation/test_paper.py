@@ -1,6 +1,7 @@
 """The paper's tables: the same cases for every method, measured rightly, with what is unavailable said."""
 
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,20 +17,18 @@ from components.evaluation.metrics import ciede2000, psnr, ssim
 from components.evaluation.paper import (
     CASES_FILE,
     LOWER,
-    MEASURES,
     TABLES_FILE,
-    TASKS,
-    PaperSettings,
     PaperTables,
     make_tables,
     set_interval,
-    task_cases,
 )
 from components.evaluation.paper_page import render_markdown, render_page, write_pages
 from components.evaluation.records import EvaluationSettings
 from components.evaluation.tables import BootstrapSettings
+from components.evaluation.tasks import MEASURES, TASKS, PaperSettings, task_cases
 from components.images import Photo
 from components.photometry.operations import DEGRADATIONS, TONE
+from tests.evaluation.conftest import without_weights
 from tests.evaluation.test_report import Page
 
 QUICK = PaperSettings(
@@ -60,10 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tables")
 
 
-@pytest.fixture
-def tables(photos: tuple[Path, Manifest], backbone: Path, folder: Path, no_weights: Path) -> PaperTables:
-    variants = {"full": (Darkener(), "version 2"), "no_rl": (Keeper(), "version 1")}
-    return make_tables(variants, photos[1], photos[0], backbone.parent, folder, QUICK)
+@pytest.fixture(scope="module")
+def tables(photos: tuple[Path, Manifest], backbone: Path, folder: Path) -> PaperTables:
+    variants = {"full": (Darkener, "version 2"), "no_rl": (Keeper, "version 1")}
+    with without_weights(folder / "caches"):
+        return make_tables(variants, photos[1], photos[0], backbone.parent, folder, QUICK)
 
 
 def test_tables_of_all_methods_on_the_same_cases(
@@ -85,6 +85,24 @@ def test_tables_of_all_methods_on_the_same_cases(
         dark = np.mean([function((case.spoilt / 2 * 255).round() / 255, case.intact) for case in made])
         assert rows["full"][measure].value == pytest.approx(dark, rel=1e-3)
         assert all(low.low <= low.value <= low.high for measures in rows.values() for low in measures.values())
+
+
+def test_packages_are_loaded_one_after_the_other(
+    photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path, no_weights: Path
+) -> None:
+    alive: weakref.WeakSet[Keeper] = weakref.WeakSet()
+    together = []
+
+    def load() -> Keeper:
+        crafter = Keeper()
+        alive.add(crafter)
+        together.append(len(alive))
+        return crafter
+
+    variants = dict.fromkeys(("one", "two", "three"), (load, ""))
+    quick = QUICK.model_copy(update={"tasks": ("multi_edit",)})
+    make_tables(variants, photos[1], photos[0], backbone.parent, tmp_path, quick)
+    assert together == [1, 1, 1]
 
 
 def test_the_ablation_is_the_enhancement_of_the_variants(tables: PaperTables) -> None:
@@ -154,10 +172,10 @@ def test_names_may_not_repeat_and_photos_may_not_lack(
     photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path, no_weights: Path
 ) -> None:
     with pytest.raises(ValueError, match="same name: grey_world"):
-        make_tables({"grey_world": (Keeper(), "")}, photos[1], photos[0], backbone.parent, tmp_path, QUICK)
+        make_tables({"grey_world": (Keeper, "")}, photos[1], photos[0], backbone.parent, tmp_path, QUICK)
     few = QUICK.model_copy(update={"split": "train"})
     with pytest.raises(ValueError, match="at least 2 photos in the split 'train', found 1"):
-        make_tables({"full": (Keeper(), "")}, photos[1], photos[0], backbone.parent, tmp_path, few)
+        make_tables({"full": (Keeper, "")}, photos[1], photos[0], backbone.parent, tmp_path, few)
 
 
 def test_the_interval_of_a_set_distance_covers_what_many_photos_give() -> None:

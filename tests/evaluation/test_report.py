@@ -12,14 +12,11 @@ from torch import Tensor
 
 from components.critic.grammar import Verdict, render, suggest
 from components.evaluation.metrics import LOWER_IS_BETTER
-from components.evaluation.records import Evaluation, EvaluationSettings, Picture, ReportSettings
+from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.evaluation.report import render_report
-from components.evaluation.tables import BootstrapSettings, Interval, summarise
-from components.evaluation.verdicts import CriticFigures
 from components.photometry.operations import Operation
-from tests.evaluation.test_tables import make_cases
+from tests.evaluation.builders import make_evaluation
 
-UNIT = Interval(value=0.612, low=0.571, high=0.655)
 SETTINGS = ReportSettings(picture_side=48, worst_cases=2)
 
 
@@ -53,26 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def evaluation() -> Evaluation:
-    cases = make_cases(photos=4, views=2)
-    return Evaluation(
-        photos=4,
-        cases=8,
-        settings=EvaluationSettings(),
-        rows=summarise(cases, BootstrapSettings(resamples=100)),
-        ratio_to_input=UNIT,
-        best_baseline="grey_world",
-        ratio_to_best_baseline=UNIT,
-        change_of_intact=UNIT,
-        critic=CriticFigures(
-            parse_rate=UNIT,
-            direction_accuracy=UNIT,
-            direction_by_operation={"exposure": 0.9},
-            faults=16,
-            score_correlation=0.7,
-            score_correlation_low=0.5,
-            score_correlation_high=0.8,
-        ),
-    )
+    return make_evaluation()
 
 
 def make_picture(photo: Tensor, name: str, view: int, error: float, text: str | None = None) -> Picture:

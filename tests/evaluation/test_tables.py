@@ -22,25 +22,9 @@ from components.evaluation.tables import (
     write_cases,
 )
 from components.registry.promotion import GateSettings, decide
+from tests.evaluation.builders import make_cases
 
 SETTINGS = BootstrapSettings(resamples=20_000)
-
-
-def make_cases(photos: int = 12, views: int = 3, ours: float = 0.6, seed: int = 0) -> pd.DataFrame:
-    """The input has errors around 10, ours that times ``ours``, the baselines are worse than the input."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for photo in range(photos):
-        level = rng.uniform(5, 15)
-        for view in range(views):
-            error = level * rng.uniform(0.8, 1.2)
-            for method, factor in ((INPUT, 1.0), (OURS, ours), ("clahe", 1.3), ("grey_world", 1.1)):
-                value = error * factor * rng.uniform(0.95, 1.05)
-                rows.append(
-                    {"photo_id": f"p{photo}", "view": view, "method": method}
-                    | {name: value if lower else -value for name, lower in LOWER_IS_BETTER.items()}
-                )
-    return pd.DataFrame(rows)
 
 
 @pytest.fixture

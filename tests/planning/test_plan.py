@@ -111,6 +111,10 @@ def test_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*common, "--gpu", "H100"]) == 2
     assert "H100-80G" in capsys.readouterr().err
     assert main(["--config", "nowhere.yaml", "--gpu", "H100-80G"]) == 2
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(common)
+    assert "such as --gpu H100-80G --count 8" in capsys.readouterr().err
 
 
 def test_gpus_are_plausible() -> None:

@@ -2,40 +2,17 @@
 
 from components.data.records import Manifest
 from components.evaluation.evaluate import held_out_digest
-from components.evaluation.records import Evaluation, EvaluationSettings
-from components.evaluation.tables import BootstrapSettings, Interval, summarise
-from components.evaluation.verdicts import CriticFigures
+from components.evaluation.records import EvaluationSettings
 from components.registry.card import model_card
 from components.registry.package import Provenance
 from tests.data.builders import record
-from tests.evaluation.test_tables import make_cases
+from tests.evaluation.builders import make_evaluation
 
-UNIT = Interval(value=0.612, low=0.571, high=0.655)
 RECORDS = [record(f"{n}.png", split=split) for n, split in enumerate(("train", "train", "test"))]
 
 
 def test_the_card_says_what_people_need_to_know() -> None:
-    rows = summarise(make_cases(photos=4, views=2), BootstrapSettings(resamples=100))
-    evaluation = Evaluation(
-        photos=4,
-        cases=8,
-        held_out="f" * 64,
-        settings=EvaluationSettings(),
-        rows=rows,
-        ratio_to_input=UNIT,
-        best_baseline="grey_world",
-        ratio_to_best_baseline=UNIT,
-        change_of_intact=UNIT,
-        critic=CriticFigures(
-            parse_rate=UNIT,
-            direction_accuracy=UNIT,
-            direction_by_operation={},
-            faults=16,
-            score_correlation=0.7,
-            score_correlation_low=0.5,
-            score_correlation_high=0.8,
-        ),
-    )
+    evaluation = make_evaluation(held_out="f" * 64)
     provenance = Provenance(data_revision="d" * 32, code_revision="c" * 40, pipeline_run="training-1")
     card = model_card(evaluation, Manifest.of(RECORDS), provenance)
     for words in (
@@ -49,7 +26,7 @@ def test_the_card_says_what_people_need_to_know() -> None:
         "## Limits",
     ):
         assert words in card
-    for row in rows:
+    for row in evaluation.rows:
         assert f"| {row.method} | {row.measures['ciede2000'].value:.3g}" in card
 
 

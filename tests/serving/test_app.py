@@ -107,7 +107,9 @@ def test_work_that_takes_too_long_is_answered_and_keeps_its_place(serve: Serve) 
     check_refusal(httpx.post(f"{address}/enhance", content=picture(), headers=JPEG), 504, "not done")
 
 
-def test_an_unexpected_failure_says_nothing_of_the_inside(serve: Serve) -> None:
+def test_an_unexpected_failure_is_logged_and_says_nothing_of_the_inside(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Brightener):
         def enhance(self, *_: object, **__: object) -> None:
             raise RuntimeError("/secret/path")
@@ -116,6 +118,7 @@ def test_an_unexpected_failure_says_nothing_of_the_inside(serve: Serve) -> None:
     response = httpx.post(f"{address}/enhance", content=picture(), headers=JPEG)
     check_refusal(response, 500, "the server failed")
     assert "secret" not in response.text
+    assert "RuntimeError: /secret/path" in caplog.text
 
 
 def test_beyond_saturation_requests_queue_or_are_turned_away(serve: Serve) -> None:

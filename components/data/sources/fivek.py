@@ -15,8 +15,8 @@ from pydantic import Field
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
-from components.image_camera import RAW_SUFFIXES
 from components.images import UnreadablePhoto, read_header
+from components.imaging.formats import RAW_SUFFIXES
 from components.strict import Strict
 
 Expert = Literal["a", "b", "c", "d", "e"]

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
-from components.image_camera import RAW_SUFFIXES
+from components.imaging.formats import RAW_SUFFIXES
 from components.strict import Strict
 
 

@@ -28,10 +28,11 @@ _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>\s*))[2-8]")
 
 def orientation_of(exif: Image.Exif) -> int:
     """EXIF orientation (CIPA DC-008, tag 274), 1 where it is absent or nonsense."""
-    return _valid_orientation(exif.get(ExifTags.Base.Orientation, 1))
+    return valid_orientation(exif.get(ExifTags.Base.Orientation, 1))
 
 
-def _valid_orientation(value: object) -> int:
+def valid_orientation(value: object) -> int:
+    """An orientation tag's value, 1 where it is nonsense."""
     return value if isinstance(value, int) and value in range(1, 9) else 1
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from components.image_formats import FormatError, Header
-from components.image_metadata import EXIF_PREFIX, JPEG_SEGMENT, without_maker_note
+from components.imaging.formats import FormatError, Header
+from components.imaging.metadata import EXIF_PREFIX, JPEG_SEGMENT, without_maker_note
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _fitting(block: bytes | None, name: str) -> bytes | None:
             if len(block := without_maker_note(block)) <= JPEG_SEGMENT:
                 log.warning("the EXIF block of %d bytes fits a JPEG only without the maker's notes", size)
                 return block
-        except Exception:  # a damaged block; Pillow raises anything
-            log.debug("the EXIF block cannot be walked", exc_info=True)
+        except Exception as error:  # Pillow raises anything on a damaged block
+            log.warning("the EXIF block is damaged, and the maker's notes cannot be taken out of it: %s", error)
     log.warning("the %s block of %d bytes does not fit a JPEG and is left out", name, size)
     return None

@@ -1,8 +1,30 @@
-"""What the decoders of picture files have in common: header, decoded samples, and the limits every file is held to."""
+"""What the decoders of picture files have in common: suffixes, header, decoded samples, and limits on every file."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+FORMAT_OF_SUFFIX = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+}
+"""What can be written, by the suffix of the name."""
+# fmt: off
+RAW_SUFFIXES = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+))
+# fmt: on
+"""Camera raw."""
+PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif"))
+"""Everything that can be read."""
 
 MAX_CHANNELS = 8
 """Samples a pixel; a header that promises more is refused before memory is taken for them."""
@@ -52,3 +74,11 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise FormatError(f"the header promises a picture of {width}x{height} pixels")
     if width * height > max_pixels:
         raise FormatError(f"the picture has {width}x{height} pixels, more than the limit of {max_pixels:,}")
+
+
+def split_alpha(samples: np.ndarray, colours: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Samples (H, W[, C]) as colour, (H, W) or (H, W, ``colours``), and the channel after it (H, W) if there is one."""
+    if samples.ndim == 2:
+        return samples, None
+    colour = samples[..., 0] if colours == 1 else samples[..., :colours]
+    return colour, samples[..., colours] if samples.shape[2] > colours else None

@@ -12,15 +12,9 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image
 
-from components.image_formats import FormatError, Header, RawImage, check_size
-from components.image_metadata import EXIF_PREFIX, tiff_exif
+from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
+from components.imaging.metadata import EXIF_PREFIX, tiff_exif
 
-# fmt: off
-RAW_SUFFIXES = frozenset((
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw",
-    ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-))
-# fmt: on
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))

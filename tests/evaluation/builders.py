@@ -1,0 +1,58 @@
+"""Tables of cases and records of an evaluation with figures that are known."""
+
+import numpy as np
+import pandas as pd
+
+from components.evaluation.metrics import LOWER_IS_BETTER
+from components.evaluation.records import Evaluation, EvaluationSettings
+from components.evaluation.tables import INPUT, OURS, BootstrapSettings, Interval, summarise
+from components.evaluation.verdicts import CriticFigures
+
+UNIT = Interval(value=0.612, low=0.571, high=0.655)
+
+
+def make_cases(photos: int = 12, views: int = 3, ours: float = 0.6, seed: int = 0) -> pd.DataFrame:
+    """The input has errors around 10, ours that times ``ours``, the baselines are worse than the input."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for photo in range(photos):
+        level = rng.uniform(5, 15)
+        for view in range(views):
+            error = level * rng.uniform(0.8, 1.2)
+            for method, factor in ((INPUT, 1.0), (OURS, ours), ("clahe", 1.3), ("grey_world", 1.1)):
+                value = error * factor * rng.uniform(0.95, 1.05)
+                rows.append(
+                    {"photo_id": f"p{photo}", "view": view, "method": method}
+                    | {name: value if lower else -value for name, lower in LOWER_IS_BETTER.items()}
+                )
+    return pd.DataFrame(rows)
+
+
+def make_evaluation(**changes: object) -> Evaluation:
+    """The record of four photos with two views each; every interval of its own is `UNIT`."""
+    values = {
+        "photos": 4,
+        "cases": 8,
+        "settings": EvaluationSettings(),
+        "rows": summarise(make_cases(photos=4, views=2), BootstrapSettings(resamples=100)),
+        "ratio_to_input": UNIT,
+        "best_baseline": "grey_world",
+        "ratio_to_best_baseline": UNIT,
+        "change_of_intact": UNIT,
+        "critic": make_figures(),
+    }
+    return Evaluation.model_validate(values | changes)
+
+
+def make_figures(**changes: object) -> CriticFigures:
+    """What a Critic achieved."""
+    values = {
+        "parse_rate": UNIT,
+        "direction_accuracy": UNIT,
+        "direction_by_operation": {"exposure": 0.9},
+        "faults": 16,
+        "score_correlation": 0.7,
+        "score_correlation_low": 0.5,
+        "score_correlation_high": 0.8,
+    }
+    return CriticFigures.model_validate(values | changes)
