@@ -24,11 +24,19 @@ CONFIG = {
 }
 
 
-def train_vae(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps: int, batch: int = 16) -> None:
-    """Train on L1 of pixels and of 8x8 block means (colour must survive), with a slight pull of latents to N(0, 1)."""
+def train_vae(
+    bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps: int, batch: int = 16, like: Path | None = None
+) -> None:
+    """Train on L1 of pixels and of 8x8 block means (colour must survive), with a slight pull of latents to N(0, 1).
+
+    Args:
+        like: a trained autoencoder of the same configuration whose latents the new one learns to share, so that an
+            Artist trained with that one goes on working.
+    """
     torch.manual_seed(0)
     vae = AutoencoderKLQwenImage(**CONFIG)
     _pass_colour_through(vae)
+    model = like and AutoencoderKLQwenImage.from_pretrained(like, torch_dtype=torch.float32).eval().requires_grad_(False)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         pixels = bank.faulty(batch, bank.working_size(generator), generator, intact=0.5).faulty * 2 - 1
@@ -38,8 +46,14 @@ def train_vae(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps: i
         error = decoded.float() - pixels
         kl = posterior.kl().mean() / pixels[0].numel()
         values = {"l1": error.abs().mean(), "block_l1": functional.avg_pool2d(error, 8).abs().mean(), "kl": kl}
+        loss = values["l1"] + 2 * values["block_l1"] + 1e-5 * kl
+        if model is not None:
+            difference = posterior.mode().float() - model.encode(pixels[:, :, None]).latent_dist.mode()
+            scale = torch.tensor(model.config.latents_std)[:, None, None, None]
+            values["latent_l1"] = (difference / scale).abs().mean()
+            loss = loss + values["latent_l1"]
         psnr = -10 * torch.log10((error / 2).square().mean())
-        return {"loss": values["l1"] + 2 * values["block_l1"] + 1e-5 * kl, "psnr": psnr, **values}
+        return {"loss": loss, "psnr": psnr, **values}
 
     settings = OptimiserSettings(learning_rate=4e-3, steps=steps, warmup_steps=30, weight_decay=0.0)
     fit("base_vae", vae.named_parameters(), losses, settings, tracker, CheckpointStore(work / "vae"), 0, 200, 20)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _REFUSED = (400, 413, 415, 422, 501)  # the server has judged this one request; another attempt would end the same
 _TRANSIENT = (408, 409, 425, 429)
 _LARGEST_REPLY = 8 * 1024**2
+_KEEP_ALIVE = 2.0  # seconds; shorter than uvicorn's 5, or a request could be sent into a connection just being closed
 _SHOWN = 300  # characters of a server's message that are repeated in an error
 
 
@@ -145,7 +146,9 @@ class ChatServer:
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx.Timeout(settings.read_timeout, connect=settings.connect_timeout, pool=None),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEP_ALIVE
+            ),
         )
         self._resume_at = 0.0
         self._metered = True
