@@ -51,6 +51,7 @@ def main() -> None:
         "--photos", type=Path, default=Path("data/photos"), help="own photos: only the train split is used"
     )
     parser.add_argument("--further", type=Path, nargs="*", default=[], help="folders of further photos, all used")
+    parser.add_argument("--like", type=Path, help="a trained autoencoder whose latents the new one shall share")
     parser.add_argument("--lpips", type=Path, help="LPIPS backbone to put beside the models")
     parser.add_argument("--out", type=Path, default=Path("data/base"), help="where the models go")
     parser.add_argument("--work", type=Path, default=Path(".spc/base"), help="checkpoints and curve")
@@ -63,7 +64,7 @@ def main() -> None:
     bank = PhotoBank(arguments.photos, arguments.further)
     tracker = CurveTracker(arguments.work / "curve.jsonl")
     out, work = arguments.out, arguments.work
-    train_vae(bank, work / "vae", work, tracker, arguments.vae_steps)
+    train_vae(bank, work / "vae", work, tracker, arguments.vae_steps, like=arguments.like)
     train_critic(bank, out / "critic", work, tracker, arguments.critic_steps)
     critic = Critic.load(out / "critic")
     steps = arguments.artist_steps, arguments.artist_reasoning_steps
