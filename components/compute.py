@@ -5,11 +5,12 @@ generator, which is what a checkpoint keeps; only a sampler that must draw where
 device, seeded from the stage's.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
 
+from components.parallel import ranks
 from components.strict import Strict
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,6 +49,54 @@ class ComputeSettings(Strict):
             )
         device = "cuda" if available and self.device != "cpu" else "cpu"
         return Placement(torch.device(device), _DTYPES[self.dtype])
+
+
+class TrainingComputeSettings(ComputeSettings):
+    """Device, precision and number of processes of a stage that trains.
+
+    Attributes:
+        sharding: how several processes hold a model: `ddp`, whole in each of them; `fsdp`, in equal shares.
+    """
+
+    processes: int = Field(
+        default=1, gt=0, description="one for each GPU of this machine; more than one are started by accelerate"
+    )
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+
+    @property
+    def sharded(self) -> bool:
+        """Whether models are shared out among processes; a single one holds everything."""
+        return self.sharding == "fsdp" and ranks.size() > 1
+
+    def place(self) -> Placement:
+        """Where to load a model: what will be sharded waits on the CPU, since a GPU may have no room for all of it."""
+        placement = super().place()
+        return placement._replace(device=torch.device("cpu")) if self.sharded else placement
+
+    def settle(self, *models: "Trained") -> None:
+        """Share models out among the processes, if that is asked for: after adapters are on, before optimisers are.
+
+        Raises:
+            ValueError: weights are to be trained in less than float32, which AdamW's small steps would be lost in.
+        """
+        for model in models:
+            if self.sharded:
+                model.shard(*super().place())
+            elif any(p.dtype != torch.float32 for p in model.trained_parameters()):
+                raise ValueError(
+                    f"weights are trained in float32, and compute.dtype is {self.dtype}: set it to float32, or shard "
+                    "the model (compute.sharding: fsdp, with several processes), where it says how they compute"
+                )
+
+
+class Trained(Protocol):
+    """A Critic or an Artist."""
+
+    def shard(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Share it out among all ranks and move it to `device`; `dtype` is the one it computes in."""
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """Those that require a gradient."""
 
 
 def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:

@@ -9,6 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field
 from torch import Tensor, nn
 
+from components.parallel.ranks import is_main
+from components.parallel.sharding import is_sharded, whole
 from components.strict import Strict
 
 CURRENT = "default"
@@ -35,6 +37,18 @@ def add_adapter(model: nn.Module, targets: str | list[str], settings: LoraSettin
 def copy_adapter(model: PeftModel, name: str, folder: Path) -> None:
     """Load a saved adapter beside the current one under another name, frozen and inactive."""
     model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+
+
+def save_adapter(model: PeftModel, out: Path, name: str = CURRENT) -> None:
+    """Write an adapter as `adapter_config.json` and `adapter_model.safetensors`, the same whether sharded or not.
+
+    Every rank must call it; the main one writes.
+    """
+    tensors = None
+    if is_sharded(model):
+        tensors = {n: whole(t) for n, t in model.state_dict().items() if "lora_" in n and f".{name}." in n}
+    if is_main():
+        model.save_pretrained(out, selected_adapters=[name], state_dict=tensors)
 
 
 def adapter_tensors(model: PeftModel, name: str = CURRENT) -> dict[str, nn.Parameter]:

@@ -10,6 +10,7 @@ its difference is added to the photo's own colour, in the photo's own profile.
     >>> write_original(edited, Path("out.jpg"))                               # doctest: +SKIP
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,15 +62,22 @@ class Original:
 
     def strips(self) -> Iterator[tuple[int, int]]:
         """First row and row after the last of each strip, from top to bottom."""
-        rows = max(1, _STRIP_SAMPLES // (3 * self.width))
+        rows = self._strip_rows
         for top in range(0, self.height, rows):
             yield top, min(top + rows, self.height)
 
-    def srgb(self, top: int, bottom: int) -> Tensor:
-        """Rows of the photo, float32 (3, bottom - top, W), extended sRGB: beyond [0, 1] outside of the gamut."""
-        strip = np.array(self.samples[top:bottom], order="C")  # a copy: torch warns of arrays it must not write to
-        planes = torch.empty(3, *strip.shape[:2])
-        planes.copy_(torch.from_numpy(strip).permute(2, 0, 1)).div_(float(np.iinfo(strip.dtype).max))
+    def srgb(self, top: int, bottom: int, room: Tensor | None = None) -> Tensor:
+        """Rows of the photo, float32 (3, bottom - top, W), extended sRGB: beyond [0, 1] outside of the gamut.
+
+        Args:
+            room: float32 values of which as many as are needed are used for the result, as `_room` makes them.
+        """
+        strip = self.samples[top:bottom]
+        room = torch.empty(strip.size) if room is None else room
+        planes = room[: strip.size].view(3, *strip.shape[:2])
+        top_level = np.float32(np.iinfo(strip.dtype).max)
+        for channel, plane in enumerate(planes.numpy()):
+            np.divide(strip[..., channel], top_level, out=plane, dtype=np.float32)
         if self._profile is None:
             return planes
         colours = profiles.to_extended(planes.permute(1, 2, 0).numpy(), self._profile)
@@ -78,14 +86,26 @@ class Original:
     def reduced(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         """The photo reduced to each of some sizes (height, width), float32 (3, h, w) sRGB in [0, 1], in one pass.
 
-        The same as `components.images.resize` of the whole photo.
+        The same as `components.images.resize` of the whole photo, the rows first.
         """
-        narrow = [torch.empty(3, self.height, width) for _, width in sizes]
+        totals = [torch.zeros(height, 3 * self.width) for height, _ in sizes]
+        shares = [torch.zeros(height, 1) for height, _ in sizes]
+        room, unit = self._room(), 1.0 if self._profile else float(np.iinfo(self.samples.dtype).max)
         for top, bottom in self.strips():
-            strip = self.srgb(top, bottom).clamp_(0, 1)
-            for columns in narrow:
-                columns[:, top:bottom] = _resampled(strip, (bottom - top, columns.shape[-1]))
-        return [_resampled(columns, size).clamp(0, 1) for columns, size in zip(narrow, sizes, strict=True)]
+            if self._profile:
+                strip = self.srgb(top, bottom, room).clamp_(0, 1).permute(1, 2, 0).flatten(1)
+            else:
+                strip = room[: (bottom - top) * 3 * self.width].view(bottom - top, -1)
+                strip.view(-1, self.width, 3).numpy()[:] = self.samples[top:bottom]
+            for total, share in zip(totals, shares, strict=True):
+                near, weights = _row_weights(top, bottom, self.height, len(total))
+                total[near].addmm_(weights, strip)
+                share[near] += weights.sum(dim=1, keepdim=True)
+        planes = [
+            total.div_(share * unit).view(-1, self.width, 3).permute(2, 0, 1)
+            for total, share in zip(totals, shares, strict=True)
+        ]
+        return [_resampled(rows, size).clamp(0, 1) for rows, size in zip(planes, sizes, strict=True)]
 
     def edited(self, edit: Edit, in_place: bool = False) -> "Original":
         """The photo with every strip edited; metadata, profile, alpha and depth stay.
@@ -95,19 +115,26 @@ class Original:
         """
         reuse = in_place and self.samples.flags.writeable
         result = self.samples if reuse else np.empty(self.samples.shape, self.samples.dtype)
-        top_level = float(np.iinfo(result.dtype).max)
+        top_level, room = float(np.iinfo(result.dtype).max), self._room()
         for top, bottom in self.strips():
-            strip = self.srgb(top, bottom)
+            strip = self.srgb(top, bottom, room)
             if self._profile is None:
                 levels = edit(strip, top).clamp_(0, 1)
             else:
                 inside = strip.clamp(0, 1)
                 colours = (strip - inside + edit(inside.clone(), top)).permute(1, 2, 0).contiguous().numpy()
                 levels = torch.from_numpy(profiles.from_extended(colours, self._profile)).permute(2, 0, 1)
-            whole = levels.mul_(top_level).round_().to(torch.uint8 if result.itemsize == 1 else torch.uint16).numpy()
-            for channel in range(3):
-                result[top:bottom, :, channel] = whole[channel]
+            for channel, plane in enumerate(levels):  # one by one, so that it stays in the processor's cache
+                result[top:bottom, :, channel] = plane.mul_(top_level).round_().numpy()
         return replace(self, samples=result)
+
+    @property
+    def _strip_rows(self) -> int:
+        return min(self.height, max(1, _STRIP_SAMPLES // (3 * self.width)))
+
+    def _room(self) -> Tensor:
+        """Memory for one strip after the other: to get it anew for each takes longer than the work done in it."""
+        return torch.empty(3 * self._strip_rows * self.width)
 
     @property
     def _profile(self) -> bytes | None:
@@ -159,6 +186,25 @@ def _with_bits(samples: np.ndarray, bits: int) -> np.ndarray:
     for row, values in zip(result, samples, strict=True):
         row[:] = (values.astype(np.uint32) + 128) // 257
     return result
+
+
+def _row_weights(top: int, bottom: int, rows: int, reduced: int) -> tuple[slice, Tensor]:
+    """What rows ``top`` to ``bottom`` of ``rows`` weigh in the rows of a picture of ``reduced`` rows.
+
+    Keys' cubic convolution (1981, a = -0.5), its support widened by the reduction factor as `images.resize` does.
+
+    Returns:
+        the rows of the small picture that they may weigh in, m of them, and the weights (m, bottom - top), of which all
+        that a row of the small picture has from anywhere are to be divided by their sum.
+    """
+    scale = rows / reduced
+    width = max(1.0, scale)
+    first = max(0, math.floor((top - 2 * width) / scale))
+    last = min(reduced, math.ceil((bottom + 2 * width) / scale))
+    centres = (torch.arange(first, last, dtype=torch.float64)[:, None] + 0.5) * scale
+    away = (torch.arange(top, bottom, dtype=torch.float64) + 0.5 - centres).abs() / width
+    inner, outer = (1.5 * away - 2.5) * away**2 + 1, ((-0.5 * away + 2.5) * away - 4) * away + 2
+    return slice(first, last), torch.where(away < 1, inner, torch.where(away < 2, outer, 0)).float()
 
 
 def _resampled(planes: Tensor, size: tuple[int, int]) -> Tensor:

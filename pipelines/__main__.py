@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     console.before_zenml()
-    with console.quiet(state.log if options.command in (run, tables) else None):
+    with console.quiet(state.log if options.command in (run, tables, ablation) else None):
         try:
             return options.command(options, state)
         except KeyboardInterrupt:
@@ -102,21 +102,35 @@ def _chosen_pipeline(
 
 def tables(options: argparse.Namespace, state: State) -> int:
     """Judge registered versions by the paper's tables, beside every baseline."""
-    from components.data.versioning import DataUnavailable
     from pipelines.pages import judge_versions
+
+    versions = options.version or ["enhance=champion"]
+    return _make_page(
+        "tables", options, state, lambda settings: judge_versions(settings, versions, options.stack, state)
+    )
+
+
+def ablation(options: argparse.Namespace, state: State) -> int:
+    """Train without RL, without r_photo and in full from the same stage II, and compare the three."""
+    from pipelines.pages import compare_variants
+
+    return _make_page("ablation", options, state, lambda settings: compare_variants(settings, options.stack, state))
+
+
+def _make_page(what: str, options: argparse.Namespace, state: State, make: Callable[[dict[str, Any]], Path]) -> int:
+    from components.data.versioning import DataUnavailable
     from pipelines.run import BusyError
 
     try:
-        settings = checked_settings(options.config, options.set, state)
-        page = judge_versions(settings, options.version or ["enhance=champion"], options.stack, state)
+        page = make(checked_settings(options.config, options.set, state))
     except (BusyError, DataUnavailable, StackError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     except Exception as error:
-        logging.getLogger(console.FILE_ONLY).exception("the tables failed")
+        logging.getLogger(console.FILE_ONLY).exception("the %s failed", what)
         _report_failure(error, state, with_traceback=False)
         return 1
-    print(f"tables: {page}")
+    print(f"{what}: {page}")
     return 0
 
 
@@ -208,12 +222,12 @@ def _report_success(finished: "FinishedRun", state: State, seconds: float) -> No
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (run, tables, stack, rollback, ui):
+    for function in (run, tables, ablation, stack, rollback, ui):
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         sub.set_defaults(command=function)
-        if function in (run, tables, stack):
+        if function in (run, tables, ablation, stack):
             sub.add_argument("--stack", default="local", help="name of a file in configs/stacks (default: %(default)s)")
-        if function in (run, tables):
+        if function in (run, tables, ablation):
             sub.add_argument("--config", type=Path, default=ROOT / "configs" / "local.yaml", help="profile to run")
             sub.add_argument(
                 "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting; repeatable"
@@ -223,7 +237,8 @@ def _parser() -> argparse.ArgumentParser:
                 "--version", action="append", metavar="NAME=VERSION", help="version or alias to judge; repeatable"
             )
         if function is run:
-            sub.add_argument("--from-champion", action="store_true", help="go on from the champion, if there is one")
+            # The run that `retrain` starts in a process of its own; by hand, `make retrain ARGS=--force` is the way.
+            sub.add_argument("--from-champion", action="store_true", help=argparse.SUPPRESS)
             sub.add_argument("--no-cache", action="store_true", help="run every step, also those that are unchanged")
             sub.add_argument("--traceback", action="store_true", help="print the traceback of a failure")
         if function is rollback:

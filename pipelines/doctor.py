@@ -121,8 +121,8 @@ def examine(stack: StackFile, state: State, settings: Mapping[str, Any]) -> Iter
         yield _run("artifact store", lambda: _bucket(path, endpoint, secret))
     if url := str(components.get("experiment_tracker", {}).get("tracking_uri", "")):
         yield _run("mlflow", lambda: _mlflow(url, credentials.get("spc-mlflow", {})))
-    if annotator := _annotation_server(settings):
-        yield Finding("annotation server", True, f"the stage annotate will ask {annotator} (asked by the pods only)")
+    for server, (stage, url) in _model_servers(settings).items():
+        yield Finding(server, True, f"the stage {stage} will ask {url} (asked by the pods only)")
     for name, pods in stack.pods.items():
         if pods.gpus and pods.gpu_model:
             yield _run(f"memory of {name}", lambda p=pods: _memory(p, settings))
@@ -241,39 +241,65 @@ def _mlflow(url: str, credentials: Mapping[str, str]) -> str:
 
 
 def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
-    """Whether the training stages fit into the GPUs of one pod, with the base models under data/base."""
+    """Whether the training stages fit into the GPUs of one pod, with the base models under data/base.
+
+    A stage uses as many GPUs as it has processes, and holds the models as its `compute.sharding` says.
+    """
     from components.planning.models import PUBLISHED, read_configurations
     from components.planning.plan import PlanSettings, make_plan
+    from components.planning.stages import STAGES
     from components.settings import Settings
 
     base = ROOT / "data" / "base"
-    shardings = ("ddp",) if pods.gpus == 1 else ("ddp", "fsdp")
-    try:
-        plan = make_plan(
-            Settings.model_validate(settings),
-            read_configurations(base if base.is_dir() else PUBLISHED),
-            PlanSettings(gpu=pods.gpu_model, count=pods.gpus, shardings=shardings),
-        )
-    except ValueError as error:
-        raise Unhealthy(str(error), "correct SPC_GPU_MODEL, or gpu_model in the stack file") from error
-    needs = []
-    for stage in plan.stages:
-        compute = settings[stage.name]["compute"]
-        as_set = [option for option in stage.options if option.checkpointing == compute["gradient_checkpointing"]]
-        least = min(as_set, key=lambda option: option.peak)
-        needs.append(f"{stage.name} {least.peak / 2**30:.1f} of {least.capacity / 2**30:.1f} GiB")
-        if not least.fits:
+    computes = {name: settings[name]["compute"] for name in STAGES}
+    plans = []
+    for count in sorted({compute["processes"] for compute in computes.values()}):
+        names = [name for name, compute in computes.items() if compute["processes"] == count]
+        if count > pods.gpus:
             raise Unhealthy(
-                f"{needs[-1]} on each of {pods.gpus} {pods.gpu_model}",
+                f"{names[0]} is to run in {count} processes, one for each GPU, and a pod has {pods.gpus}",
+                f"set {names[0]}.compute.processes to {pods.gpus}, or give the pods {count} GPUs in the stack file",
+            )
+        wanted = PlanSettings(gpu=pods.gpu_model, count=count, shardings=("ddp",) if count == 1 else ("ddp", "fsdp"))
+        try:
+            plan = make_plan(
+                Settings.model_validate(settings),
+                read_configurations(base if base.is_dir() else PUBLISHED),
+                wanted,
+            )
+        except ValueError as error:
+            raise Unhealthy(str(error), "correct SPC_GPU_MODEL, or gpu_model in the stack file") from error
+        plans += [(count, stage) for stage in plan.stages if stage.name in names]
+    needs = []
+    for count, stage in plans:
+        compute = computes[stage.name]
+        sharding = compute["sharding"] if count > 1 else "ddp"
+        as_set = next(
+            option
+            for option in stage.options
+            if option.checkpointing == compute["gradient_checkpointing"] and option.sharding == sharding
+        )
+        needs.append(f"{stage.name} {as_set.peak / 2**30:.1f} of {as_set.capacity / 2**30:.1f} GiB")
+        if not as_set.fits:
+            raise Unhealthy(
+                f"{needs[-1]} on each of {count} {pods.gpu_model}",
                 "`python -m components.planning --config CONFIG --gpu MODEL --count N` shows by what. Set "
-                f"{stage.name}.compute.gradient_checkpointing or a smaller batch, or ask for more or larger GPUs",
+                f"{stage.name}.compute.gradient_checkpointing or a smaller batch, share the models out "
+                f"({stage.name}.compute: processes, sharding: fsdp), or ask for more or larger GPUs",
             )
     return f"{pods.gpus} {pods.gpu_model}: {', '.join(needs)}"
 
 
-def _annotation_server(settings: Mapping[str, Any]) -> str:
+def _model_servers(settings: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Servers that the profile needs, with the stage that asks and the address."""
+    servers = {}
     annotate = settings.get("annotate", {})
-    return str(annotate["client"]["base_url"]) if annotate.get("annotator") == "openai" else ""
+    if annotate.get("annotator") == "openai":
+        servers["annotation server"] = ("annotate", str(annotate["client"]["base_url"]))
+    judge = settings.get("reinforce", {}).get("rollouts", {}).get("judge", {})
+    if judge.get("kind") == "mllm":
+        servers["judge"] = ("reinforce", str(judge["base_url"]))
+    return servers
 
 
 def in_lines(finding: Finding) -> str:

@@ -105,7 +105,10 @@ def add_parsers(commands: Any) -> None:
 def _run_arguments(options: argparse.Namespace) -> list[str]:
     """What to hand on to `python -m pipelines run` or `retrain`."""
     overrides = [argument for value in options.set for argument in ("--set", value)]
-    return ["--stack", options.stack, "--config", str(options.config), *overrides]
+    config = options.config.resolve()
+    if config.is_relative_to(ROOT):  # where they are used, the repository may lie elsewhere
+        config = config.relative_to(ROOT)
+    return ["--stack", options.stack, "--config", str(config), *overrides]
 
 
 def _batch_api(stack: StackFile) -> Any:

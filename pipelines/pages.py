@@ -1,4 +1,4 @@
-"""`make tables`: run the evaluation pipeline for the versions that are named and put its pages where they are found."""
+"""`make tables` and `make ablation`: run the pipeline and put its pages where they are found."""
 
 import shutil
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from components.data.versioning import data_revision
 from pipelines.environment import ROOT, State
 
-TABLES = ROOT / "reports" / "tables"
+TABLES, ABLATION = ROOT / "reports" / "tables", ROOT / "reports" / "ablation"
 
 
 def judge_versions(
@@ -29,7 +29,6 @@ def judge_versions(
     from pipelines.evaluation import evaluation
     from pipelines.run import run_pipeline
     from pipelines.stack import read_stack, register
-    from steps.lineage import data_folders, working_copy
     from steps.registry import resolve_version
 
     register(read_stack(stack, state))
@@ -40,14 +39,35 @@ def judge_versions(
         if not (name and separator and version):
             raise ValueError(f"--version {text}: expected NAME=VERSION, such as enhance=champion or full=3")
         resolved[name] = resolve_version(version)
-    parameters = {
+    parameters = {**_inputs(settings), "versions": resolved}
+    finished = run_pipeline(evaluation, parameters, stack, state)
+    return _place(finished.run.steps["judge"].outputs["tables"][0].load(), folder)
+
+
+def compare_variants(settings: dict[str, Any], stack: str, state: State, folder: Path = ABLATION) -> Path:
+    """Train the variants of stage III; the page that compares them, in ``folder`` in the place of an earlier one.
+
+    Raises: as `judge_versions`, or whatever stopped a step.
+    """
+    from pipelines.ablation import ablation
+    from pipelines.run import run_pipeline
+
+    finished = run_pipeline(ablation, _inputs(settings), stack, state)
+    return _place(finished.run.steps["ablate"].outputs["ablation"][0].load(), folder)
+
+
+def _inputs(settings: dict[str, Any]) -> dict[str, Any]:
+    from steps.lineage import data_folders, working_copy
+
+    return {
         "settings": settings,
         "data_revision": data_revision(ROOT),
         "working_copy": working_copy(*data_folders(settings)),
-        "versions": resolved,
     }
-    finished = run_pipeline(evaluation, parameters, stack, state)
-    made = finished.run.steps["judge"].outputs["tables"][0].load()
+
+
+def _place(made: Path, folder: Path) -> Path:
+    """Copy what a step made to ``folder``; returns the page in it."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made, folder)
     return folder / "tables.html"

@@ -29,9 +29,9 @@ def pipeline_options(stack: StackFile) -> dict[str, Any]:
     everywhere = next(pods for pods in stack.pods.values() if not pods.stages)
     return {
         "settings": {f"orchestrator.{flavor}": _settings(stack, everywhere), "docker": docker_settings(stack)},
-        "retry": _retry(everywhere),
+        "retry": _retry(flavor, everywhere),
         "steps": {
-            stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(pods)}
+            stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(flavor, pods)}
             for pods in stack.pods.values()
             for stage in pods.stages
         },
@@ -92,8 +92,10 @@ def docker_settings(stack: StackFile) -> dict[str, Any]:
     }
 
 
-def _retry(pods: PodsFile) -> dict[str, int]:
-    return {"max_retries": pods.retries, "delay": 10, "backoff": 2}
+def _retry(flavor: str, pods: PodsFile) -> dict[str, int]:
+    """How often a failed stage starts again; on plain Kubernetes the job controller decides how long it waits."""
+    pauses = {"delay": 10, "backoff": 2} if flavor == "kubeflow" else {}
+    return {"max_retries": pods.retries, **pauses}
 
 
 def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:

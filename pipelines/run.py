@@ -1,11 +1,13 @@
 """Run a pipeline on a registered stack: one at a time, after what a killed run left is cleared, completed in MLflow."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri
@@ -16,7 +18,7 @@ from pipelines.environment import State
 from pipelines.placement import pipeline_options
 from pipelines.stack import read_stack, register
 from steps.folders import discard
-from steps.tracking import attach_cached_steps, close_abandoned_runs
+from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, open_run
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,13 @@ def _run_locked(
     name = f"{pipeline.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S-%f}"[:-3]
     configured = pipeline.with_options(run_name=name, **pipeline_options(described))
     configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
-    run = configured(**parameters)
+    opened = open_run(name, experiment)
+    try:
+        run = configured(**parameters)
+    except BaseException:
+        with contextlib.suppress(MlflowException):
+            fail_run(opened)
+        raise
     mlflow_run = attach_cached_steps(run.id, experiment)
     discard(state.folder, keep_checkpoints=False)
     return FinishedRun(Client().get_pipeline_run(run.id), mlflow_run)

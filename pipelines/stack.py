@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zenml.client import Client
 from zenml.enums import StackComponentType
+from zenml.exceptions import AuthorizationException
 from zenml.models import ComponentResponse, StackResponse
 
 from pipelines.environment import State
@@ -31,9 +32,10 @@ def register(stack: StackFile) -> StackResponse:
     Secrets come first, since components refer to them, and hold what the environment says now.
 
     Raises:
-        StackError: a component exists with another flavor, or a secret neither exists nor is in the environment.
+        StackError: the server refuses the API key, a component exists with another flavor, or a secret neither exists
+            nor is in the environment.
     """
-    client = Client()
+    client = _logged_in(stack)
     for name, variables in stack.secrets.items():
         _store_secret(client, name, variables)
     components = {
@@ -52,6 +54,21 @@ def register(stack: StackFile) -> StackResponse:
     if client.active_stack_model.id != registered.id:
         client.activate_stack(registered.id)
     return registered
+
+
+def _logged_in(stack: StackFile) -> Client:
+    """The client, after a first request to the store."""
+    try:
+        client = Client()
+        client.active_user  # noqa: B018  asks the store
+    except AuthorizationException as error:
+        if stack.server is None:
+            raise
+        raise StackError(
+            f"{stack.server.url} refuses the API key in {stack.server.api_key_variable}: it was rotated or deleted, or "
+            f"its account is not active; `make doctor STACK={stack.name}` says more"
+        ) from error
+    return client
 
 
 def champion_on(stack: StackFile) -> str | None:

@@ -15,18 +15,20 @@ def adapt_artist(
     """The Artist's PEFT adapter, conditioned on the Critic's reasoning."""
     from components.artist.sft import ArtistSftSettings
     from components.artist.sft import adapt_artist as adapt
+    from components.training.launch import launch
     from steps.lineage import data_folder
 
     with tracked(settings) as tracker:
         out = output_folder() / "adapter"
-        adapt(
+        launch(
+            adapt,
+            settings=ArtistSftSettings.model_validate(settings),
+            tracker=tracker,
             base=data_folder(data_revision) / "base",
             critic_adapter=critic_adapter,
             artist_adapter=artist_adapter,
             pairs_dir=pairs,
             out=out,
-            settings=ArtistSftSettings.model_validate(settings),
-            tracker=tracker,
             checkpoints=checkpoint_folder(),
         )
         tracker.artifact(out, "adapter")

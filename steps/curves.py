@@ -15,15 +15,15 @@ _TITLES = {
 }
 
 
-def reward_curves() -> dict[str, list[tuple[int, float]]]:
-    """(iteration, value) of every reward that the step `reinforce` before the running step reported, by name.
+def reward_curves(step: str = REINFORCE) -> dict[str, list[tuple[int, float]]]:
+    """(iteration, value) of every reward that ``step``, before the running step, reported, by name.
 
     Empty where no such step belongs to the pipeline run.
     """
     steps = get_step_context().pipeline_run.steps
-    if REINFORCE not in steps:
+    if step not in steps:
         return {}
-    step_run = steps[REINFORCE]
+    step_run = steps[step]
     client = mlflow.MlflowClient()
     identifier = step_run.original_step_run_id or step_run.id
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]

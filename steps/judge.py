@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from steps import registry
 from steps.folders import output_folder
 from steps.stage import stage
+from steps.tables import log_tables
 from steps.tracking import tracked
 
 
@@ -22,8 +23,8 @@ def judge(
     """
     from components.data.records import read_manifest
     from components.enhance.crafter import Crafter
-    from components.evaluation.paper import CASES_FILE, TABLES_FILE, make_tables
-    from components.evaluation.paper_page import MARKDOWN_FILE, PAGE_FILE, write_pages
+    from components.evaluation.paper import make_tables
+    from components.evaluation.paper_page import write_pages
     from components.evaluation.tasks import PaperSettings
     from steps.lineage import data_folder
 
@@ -39,15 +40,5 @@ def judge(
         }
         tables = make_tables(variants, read_manifest(manifest), data / "photos", data / "base", out, checked)
         write_pages(out, tables)
-        tracker.metrics(
-            {
-                f"{table.name}/{row.method}/{name}": interval.value
-                for table in tables.tables
-                for row in table.rows
-                for name, interval in row.measures.items()
-            },
-            0,
-        )
-        for name in (TABLES_FILE, CASES_FILE, PAGE_FILE, MARKDOWN_FILE):
-            tracker.artifact(out / name, "tables")
+        log_tables(tracker, tables, out)
         return out

@@ -1,8 +1,9 @@
 """A lock on the model registry, held for the moments in which an alias moves.
 
 Beside a registry in a local SQLite file it is a file lock, which the system releases if its holder is killed. On a
-tracking server, which many machines share, it is a registered model with a name of its own: creating one is atomic
-there and fails while it exists.
+tracking server, which many machines share, it is a registered model with a name of its own, which can exist only once.
+Giving the lock back, and taking it from a holder that died, both rename that model to a name made of the holder's id:
+of all who try, for one holder, exactly one succeeds, so that nobody ever removes the lock of the next.
 """
 
 import logging
@@ -21,9 +22,13 @@ from steps.registry import MODEL
 log = logging.getLogger(__name__)
 
 LOCK_MODEL = f"{MODEL}-promotion-lock"
+ENDED_PREFIX = f"{MODEL}-promotion-ended-"
+"""Of the names that the lock gets when somebody ceases to hold it; such a model is deleted at once, or, where somebody
+may yet try to end the same holder, by a later one who takes the lock from a holder that died."""
 _SQLITE = "sqlite:///"
-_WAIT_SECONDS = 120.0
-_STALE_SECONDS = 300.0
+_STALE_SECONDS = 120.0
+_WAIT_SECONDS = 300.0
+_KEPT_SECONDS = 3600.0
 _HOLDER_TAG = "holder"
 
 
@@ -32,7 +37,7 @@ def exclusive() -> Iterator[None]:
     """Hold the lock of the current registry. It is not re-entrant across processes.
 
     Raises:
-        TimeoutError: somebody else has held it for two minutes.
+        TimeoutError: others have held it for five minutes.
     """
     uri = mlflow.get_registry_uri()
     if uri.startswith(_SQLITE):
@@ -49,43 +54,64 @@ def server_lock(wait: float = _WAIT_SECONDS, stale: float = _STALE_SECONDS) -> I
     """The lock that works on any registry: while it is held, the registered model `LOCK_MODEL` exists.
 
     Args:
-        wait: seconds to wait for another holder.
-        stale: seconds after which a holder counts as dead, since it was killed before it could release the lock.
+        wait: seconds to wait for other holders, more than ``stale``.
+        stale: seconds after which one that has been seen holding it all the time counts as dead: it was killed before
+            it could give the lock back. They are counted by the clock of whoever waits.
 
     Raises:
-        TimeoutError: another holder did not release it in time.
+        TimeoutError: others did not give it back in time.
     """
     client, holder, began = mlflow.MlflowClient(), uuid.uuid4().hex, time.monotonic()
-    while not _acquired(client, holder, stale):
-        if time.monotonic() - began > wait:
+    seen: tuple[str | None, float] = (None, began)
+    while not _acquired(client, holder):
+        now, present = time.monotonic(), _holder(client)
+        if present != seen[0]:
+            seen = (present, now)
+        elif present is not None and now - seen[1] > stale and _end(client, present):
+            log.warning("took the promotion lock from a process that died (%s)", present)
+            _sweep(client)
+        if now - began > wait:
             raise TimeoutError(
-                f"the registered model {LOCK_MODEL} has existed for {wait:.0f} s: another promotion is running, or was "
-                f"killed; delete that model in the registry if none is"
+                f"the registered model {LOCK_MODEL} has been there for {wait:.0f} s: other promotions are running, or "
+                f"were killed; delete that model in the registry if none is running"
             )
         time.sleep(0.05)
+    acquired = time.monotonic()
     try:
         yield
     finally:
-        if _holder(client) == holder:
-            client.delete_registered_model(LOCK_MODEL)
+        if not _end(client, holder):
+            log.warning("the promotion took so long that another process took its lock")
+        elif time.monotonic() - acquired < stale / 2:  # nobody has come to think that this holder died
+            client.delete_registered_model(ENDED_PREFIX + holder)
 
 
-def _acquired(client: mlflow.MlflowClient, holder: str, stale: float) -> bool:
+def _acquired(client: mlflow.MlflowClient, holder: str) -> bool:
     try:
         client.create_registered_model(LOCK_MODEL, tags={_HOLDER_TAG: holder})
-        return True
     except MlflowException as error:
-        # "Does not exist" is what the store says if the lock was released while it looked up who holds it.
+        # "Does not exist" is what the store says if the lock was given back while it looked up who holds it.
         if error.error_code not in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}:
             raise
+        return _holder(client) == holder  # the answer to a first request was lost, and the client repeated it
+    return True
+
+
+def _end(client: mlflow.MlflowClient, holder: str) -> bool:
+    """Let ``holder`` no longer hold the lock; False if that has happened before."""
     try:
-        model = client.get_registered_model(LOCK_MODEL)
-    except MlflowException:  # released in between
+        client.rename_registered_model(LOCK_MODEL, ENDED_PREFIX + holder)
+    except MlflowException as error:
+        log.debug("%s does not hold the lock any more: %s", holder, error)
         return False
-    if time.time() - model.creation_timestamp / 1000 > stale:
-        log.warning("removing the promotion lock of a process that died (%s)", model.tags.get(_HOLDER_TAG))
-        client.delete_registered_model(LOCK_MODEL)
-    return False
+    return True
+
+
+def _sweep(client: mlflow.MlflowClient) -> None:
+    """Delete what dead holders left behind so long ago that nobody waits for them any more."""
+    for model in client.search_registered_models(f"name LIKE '{ENDED_PREFIX}%'"):
+        if time.time() - model.last_updated_timestamp / 1000 > _KEPT_SECONDS:
+            client.delete_registered_model(model.name)
 
 
 def _holder(client: mlflow.MlflowClient) -> str | None:

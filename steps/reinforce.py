@@ -15,18 +15,20 @@ def reinforce(
     """The PEFT adapters of the Critic and the Artist after coordinated reinforcement learning."""
     from components.training.coordinated import ReinforceSettings
     from components.training.coordinated import reinforce as train
+    from components.training.launch import launch
     from steps.lineage import data_folder
 
     with tracked(settings) as tracker:
         out = output_folder() / "adapters"
-        train(
+        launch(
+            train,
+            settings=ReinforceSettings.model_validate(settings),
+            tracker=tracker,
             base=data_folder(data_revision) / "base",
             critic_adapter=critic_adapter,
             artist_adapter=artist_adapter,
             pairs_dir=pairs,
             out=out,
-            settings=ReinforceSettings.model_validate(settings),
-            tracker=tracker,
             checkpoints=checkpoint_folder(),
         )
         tracker.artifact(out, "adapters")

@@ -8,15 +8,15 @@ well, which carries the parameters and last metrics of the original, points to i
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import mlflow
-from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag, ViewType
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from zenml import get_step_context
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
@@ -74,6 +74,10 @@ class MlflowTracker:
         log = self._client.log_artifacts if Path(path).is_dir() else self._client.log_artifact
         log(self._run_id, str(path), artifact_path=name)
 
+    def note(self, text: str) -> None:
+        """Put ``text`` where MLflow's page shows the description of the run."""
+        self.tags({MLFLOW_RUN_NOTE: text})
+
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run."""
         self._client.log_batch(self._run_id, tags=[RunTag(name, value) for name, value in values.items()])
@@ -122,10 +126,11 @@ def attach_cached_steps(pipeline_run_id: UUID, experiment: str) -> str:
     """
     client = mlflow.MlflowClient(tracking_uri=get_tracking_uri())
     pipeline_run = Client().get_pipeline_run(pipeline_run_id)
-    parent = _parent_run(client, pipeline_run.name, experiment)
+    parent = open_run(pipeline_run.name, experiment)
     MlflowTracker(client, parent).tags({**lineage(), "zenml.pipeline_run": str(pipeline_run.id)})
     experiment_id = client.get_run(parent).info.experiment_id
     children = client.search_runs([experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'", max_results=1000)
+    _end_open(client, children)
     present = {child.info.run_name for child in children}
     for name, step_run in pipeline_run.steps.items():
         if step_run.status == ExecutionStatus.CACHED and name not in present:
@@ -135,6 +140,27 @@ def attach_cached_steps(pipeline_run_id: UUID, experiment: str) -> str:
     return parent
 
 
+def open_run(name: str, experiment: str) -> str:
+    """The MLflow run of the pipeline run called ``name``, opened if there is none; its id.
+
+    Called before a pipeline starts, since stages that begin at once, in pods, would open one each.
+    """
+    client = mlflow.MlflowClient(tracking_uri=get_tracking_uri())
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment, _artifact_location())
+    runs = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", ViewType.ACTIVE_ONLY, max_results=1)
+    return runs[0].info.run_id if runs else _create(client, experiment_id, name, {})
+
+
+def fail_run(run_id: str) -> None:
+    """Mark the MLflow run of a pipeline run that failed so, and the nested runs that are still open as killed."""
+    client = mlflow.MlflowClient(tracking_uri=get_tracking_uri())
+    run = client.get_run(run_id)
+    query = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'"
+    _end_open(client, client.search_runs([run.info.experiment_id], query, max_results=1000))
+    client.set_terminated(run_id, status=RunStatus.to_string(RunStatus.FAILED))
+
+
 def close_abandoned_runs(tracking_uri: str, experiment: str) -> int:
     """Mark runs that a killed process left open as killed; returns how many. Call it while nothing else runs."""
     client = mlflow.MlflowClient(tracking_uri=tracking_uri)
@@ -142,8 +168,7 @@ def close_abandoned_runs(tracking_uri: str, experiment: str) -> int:
     if found is None:
         return 0
     open_runs = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", max_results=1000)
-    for run in open_runs:
-        client.set_terminated(run.info.run_id, status=RunStatus.to_string(RunStatus.KILLED))
+    _end_open(client, open_runs)
     return len(open_runs)
 
 
@@ -163,11 +188,11 @@ def _allowed(name: str) -> str:
     return re.sub(r"[^/\w.\- ]", "_", name)
 
 
-def _parent_run(client: mlflow.MlflowClient, name: str, experiment: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found else client.create_experiment(experiment, _artifact_location())
-    runs = client.search_runs([experiment_id], f"attributes.run_name = '{name}'", ViewType.ACTIVE_ONLY, max_results=1)
-    return runs[0].info.run_id if runs else _create(client, experiment_id, name, {})
+def _end_open(client: mlflow.MlflowClient, runs: Sequence[Run]) -> None:
+    """Mark those of the runs that nobody has ended as killed; where a stage was tried again, that opened another."""
+    for run in runs:
+        if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(run.info.run_id, status=RunStatus.to_string(RunStatus.KILLED))
 
 
 def _attach(client: mlflow.MlflowClient, experiment_id: str, parent: str, name: str, step_run: StepRunResponse) -> None:

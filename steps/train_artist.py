@@ -13,16 +13,18 @@ def train_artist(pairs: Path, data_revision: str, settings: dict[str, Any]) -> A
     """The Artist's PEFT adapter."""
     from components.artist.sft import ArtistSftSettings
     from components.artist.sft import train_artist as train
+    from components.training.launch import launch
     from steps.lineage import data_folder
 
     with tracked(settings) as tracker:
         out = output_folder() / "adapter"
-        train(
+        launch(
+            train,
+            settings=ArtistSftSettings.model_validate(settings),
+            tracker=tracker,
             base=data_folder(data_revision) / "base",
             pairs_dir=pairs,
             out=out,
-            settings=ArtistSftSettings.model_validate(settings),
-            tracker=tracker,
             checkpoints=checkpoint_folder(),
         )
         tracker.artifact(out, "adapter")

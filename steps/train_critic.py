@@ -13,17 +13,19 @@ def train_critic(annotations: Path, data_revision: str, settings: dict[str, Any]
     """The Critic's PEFT adapter."""
     from components.critic.sft import CriticSftSettings
     from components.critic.sft import train_critic as train
+    from components.training.launch import launch
     from steps.lineage import data_folder
 
     with tracked(settings) as tracker:
         data, out = data_folder(data_revision), output_folder() / "adapter"
-        train(
+        launch(
+            train,
+            settings=CriticSftSettings.model_validate(settings),
+            tracker=tracker,
             base=data / "base",
             annotations_dir=annotations,
             photos_dir=data / "photos",
             out=out,
-            settings=CriticSftSettings.model_validate(settings),
-            tracker=tracker,
             checkpoints=checkpoint_folder(),
         )
         tracker.artifact(out, "adapter")

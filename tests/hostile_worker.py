@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from components.enhance.speed import peak_memory
-from components.enhance.transfer import apply_field_rows
+from components.enhance.transfer import FieldEdit
 from components.images import UnreadablePhoto
 from components.originals import read_original, write_original
 
@@ -27,8 +27,7 @@ def enhance(source: Path, out: Path) -> tuple[str, str]:
         original = read_original(source, MAX_PIXELS)
         (small,) = original.reduced([(8, 12)])
         field = torch.full((12, *small.shape[1:]), 0.01)
-        height = original.height
-        edited = original.edited(lambda strip, top: apply_field_rows(strip, field, top, height, out=strip))
+        edited = original.edited(FieldEdit(field, original.height))
         for suffix in (".tif", ".png" if edited.alpha is not None else ".jpg"):
             write_original(edited, out / (source.stem + suffix))
     except UnreadablePhoto as error:

@@ -16,18 +16,28 @@ _XYZ_TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], 
 def write_dng(
     path: Path, orientation: int, height: int = 48, width: int = 64, tags: Sequence[tuple] = ()
 ) -> NDArray[np.float64]:
-    """Write a 14-bit Bayer (RGGB) DNG of a smooth picture lit by D65 and return the picture, linear sRGB (H, W, 3).
-
-    The made camera has sRGB's primaries with unequal sensitivities, so camera = diag(balance) sRGB, and its colour
-    matrix (DNG specification 1.4, ColorMatrix1: XYZ to camera) is diag(balance) times IEC 61966-2-1's.
-    """
+    """Write a DNG of a smooth picture lit by D65 and return the picture, linear sRGB (H, W, 3)."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
     linear = np.stack([0.1 + 0.5 * x, 0.15 + 0.4 * y, 0.5 - 0.35 * x * y], axis=-1)
-    camera = np.rint(_BLACK + linear * _BALANCE * (_WHITE - _BLACK)).astype(np.uint16)
+    write_raw(path, linear, _BALANCE, orientation, tags)
+    return linear
+
+
+def write_raw(
+    path: Path, colour: NDArray, neutral: Sequence[float] = (1, 1, 1), orientation: int = 1, tags: Sequence[tuple] = ()
+) -> Path:
+    """Write a 14-bit Bayer (RGGB) DNG of ``colour``, (H, W, 3) linear sRGB, by a camera that sees white as ``neutral``.
+
+    The made camera has sRGB's primaries with those sensitivities, so camera = diag(neutral) sRGB, and its colour
+    matrix (DNG specification 1.4, ColorMatrix1: XYZ to camera) is diag(neutral) times IEC 61966-2-1's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neutral = np.asarray(neutral)
+    camera = np.rint(_BLACK + colour * neutral * (_WHITE - _BLACK)).astype(np.uint16)
     mosaic = camera[..., 1].copy()
     mosaic[0::2, 0::2], mosaic[1::2, 1::2] = camera[0::2, 0::2, 0], camera[1::2, 1::2, 2]
-    matrix = [(round(value * 10_000), 10_000) for value in (_BALANCE[:, None] * _XYZ_TO_SRGB).ravel()]
-    neutral = [(round(value * 10_000), 10_000) for value in _BALANCE]
+    matrix = [(round(value * 10_000), 10_000) for value in (neutral[:, None] * _XYZ_TO_SRGB).ravel()]
+    neutral = [(round(value * 10_000), 10_000) for value in neutral]
     tags = [
         *tags,
         (271, "s", 0, "Contax", True),
@@ -44,4 +54,4 @@ def write_dng(
         (50778, "H", 1, 21, True),  # CalibrationIlluminant1: D65
     ]
     tifffile.imwrite(path, mosaic, photometric=32803, metadata=None, extratags=tags, software=False)
-    return linear
+    return path

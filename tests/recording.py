@@ -7,11 +7,12 @@ from torch import Tensor
 
 
 class RecordingTracker:
-    """`rows` holds (step, metrics) in the order they came, `pictures` (name, step, picture)."""
+    """`rows` holds (step, metrics) in the order they came, `pictures` (name, step, picture), `notes` texts."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.pictures: list[tuple[str, int, Tensor]] = []
+        self.notes: list[str] = []
 
     def params(self, values: dict[str, Any]) -> None:
         pass
@@ -24,6 +25,9 @@ class RecordingTracker:
 
     def artifact(self, path: Path, name: str) -> None:
         pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """(step, value) of one metric."""

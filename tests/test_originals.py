@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 
 from components import originals
-from components.enhance.transfer import apply_field, apply_field_rows, fit_field
+from components.enhance.transfer import FieldEdit, apply_field, fit_field
 from components.images import Photo, read_photo, resize, write_photo
 from components.originals import Original, read_original, write_original
 from tests.conftest import make_photo
@@ -36,10 +36,28 @@ def test_strips_give_what_the_whole_gives(narrow_strips, tmp_path: Path, suffix:
     small = resize(photo.pixels, (20, 28))
     field = fit_field(small, small * 0.7)
     for in_place in (False, True):
-        edited = original.edited(lambda strip, top: apply_field_rows(strip, field, top, 50), in_place)
+        edited = original.edited(FieldEdit(field, 50), in_place)
         top_level = 2**original.bit_depth - 1
         expected = (apply_field(photo.pixels, field) * top_level).round().permute(1, 2, 0).numpy()
         assert np.abs(edited.samples - expected).max() <= (0 if original.bit_depth == 8 else 1)
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (1, 9), (90, 1), (2, 2)])
+@pytest.mark.parametrize("rows", [1, 7, 90])
+def test_reduced_is_resized_in_strips_of_any_height(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], rows: int
+) -> None:
+    monkeypatch.setattr(originals, "_STRIP_SAMPLES", 3 * shape[1] * rows)
+    samples = np.random.default_rng(0).integers(0, 65536, (*shape, 3)).astype(np.uint16)
+    whole = torch.from_numpy(samples.astype(np.float32) / 65535).permute(2, 0, 1)
+    sizes = [(20, 28), (13, 9), (1, 1), (64, 80)]
+    for size, reduced in zip(sizes, Original(samples, bit_depth=16).reduced(sizes), strict=True):
+        torch.testing.assert_close(reduced, resize(whole, size), rtol=0, atol=1e-5)
+
+
+def test_a_picture_of_a_million_rows_is_reduced() -> None:
+    (small,) = Original(np.full((1_000_000, 1, 3), 51, np.uint8)).reduced([(40, 8)])
+    torch.testing.assert_close(small, torch.full((3, 40, 8), 0.2), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

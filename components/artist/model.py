@@ -16,7 +16,9 @@ from torch import Tensor
 
 from components.compute import Placement
 from components.critic.model import ReasoningLatent
-from components.lora import CURRENT, LoraSettings, add_adapter
+from components.lora import LoraSettings, add_adapter, save_adapter
+from components.parallel.sharding import shard
+from components.weights import load_weights, save_weights, train_weights
 
 LORA_TARGETS = [
     "to_q",
@@ -64,6 +66,7 @@ class Artist:
         area: int = PRODUCTION_AREA,
     ):
         self.transformer, self.vae, self.scheduler, self.area = transformer, vae.requires_grad_(False), scheduler, area
+        self.weights: Path | None = None  # that a stage trained instead of an adapter
         self.compression = 2 ** len(vae.temperal_downsample)  # (sic) diffusers' spelling
         self._mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1)
         self._std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
@@ -76,25 +79,45 @@ class Artist:
         placement: Placement | None = None,
         trainable: bool = False,
     ) -> "Artist":
-        """Load a diffusers directory (`transformer/`, `vae/`, `scheduler/`) and, when given, a PEFT adapter."""
+        """Load a diffusers directory (`transformer/`, `vae/`, `scheduler/`) and, when given, a PEFT adapter.
+
+        Where the adapter's folder holds weights too (`components.weights`), those replace the base model's.
+        """
         device, dtype = placement or Placement()
         transformer = QwenImageTransformer2DModel.from_pretrained(base, subfolder="transformer", torch_dtype=dtype)
         vae = AutoencoderKLQwenImage.from_pretrained(base, subfolder="vae", torch_dtype=dtype)
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(base, subfolder="scheduler")
         transformer, vae = transformer.to(device).eval().requires_grad_(False), vae.to(device).eval()
+        weights = load_weights(transformer, adapter)
         if adapter is not None:
             transformer = PeftModel.from_pretrained(transformer, adapter, is_trainable=trainable)
         description = base / DESCRIPTION_FILE
         area = json.loads(description.read_text())["area"] if description.exists() else PRODUCTION_AREA
-        return cls(transformer, vae, scheduler, area)
+        artist = cls(transformer, vae, scheduler, area)
+        artist.weights = weights
+        return artist
 
     def add_adapter(self, settings: LoraSettings, seed: int = 0) -> None:
         """Put a fresh, trainable LoRA on the attention projections (gaussian A, zero B)."""
         self.transformer = add_adapter(self.transformer, LORA_TARGETS, settings, seed)
 
     def save_adapter(self, out: Path) -> None:
-        """Write the current PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`."""
-        self.transformer.save_pretrained(out, selected_adapters=[CURRENT])
+        """Write the current PEFT adapter (`adapter_config.json`, `adapter_model.safetensors`) and trained weights."""
+        save_adapter(self.transformer, out)
+        save_weights(self.transformer, out, self.weights)
+
+    def train_weights(self) -> None:
+        """From now on train the weights of the transformer's blocks instead of the adapter."""
+        train_weights(self.transformer, self.transformer.get_base_model().transformer_blocks)
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """Those that require a gradient."""
+        return [p for p in self.transformer.parameters() if p.requires_grad]
+
+    def shard(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Share the transformer out among all ranks (`components.parallel.sharding`); all is moved to `device`."""
+        shard(self.transformer, device, dtype)
+        self.vae.to(device)
 
     def checkpoint_gradients(self) -> None:
         """From now on compute activations again in the backward pass instead of keeping them."""

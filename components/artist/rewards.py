@@ -15,6 +15,7 @@ from components.critic.rewards import ATTRIBUTE_SCALE
 from components.photometry.attributes import Attributes, difference, measure
 from components.photometry.operations import TONE
 from components.strict import Strict
+from components.training.divergence import DivergenceError
 
 
 class ArtistRewardSettings(Strict):
@@ -76,18 +77,28 @@ def artist_rewards(
     verdict: Verdict,
     distance: PerceptualDistance,
     settings: ArtistRewardSettings,
+    judged: Tensor | None = None,
 ) -> ArtistRewards:
     """All terms for the edits (B, 3, H, W) of one photo under one verdict.
 
+    Args:
+        judged: r_comp (B,) as a judge found it (`components.judges`); without one it is measured here, as the judge
+            `attributes` does.
+
     Raises:
-        ValueError: a term is not finite; a broken measure must not pass for a bad edit.
+        DivergenceError: a term is not finite; a broken measure must not pass for a bad edit.
     """
-    follow = compliance(source, edits, verdict, settings)
+    follow = compliance(source, edits, verdict, settings) if judged is None else judged
     photo = photometric(edits, target, settings)
     perceptual = torch.exp(-distance(edits, target.expand_as(edits)) / settings.lpips_tolerance)
     total = follow * (settings.photometric * photo + settings.perceptual * perceptual)
-    if not total.isfinite().all():
-        raise ValueError("an Artist reward is not finite: check the edits for NaN and the perceptual distance")
+    terms = {"compliance": follow, "photometric": photo, "perceptual": perceptual}
+    broken = [f"{name} of {int((~term.isfinite()).sum())}" for name, term in terms.items() if not term.isfinite().all()]
+    if broken:
+        raise DivergenceError(
+            f"rewards of {len(total)} edits of a photo are not finite: {', '.join(broken)}; "
+            f"{int((~edits.isfinite().flatten(1).all(dim=1)).sum())} of the edits hold NaN or infinity themselves"
+        )
     return ArtistRewards(follow, photo, perceptual, total)
 
 

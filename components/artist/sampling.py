@@ -1,5 +1,6 @@
 """Draw edits from the Artist: Euler integration of the learnt flow from noise to picture, without a negative pass."""
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -8,15 +9,35 @@ from torch import Tensor
 from components.artist.flow import inference_sigmas
 from components.artist.model import Artist, Grid
 from components.critic.model import ReasoningLatent
+from components.parallel.ranks import Share, everything
+from components.training.micro_batches import in_step, slices
 
 
 @torch.no_grad()
 def sample_latents(
-    artist: Artist, source_BRC: Tensor, latent: ReasoningLatent, grid: Grid, steps: int, generator: torch.Generator
+    artist: Artist,
+    source_BRC: Tensor,
+    latent: ReasoningLatent,
+    grid: Grid,
+    steps: int,
+    generator: torch.Generator,
+    at_once: int | None = None,
+    share: Share | None = None,
 ) -> Tensor:
-    """Clean latents (B, S, C) of one edit for each source; noise is drawn with `generator` on the CPU."""
-    noise = torch.randn(len(source_BRC), grid.tokens, source_BRC.shape[-1], generator=generator).to(source_BRC)
-    return integrate(artist, noise, source_BRC, latent, grid, steps)
+    """Clean latents (B, S, C) of one edit for each source; noise is drawn with `generator` on the CPU.
+
+    Args:
+        at_once: edits that are drawn together, None for all. All noise is drawn first, so that their number says only
+            how much memory it takes, and not what comes out.
+        share: which rows of a larger batch the sources are, where ranks have divided one; each row meets its own noise.
+    """
+    share = share or everything(len(source_BRC))
+    noise = share.of(torch.randn(share.total, grid.tokens, source_BRC.shape[-1], generator=generator)).to(source_BRC)
+    parts = [
+        partial(integrate, artist, noise[rows], source_BRC[rows], latent[rows], grid, steps)
+        for rows in slices(len(noise), at_once)
+    ]
+    return torch.cat([part() for part in in_step(artist.transformer, parts)][: len(parts)])
 
 
 @torch.no_grad()
@@ -33,7 +54,12 @@ def integrate(
 
 @torch.no_grad()
 def sample_edits(
-    artist: Artist, sources_B3HW: Tensor, latent: ReasoningLatent, steps: int, generator: torch.Generator
+    artist: Artist,
+    sources_B3HW: Tensor,
+    latent: ReasoningLatent,
+    steps: int,
+    generator: torch.Generator,
+    at_once: int | None = None,
 ) -> Tensor:
     """One edited picture (B, 3, H, W) in [0, 1] for each source at the Artist's working size.
 
@@ -42,7 +68,14 @@ def sample_edits(
         latent: the Critic's H_c for every source.
         steps: Euler steps; 20 in production.
         generator: of the initial noise.
+        at_once: pictures that are encoded, drawn and decoded together, None for all; a matter of memory alone.
     """
     grid = artist.grid(sources_B3HW)
-    latents = sample_latents(artist, artist.encode(sources_B3HW), latent, grid, steps, generator)
-    return artist.decode(latents, grid)
+    sources = torch.cat([artist.encode(sources_B3HW[rows]) for rows in slices(len(sources_B3HW), at_once)])
+    latents = sample_latents(artist, sources, latent, grid, steps, generator, at_once)
+    return decode_latents(artist, latents, grid, at_once)
+
+
+def decode_latents(artist: Artist, latents_BSC: Tensor, grid: Grid, at_once: int | None = None) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] of clean latents, `at_once` at a time (None: all)."""
+    return torch.cat([artist.decode(latents_BSC[rows], grid) for rows in slices(len(latents_BSC), at_once)])

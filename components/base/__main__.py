@@ -44,6 +44,9 @@ class CurveTracker:
     def artifact(self, path: Path, name: str) -> None:
         """Base training keeps nothing but its curve."""
 
+    def note(self, text: str) -> None:
+        log.info("%s", text)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.base", description=__doc__)

@@ -6,41 +6,39 @@ killed goes on where it stopped without asking for any recorded answer again.
 """
 
 import asyncio
-import base64
 import hashlib
 import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from components.critic.annotation import AnnotationRequest, Answer
-from components.critic.annotation_format import (
-    opening_messages,
-    read_answer,
-    rejoin,
-    repair_messages,
-    response_format,
-    wording,
-)
-from components.critic.annotation_journal import Journal, JournalEntry
-from components.critic.annotation_server import (
-    AnnotationServerError,
+from components.chat.answers import repair_messages
+from components.chat.pictures import digest, jpeg_url, reduced
+from components.chat.replies import Completion
+from components.chat.server import (
     ChatServer,
-    Completion,
+    ChatServerError,
     Effort,
     NoAnswer,
     RequestRefused,
     ServerSettings,
 )
+from components.critic.annotation import AnnotationRequest, Answer
+from components.critic.annotation_format import (
+    opening_messages,
+    read_answer,
+    rejoin,
+    response_format,
+    wording,
+)
+from components.critic.annotation_journal import AnnotationJournal, JournalEntry
 from components.critic.grammar import GrammarError, Verdict
 from components.critic.prompt import SYSTEM
-from components.images import quantize, resize, to_jpeg_bytes
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +50,8 @@ NAME_LENGTH = 16
 
 class ClientSettings(ServerSettings):
     """Which server is asked, how hard, in which form, and what it costs."""
+
+    section: ClassVar[str] = "annotate.client"
 
     concurrency: int = Field(default=16, ge=1, description="Requests in flight.")
     structured: Literal["auto", "always", "never"] = Field(
@@ -98,7 +98,7 @@ class OpenAICompatibleAnnotator:
         by the next run. When every answer is in the journal, the server is not needed.
 
         Raises:
-            AnnotationServerError: the server is down, refuses the key, the model or every photo, has stopped answering,
+            ChatServerError: the server is down, refuses the key, the model or every photo, has stopped answering,
                 or more than `max_unanswered` of the photos got no answer.
             JournalError: the journal is in use by another process or is no journal.
         """
@@ -106,7 +106,7 @@ class OpenAICompatibleAnnotator:
 
     async def _annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
         settings = self.settings
-        with Journal(self.journal) as journal:
+        with AnnotationJournal(self.journal) as journal:
             async with ChatServer(settings, settings.concurrency) as server:
                 run = _Run(settings, journal, server, requests, receive)
                 try:
@@ -126,7 +126,7 @@ class _Run:
     def __init__(
         self,
         settings: ClientSettings,
-        journal: Journal,
+        journal: AnnotationJournal,
         server: ChatServer,
         requests: Iterable[AnnotationRequest],
         receive: Callable[[Answer], None],
@@ -161,12 +161,12 @@ class _Run:
     def finish(self) -> None:
         """Judge the run as a whole, when all requests are settled."""
         if self._refusals:
-            raise AnnotationServerError(
+            raise ChatServerError(
                 f"{self.settings.base_url} has answered about no photo and refused {len(self._refusals)}, the first "
                 f"with {self._refusals[0].reason!r}: check model, max_tokens, longest_side and the server's own limits"
             )
         if self._unanswered > self.settings.max_unanswered * self._photos:
-            raise AnnotationServerError(
+            raise ChatServerError(
                 f"{self._unanswered} of {self._photos} photos got no answer from {self.settings.base_url} in "
                 f"{self.settings.attempts} attempts each; the other answers are in {self.journal.path}: run again for "
                 "the rest"
@@ -205,7 +205,7 @@ class _Run:
         if len(self._recent) < self._recent.maxlen:
             return
         if all(recent == NO_ANSWER for recent in self._recent):
-            raise AnnotationServerError(
+            raise ChatServerError(
                 f"{self.settings.base_url} has not answered about the last {len(self._recent)} photos; answers so far "
                 f"are kept in {self.journal.path}: check the server and run again"
             )
@@ -214,8 +214,7 @@ class _Run:
 
     async def _ask(self, question: "_Question") -> Answer:
         """Ask until an answer can be read, is refused, or the repairs are used up."""
-        jpeg = to_jpeg_bytes(question.view, self.settings.jpeg_quality)
-        conversation = _Conversation(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", question.key)
+        conversation = _Conversation(jpeg_url(question.view, self.settings.jpeg_quality), question.key)
         verdict = reason = None
         repairs = 0
         while verdict is None:
@@ -297,12 +296,11 @@ class _Question(NamedTuple):
 
     @classmethod
     def of(cls, request: AnnotationRequest, settings: ClientSettings) -> "_Question":
-        view = _reduced(request.view, settings.longest_side)
+        view = reduced(request.view, settings.longest_side)
         asking = (settings.model, settings.jpeg_quality, settings.temperature)
-        levels = (view * 255).round().to(torch.uint8).contiguous().numpy()
-        parts = (request.id, SYSTEM, wording(), repr(asking), repr(levels.shape))
+        parts = (request.id, SYSTEM, wording(), repr(asking), repr(tuple(view.shape)))
         digests = [hashlib.sha256(part.encode()).digest() for part in parts]
-        return cls(request.id, view, hashlib.sha256(b"".join([*digests, hashlib.sha256(levels).digest()])).hexdigest())
+        return cls(request.id, view, hashlib.sha256(b"".join([*digests, digest(view)])).hexdigest())
 
 
 class _Conversation:
@@ -314,9 +312,3 @@ class _Conversation:
         self.jitter = random.Random(key)
         self.effort = Effort()
         self.follow_up: list[dict] = []
-
-
-def _reduced(view: Tensor, longest_side: int) -> Tensor:
-    height, width = view.shape[-2:]
-    scale = min(1.0, longest_side / max(height, width))
-    return quantize(resize(view, (max(1, round(height * scale)), max(1, round(width * scale)))))

@@ -7,10 +7,10 @@ same grammar, and becomes the same `Verdict`.
 
 import functools
 import json
-import re
 
 from pydantic import Field, ValidationError, field_validator
 
+from components.chat.answers import held_to, mistakes, unfenced
 from components.critic.grammar import (
     NOTHING,
     RESTORATIONS,
@@ -23,11 +23,6 @@ from components.critic.grammar import (
     suggest,
 )
 from components.strict import Strict
-
-_LONGEST_QUOTE = 4000
-"""Characters of an unreadable answer that are shown to the model again."""
-
-_FENCE = re.compile(r"\s*```(?:json|xml|text)?\s*\n(?P<body>.*?)\n?\s*```\s*", re.DOTALL)
 
 
 class Reasoning(Strict):
@@ -89,8 +84,7 @@ JSON_INSTRUCTIONS = (
 
 def response_format() -> dict:
     """The `response_format` of a chat completion that is held to `StructuredVerdict` (OpenAI API, JSON schema)."""
-    schema = StructuredVerdict.model_json_schema()
-    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+    return held_to("verdict", StructuredVerdict.model_json_schema())
 
 
 def rejoin(text: str, thought: str) -> str:
@@ -110,34 +104,19 @@ def read_answer(text: str) -> Verdict:
     Raises:
         GrammarError: it is neither a JSON object of the schema nor in the grammar; the message says what is wrong.
     """
-    fenced = _FENCE.fullmatch(text)
-    body = (fenced["body"] if fenced else text).strip()
+    body = unfenced(text)
     if not body.startswith("{"):
         return parse(body)
     try:
         found = StructuredVerdict.model_validate_json(body)
     except ValidationError as error:
-        places = (
-            f"{'.'.join(map(str, details['loc'])) or 'JSON'}: {details['msg']}"
-            for details in error.errors(include_url=False, include_input=False)
-        )
-        raise GrammarError(f"expected a JSON object of the given form: {'; '.join(places)}") from None
+        raise GrammarError(f"expected a JSON object of the given form: {mistakes(error)}") from None
     verdict = Verdict(
         reasoning=tuple(getattr(found.reasoning, name) for name in Reasoning.model_fields),
         suggestions=tuple(read_suggestion(" ".join(text.split())) for text in found.suggestions if text.strip()),
         score=found.score,
     )
     return parse(render(verdict))  # a tag inside a sentence would break the grammar that the Critic learns
-
-
-def repair_messages(text: str, error: GrammarError) -> list[dict]:
-    """The two messages that follow an answer which cannot be read: the answer, and what is wrong with it."""
-    request = (
-        f"That answer cannot be read: {error}. Write the whole answer again, in exactly the format asked for, "
-        "and nothing else."
-    )
-    quoted = text[:_LONGEST_QUOTE].strip() or "(nothing)"
-    return [{"role": "assistant", "content": quoted}, {"role": "user", "content": request}]
 
 
 def opening_messages(system: str, picture_url: str, structured: bool) -> list[dict]:

@@ -1,26 +1,17 @@
-"""The journal of annotation: every final answer on disk before anybody relies on it, so a killed run loses none.
+"""The journal of annotation: every final answer about a photo, so that a killed run asks for none of them again."""
 
-JSON Lines, append only. A line is written by one `write` and forced to the disk by `fsync`; a kill or a power failure
-can therefore only cut the last line short, and that is repaired when the journal is opened again. A lock keeps a second
-process out, and the operating system lifts it when its holder dies, however it dies.
-"""
-
-import fcntl
-import os
 from pathlib import Path
-from types import TracebackType
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from components.chat.journal import Journal, JournalError, KeyedEntry
 from components.critic.annotation import Answer
 from components.critic.grammar import GrammarError, parse, render
-from components.strict import Strict
 
 
-class JournalEntry(Strict):
+class JournalEntry(KeyedEntry):
     """A final answer: the model's verdict, or the reason why there will be none."""
 
-    key: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the whole question.")
     id: str = Field(description="Of the request, for people; the key is what counts.")
     model: str
     text: str | None = Field(description="The verdict in the Critic's grammar.")
@@ -63,54 +54,11 @@ class JournalEntry(Strict):
         )
 
 
-class JournalError(ValueError):
-    """The file is no journal, is in use by another process, or holds what this version cannot read."""
-
-
-class Journal:
-    """Answers by question, on disk; use as a context manager.
-
-    Only the place of each entry is held in memory, about 200 bytes a photo.
-
-    Args:
-        path: created when missing, with its folder.
-
-    Raises:
-        JournalError: on entering, when another process holds the journal or a complete line is no entry.
-    """
+class AnnotationJournal(Journal[JournalEntry]):
+    """Final answers by question, on disk; see `components.chat.journal.Journal`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._file = -1
-        self._size = 0
-        self._places: dict[str, tuple[int, int]] = {}
-
-    def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            self._lock()
-            self._read()
-            _sync_folder(self.path.parent)
-        except BaseException:
-            os.close(self._file)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._file)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def get(self, key: str) -> JournalEntry | None:
-        """The entry for a question, or None when it has no final answer yet."""
-        if key not in self._places:
-            return None
-        start, length = self._places[key]
-        return JournalEntry.model_validate_json(os.pread(self._file, length, start))
+        super().__init__(path, JournalEntry)
 
     def answer(self, key: str, request_id: str) -> Answer | None:
         """The recorded answer to a question, or None when there is none yet.
@@ -123,58 +71,3 @@ class Journal:
             return entry.answer(request_id) if entry else None
         except GrammarError as error:
             raise JournalError(f"{self.path}: the answer for {entry.id} cannot be read: {error}; remove it") from error
-
-    def append(self, entry: JournalEntry) -> None:
-        """Record a final answer; it is on the disk when this returns.
-
-        Raises:
-            ValueError: the question has an answer already.
-            OSError: the disk is full or failing; the journal is left as it was.
-        """
-        if entry.key in self._places:
-            raise ValueError(f"{self.path}: {entry.id} has an answer already")
-        line = entry.model_dump_json().encode() + b"\n"
-        try:
-            written = os.write(self._file, line)
-            if written < len(line):
-                raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written: is the disk full?")
-            os.fsync(self._file)
-        except OSError:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._places[entry.key] = (self._size, len(line))
-        self._size += len(line)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(
-                f"{self.path}: another process is annotating into this journal; wait for it, or stop it first"
-            ) from error
-
-    def _read(self) -> None:
-        """Find the entries and cut off a last line that was not written completely."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = JournalEntry.model_validate_json(line)
-                except ValidationError as error:
-                    raise JournalError(
-                        f"{self.path}:{number}: expected an answer as one JSON object a line, found {line[:60]!r}; "
-                        "name another file, or remove this one if its answers are not needed"
-                    ) from error
-                self._places.setdefault(entry.key, (self._size, len(line)))
-                self._size += len(line)
-        os.ftruncate(self._file, self._size)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the name of a new file to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from components.chat.loopback import ChatRequest, LoopbackServer
 from components.critic.annotation_client import NAME_LENGTH, ClientSettings, OpenAICompatibleAnnotator
 from components.critic.grammar import Verdict, render, suggest
-from components.critic.loopback_server import ChatRequest, LoopbackServer
 from components.data.annotations import AnnotationSettings, annotate, read_annotations
 from components.data.records import Manifest, PhotoRecord, read_manifest, write_manifest
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from components.strict import Strict
+from components.training.divergence import DivergenceError
 
 LossType = Literal["grpo", "dr_grpo", "dapo"]
 
@@ -47,10 +48,10 @@ def group_advantages(rewards_PG: Tensor, loss_type: LossType = "grpo", epsilon: 
     A group whose rewards are all equal, or a group of one, gets advantages of 0.
 
     Raises:
-        ValueError: a reward is not finite: something broke, and no update may come of it.
+        DivergenceError: a reward is not finite: something broke, and no update may come of it.
     """
     if not rewards_PG.isfinite().all():
-        raise ValueError(f"rewards must be finite, found {int((~rewards_PG.isfinite()).sum())} that are not")
+        raise DivergenceError(f"rewards must be finite, found {int((~rewards_PG.isfinite()).sum())} that are not")
     centred = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
     if loss_type == "dr_grpo":
         return centred

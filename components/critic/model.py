@@ -15,7 +15,10 @@ from transformers import AutoProcessor, DynamicCache, Qwen2_5_VLForConditionalGe
 
 from components.compute import Placement, generator_on
 from components.critic.prompt import PROMPT, conversation
-from components.lora import CURRENT, LoraSettings, add_adapter
+from components.lora import LoraSettings, add_adapter, save_adapter
+from components.parallel.ranks import Share, most
+from components.parallel.sharding import move_rest, shard
+from components.weights import load_weights, save_weights, train_weights
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -94,6 +97,7 @@ class Critic:
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration | PeftModel, processor, prompt: str = PROMPT):
         self.model, self.processor, self.prompt = model, processor, prompt
         self.gradient_checkpointing = False
+        self.weights: Path | None = None  # that a stage trained instead of an adapter
         self.end_token = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.pad_token = processor.tokenizer.pad_token_id
         self._placeholders = torch.tensor([model.config.image_token_id, model.config.video_token_id])
@@ -106,20 +110,42 @@ class Critic:
         placement: Placement | None = None,
         trainable: bool = False,
     ) -> "Critic":
-        """Load `from_pretrained` directories: the base model and, when given, a PEFT adapter on top of it."""
+        """Load `from_pretrained` directories: the base model and, when given, a PEFT adapter on top of it.
+
+        Where the adapter's folder holds weights too (`components.weights`), those replace the base model's.
+        """
         device, dtype = placement or Placement()
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype).to(device).eval()
+        weights = load_weights(model, adapter)
         if adapter is not None:
             model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
-        return cls(model, AutoProcessor.from_pretrained(base))
+        critic = cls(model, AutoProcessor.from_pretrained(base))
+        critic.weights = weights
+        return critic
 
     def add_adapter(self, settings: LoraSettings, seed: int = 0) -> None:
         """Put a fresh, trainable LoRA on the language model's projections (gaussian A, zero B)."""
         self.model = add_adapter(self.model, LORA_TARGETS, settings, seed)
 
     def save_adapter(self, out: Path) -> None:
-        """Write the current PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`."""
-        self.model.save_pretrained(out, selected_adapters=[CURRENT])
+        """Write the current PEFT adapter (`adapter_config.json`, `adapter_model.safetensors`) and trained weights."""
+        save_adapter(self.model, out)
+        save_weights(self.model, out, self.weights)
+
+    def train_weights(self) -> None:
+        """From now on train the weights of the language model's layers instead of the adapter."""
+        train_weights(self.model, self.vision_language_model.model.language_model.layers)
+
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """Those that require a gradient."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def shard(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Share the model out among all ranks (`components.parallel.sharding`); it is moved to `device`."""
+        model = self.vision_language_model
+        tied = model.lm_head.weight is model.get_input_embeddings().weight
+        shard(model.model, device, dtype, apart=() if tied else (model.get_input_embeddings(), model.lm_head))
+        move_rest(model, device)
 
     def checkpoint_gradients(self) -> None:
         """From now on compute activations again in the backward pass instead of keeping them."""
@@ -228,6 +254,7 @@ class Critic:
         temperature: float = 0.0,
         max_new_tokens: int = 200,
         generator: torch.Generator | None = None,
+        share: Share | None = None,
     ) -> CriticRollout:
         """Write `group` completions for every photo, capturing H_c on the way.
 
@@ -235,6 +262,8 @@ class Critic:
             images: photos (3, H, W) in [0, 1].
             temperature: 0 is greedy decoding; otherwise samples are drawn with `generator`.
             max_new_tokens: a completion that has not ended by then is cut.
+            share: says which of a larger batch's photos these are, when ranks write at the same time. Samples are then
+                those that the whole batch would get, and a rank goes on until the last one has ended.
 
         Raises:
             ValueError: sampling without a generator.
@@ -242,6 +271,7 @@ class Critic:
         if temperature > 0 and generator is None:
             raise ValueError("sampling needs a torch.Generator: pass generator=, or temperature=0 for greedy decoding")
         generator = generator and generator_on(self.device, generator)
+        rows = share.each(group) if share is not None and not share.whole else None
         prompts = self.prompts(images)
         self._set_mode()
         model, backbone = self.vision_language_model, self.vision_language_model.model
@@ -269,13 +299,13 @@ class Critic:
         live = torch.ones(len(hidden), dtype=torch.bool, device=self.device)
         for _ in range(max_new_tokens):
             log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
-            token = _draw(log_p, temperature, generator)
+            token = _draw(log_p, temperature, generator, rows)
             token = torch.where(live, token, self.pad_token)
             tokens.append(token)
             log_probabilities.append(log_p.gather(1, token[:, None])[:, 0])
             masks.append(live)
             live = live & (token != self.end_token)
-            if not live.any():
+            if not (live.any() if rows is None else most(int(live.any()))):
                 break
             mask = torch.cat([mask, masks[-1][:, None].long()], dim=1)
             states.append(
@@ -288,22 +318,30 @@ class Critic:
                 ).last_hidden_state
             )
             next_position = next_position + 1
-        tokens_BT, mask_BT = torch.stack(tokens, dim=1), torch.stack(masks, dim=1)
+        mask_BT = torch.stack(masks, dim=1)
+        length = int(mask_BT.any(dim=0).sum())  # shorter than what was written where other ranks went on
+        tokens_BT, mask_BT = torch.stack(tokens[:length], dim=1), mask_BT[:, :length]
         decoded = [row[keep & (row != self.end_token)] for row, keep in zip(tokens_BT, mask_BT, strict=True)]
         latent = _compact(
-            torch.cat(states, dim=1)[:, : hidden.shape[1] + len(tokens) - 1],
+            torch.cat(states, dim=1)[:, : hidden.shape[1] + length - 1],
             prompts.attention_mask_BP.repeat_interleave(group, 0),
             mask_BT,
         )
-        log_p_BT = torch.stack(log_probabilities, dim=1).masked_fill(~mask_BT, 0.0)
+        log_p_BT = torch.stack(log_probabilities[:length], dim=1).masked_fill(~mask_BT, 0.0)
         texts = self.processor.tokenizer.batch_decode(decoded)
         return CriticRollout(prompts, texts, tokens_BT, mask_BT, log_p_BT, latent)
 
 
-def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None, rows: Share | None) -> Tensor:
+    """Tokens (B,); `rows` says which of a larger batch's they are, when not all of them."""
     if temperature == 0:
         return log_p.argmax(dim=-1)
-    return torch.multinomial((log_p / temperature).softmax(dim=-1), 1, generator=generator)[:, 0]
+    p = (log_p / temperature).softmax(dim=-1)
+    if rows is None:
+        return torch.multinomial(p, 1, generator=generator)[:, 0]
+    # the race of exponentials by which `multinomial` draws one sample, run for all rows so that each meets its own
+    clocks = p.new_empty(rows.total, p.shape[-1]).exponential_(generator=generator)
+    return (p / rows.of(clocks)).argmax(dim=-1)
 
 
 def _compact(states: Tensor, prompt_mask: Tensor, token_mask: Tensor) -> ReasoningLatent:

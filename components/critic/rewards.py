@@ -14,6 +14,7 @@ from components.critic.grammar import Verdict
 from components.photometry.attributes import difference
 from components.photometry.operations import KINDS, TONE, Operation, apply_operations
 from components.strict import Strict
+from components.training.divergence import DivergenceError
 
 ATTRIBUTE_SCALE = {"exposure": 0.5, "contrast": 0.35, "saturation": 0.5, "temperature": 30.0}
 """Deviation of each attribute (EV, log2, log2, mired) that counts as one unit of distance: a clearly visible change."""
@@ -27,6 +28,11 @@ class CriticRewardSettings(Strict):
     suggestion: float = Field(default=0.4, ge=0)
     variance_floor: float = Field(default=9.0, gt=0, description="of the scores of a group, in squared points")
 
+    @property
+    def highest(self) -> float:
+        """The reward of a completion that earns all terms in full."""
+        return self.format + self.ranking + self.suggestion
+
 
 def format_reward(verdict: Verdict | None) -> float:
     """1 when the grammar holds and every suggestion names an edit that can be carried out; half of it without that."""
@@ -36,9 +42,16 @@ def format_reward(verdict: Verdict | None) -> float:
 
 
 def attribute_distance(picture: Tensor, target: Tensor) -> float:
-    """Euclidean distance of two pictures (3, H, W) in photometric attribute space, in units of `ATTRIBUTE_SCALE`."""
+    """Euclidean distance of two pictures (3, H, W) in photometric attribute space, in units of `ATTRIBUTE_SCALE`.
+
+    Raises:
+        DivergenceError: it is not finite; a broken measure must not pass for a reward.
+    """
     deviations = difference(target, picture)
-    return math.sqrt(sum((float(deviations[name]) / scale) ** 2 for name, scale in ATTRIBUTE_SCALE.items()))
+    distance = math.sqrt(sum((float(deviations[name]) / scale) ** 2 for name, scale in ATTRIBUTE_SCALE.items()))
+    if not math.isfinite(distance):
+        raise DivergenceError(f"the photometric distance of a picture to its target is {distance}: one holds NaN")
+    return distance
 
 
 def apply_suggestions(verdict: Verdict, picture: Tensor) -> Tensor:
@@ -85,7 +98,13 @@ def ranking_rewards(scores: Sequence[Tensor], quality: Tensor, variance_floor: f
 
     Returns:
         for each photo rewards (G_i,) in [0, 1]: 0 where the completion does not parse; NaN nowhere.
+
+    Raises:
+        DivergenceError: a photo's true quality is not finite.
     """
+    if not quality.isfinite().all():
+        bad = int((~quality.isfinite()).sum())
+        raise DivergenceError(f"the true quality of {bad} of {len(quality)} photos is not finite: no ranking")
     valid = [group[~group.isnan()] for group in scores]
     means = [float(group.mean()) if len(group) else math.nan for group in valid]
     variances = [float(group.var(correction=0)) if len(group) else math.nan for group in valid]

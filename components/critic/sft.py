@@ -1,6 +1,7 @@
 """Stage I of the Critic: supervised fine-tuning on [reasoning -> suggestions -> score]."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,16 +9,20 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from components.compute import ComputeSettings
+from components.compute import TrainingComputeSettings
 from components.critic.grammar import parses
 from components.critic.model import Critic
 from components.data.annotations import AnnotatedPhoto, read_annotations, render_view
 from components.images import read_photo
 from components.lora import LoraSettings
+from components.parallel.ranks import Share, share, summed
 from components.strict import Strict
 from components.training.checkpoints import CheckpointStore
 from components.training.loop import OptimiserSettings, fit
+from components.training.micro_batches import accumulate
+from components.training.passes import metered
 from components.training.tracker import Tracker
+from components.weights import Trainable
 
 DIRECTION_WEIGHT = 4.0
 SCORE_WEIGHT = 4.0
@@ -28,9 +33,16 @@ _SCORE = re.compile(r"(?<=<answer> )\d+(?= </answer>)")
 class CriticSftSettings(Strict):
     """Supervised fine-tuning of the Critic."""
 
+    trainable: Trainable = Field(
+        default="lora",
+        description="an adapter; or, full, the weights of all blocks, beside an adapter that stays as it is",
+    )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimiser: OptimiserSettings
     batch_size: int = Field(default=16, gt=0)
+    micro_batch: int | None = Field(
+        default=None, gt=0, description="views in one pass of a process; all by default; a matter of memory"
+    )
     direction_weight: float = Field(
         default=DIRECTION_WEIGHT,
         ge=1,
@@ -40,7 +52,7 @@ class CriticSftSettings(Strict):
         default=SCORE_WEIGHT, ge=1, description="of the digits of the score: two tokens of a hundred, read by everybody"
     )
     checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
-    compute: ComputeSettings = Field(default_factory=ComputeSettings)
+    compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
     seed: int = Field(default=0, ge=0)
 
 
@@ -66,17 +78,35 @@ def train_critic(
     critic.add_adapter(settings.lora, settings.seed)
     if settings.compute.gradient_checkpointing:
         critic.checkpoint_gradients()
+    if settings.trainable == "full":
+        critic.train_weights()
+    settings.compute.settle(critic)
     views = load_views(read_annotations(annotations_dir, "train"), photos_dir)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(views), (settings.batch_size,), generator=generator).tolist()
-        batch = [views[i] for i in chosen]
-        return {"loss": completion_loss(critic, batch, settings.direction_weight, settings.score_weight)}
+        batch, mine = [views[i] for i in chosen], share(settings.batch_size)
+
+        def part_loss(part: Share) -> Tensor:
+            loss = completion_loss(critic, part.of(batch), settings.direction_weight, settings.score_weight)
+            return loss * _token_share(critic, batch, part)
+
+        return {
+            "loss": accumulate(critic.model, [partial(part_loss, part) for part in mine.split(settings.micro_batch)])
+        }
 
     trained = [(n, p) for n, p in critic.model.named_parameters() if p.requires_grad]
     store = CheckpointStore(checkpoints)
     closing = fit(
-        "critic_sft", trained, losses, settings.optimiser, tracker, store, settings.seed, settings.checkpoint_every
+        "critic_sft",
+        trained,
+        losses,
+        settings.optimiser,
+        tracker,
+        store,
+        settings.seed,
+        settings.checkpoint_every,
+        meter=metered(settings.batch_size, critic),
     )
     held_out = load_views(read_annotations(annotations_dir, "validation"), photos_dir)
     if held_out:
@@ -127,10 +157,23 @@ def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[
     return weights
 
 
+def _token_share(critic: Critic, batch: list[tuple[Tensor, str]], mine: Share) -> float:
+    """What the mean over the tokens of this rank's views counts in the mean over those of the whole batch."""
+    if mine.whole:
+        return mine.weight
+    lengths = [critic.encode_completions([text])[1].sum().item() for _, text in batch]
+    return sum(mine.of(lengths)) / sum(lengths) / mine.copies
+
+
 @torch.no_grad()
 def validate(critic: Critic, views: list[tuple[Tensor, str]], batch_size: int = 32) -> dict[str, float]:
-    """Loss and share of greedy completions that parse, on views that were not trained on."""
-    batches = [views[start : start + batch_size] for start in range(0, len(views), batch_size)]
-    loss = sum(float(completion_loss(critic, batch)) * len(batch) for batch in batches) / len(views)
-    texts = [text for batch in batches for text in critic.generate([view for view, _ in batch]).texts]
-    return {"validation_loss": loss, "validation_parse_rate": sum(parses(t) is not None for t in texts) / len(texts)}
+    """Loss and share of greedy completions that parse, on views that were not trained on; ranks divide each batch."""
+    loss = parsed = 0.0
+    for start in range(0, len(views), batch_size):
+        batch = views[start : start + batch_size]
+        mine = share(len(batch))
+        loss += float(completion_loss(critic, mine.of(batch))) * _token_share(critic, batch, mine) * len(batch)
+        texts = critic.generate([view for view, _ in mine.of(batch)], share=mine).texts
+        parsed += sum(parses(text) is not None for text in texts) / mine.copies
+    sums = summed({"validation_loss": loss, "validation_parse_rate": parsed})
+    return {name: value / len(views) for name, value in sums.items()}

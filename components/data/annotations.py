@@ -100,7 +100,7 @@ def annotate(
 
     Raises:
         UnreadablePhoto, FileNotFoundError: a photo of the manifest has been damaged or removed since ingestion.
-        AnnotationServerError: see the client; its journal keeps the answers so far.
+        ChatServerError: see the client; its journal keeps the answers so far.
         ValueError: not a single view got a usable verdict.
     """
     began = time.perf_counter()

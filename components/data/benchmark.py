@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -30,13 +31,12 @@ from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
-from components import files
 from components.data.building import BuildSettings, build
 from components.data.facts import read_facts
 from components.data.shards import Sample, ShardSet, write_index, write_shard
 from components.data.sources.base import open_source
 from components.data.streaming import ShardStream
-from components.evaluation.benchmark import ROOT, BenchmarkRow, show
+from components.evaluation.benchmark import ROOT, BenchmarkRow, publish
 from components.images import MAX_PIXELS, read_header
 
 RESULT = ROOT / "reports" / "benchmarks" / "data.json"
@@ -45,6 +45,8 @@ _CORPUS = 240  # photos of about a megapixel
 _REPEATS = 3
 _RECORDS = 200_000
 _SHARD = 40  # photos a shard
+_PEERS = ("kornia", "albumentations")
+_INSTALL = "run .venv/bin/pip install -c requirements.lock -e '.[benchmark]'"
 
 
 def manifest_rows(work: Path) -> list[BenchmarkRow]:
@@ -148,10 +150,18 @@ def annotation_rows(work: Path) -> list[BenchmarkRow]:
     return measure_kills()
 
 
+def synthesis_rows(work: Path) -> list[BenchmarkRow]:
+    """Pair synthesis against kornia and albumentations."""
+    from components.data.synthesis_benchmark import synthesis_rows as measured  # needs the packages of the extra
+
+    return measured(PHOTOS)
+
+
 SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {
     "manifest": manifest_rows,
     "validation": validation_rows,
     "shards": shard_rows,
+    "synthesis": synthesis_rows,
     "annotation": annotation_rows,
 }
 """Sections by name, in the order of the table."""
@@ -180,15 +190,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := sorted(set(options.sections) - set(SECTIONS)):
         parser.error(f"unknown section {unknown[0]!r}; expected some of {', '.join(SECTIONS)}")
     console = Console()
+    chosen = options.sections or list(SECTIONS)
+    if "synthesis" in chosen and (missing := [peer for peer in _PEERS if find_spec(peer) is None]):
+        problem = f"synthesis is compared with {' and '.join(_PEERS)}; not installed: {', '.join(missing)}; {_INSTALL}"
+        if options.sections:
+            parser.error(problem)
+        console.print(f"[yellow]{problem}; left out[/]")
+        chosen.remove("synthesis")
     rows: list[BenchmarkRow] = []
     with tempfile.TemporaryDirectory(prefix="spc-benchmark-data-") as work:
-        for name in options.sections or SECTIONS:
+        for name in chosen:
             console.print(f"{name} ...")
             rows += SECTIONS[name](Path(work))
-    content = {"rows": [row.model_dump() for row in rows]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(rows, console)
-    console.print(f"Written to {options.out}.")
+    publish(rows, options.out, console)
     return 0
 
 

@@ -33,7 +33,7 @@ from components.data.records import (
     write_quarantine,
     write_rows,
 )
-from components.data.sources.base import Source, SourceRecord
+from components.data.sources.base import Skipped, Source, SourceRecord
 from components.data.splits import SplitSettings, split_of, split_of_pair
 from components.images import MAX_PIXELS
 from components.strict import Strict
@@ -107,9 +107,10 @@ def build(
 ) -> Manifest:
     """Read every file that the sources name and write the manifest into the directory ``out``.
 
-    Quarantined are: files that are missing or do not decode, photos smaller than the minimum, photos without a licence,
-    copies of another file (same bytes; a target that several pairs share stays), what looks like a photo of another
-    split if ``settings`` say so, and the rest of a pair that lost its input or its target that way.
+    Quarantined are: what an adapter skips, files that are missing or do not decode, photos smaller than the minimum,
+    photos without a licence, copies of another file (same bytes; a target that several pairs share stays), what looks
+    like a photo of another split if ``settings`` say so, and the rest of a pair that lost its input or its target that
+    way.
 
     Args:
         sources: adapters, read in turn; the manifest keeps their order.
@@ -144,7 +145,7 @@ def build(
 
 
 class _Waiting(NamedTuple):
-    record: SourceRecord
+    entry: SourceRecord | Skipped
     path: Path
     status: os.stat_result | None
     facts: "FileFacts | Future[FileFacts]"
@@ -163,6 +164,9 @@ def _usable(
     seen: dict[bytes, str] = {}
     for found, path, facts in _read(sources, settings, store):
         place = (path.relative_to(photos_dir) if path.is_relative_to(photos_dir) else path).as_posix()
+        if isinstance(found, Skipped):
+            quarantine.append(Quarantined(path=place, reason=found.reason))
+            continue
         if found.pair:
             pairs.announce(found.pair, found.role)
         try:
@@ -180,27 +184,27 @@ def _usable(
 
 def _read(
     sources: Iterable[Source], settings: BuildSettings, store: FactStore
-) -> Iterator[tuple[SourceRecord, Path, FileFacts]]:
-    """Every record with the facts of its file: remembered ones, or read by the workers, a bounded number ahead."""
+) -> Iterator[tuple[SourceRecord | Skipped, Path, FileFacts]]:
+    """Every entry with the facts of its file: remembered ones, or read by the workers, a bounded number ahead."""
     workers = settings.workers or os.cpu_count() or 1
     waiting: deque[_Waiting] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
 
-    def resolve(progress: tqdm) -> tuple[SourceRecord, Path, FileFacts]:
-        record, path, status, facts = waiting.popleft()
+    def resolve(progress: tqdm) -> tuple[SourceRecord | Skipped, Path, FileFacts]:
+        entry, path, status, facts = waiting.popleft()
         if isinstance(facts, Future):
             facts = facts.result()
             if status is not None:
                 store.put(path, status, settings.max_pixels, facts)
         progress.update(1)
-        return record, path, facts
+        return entry, path, facts
 
     try:
         for source in sources:
             root = source.root.resolve()
             with tqdm(total=_length(source, root, store), desc=f"ingest {source.dataset}", unit="photo") as progress:
-                for record in source.records():
-                    waiting.append(_looked_up(record, root / record.path, settings, store, pool))
+                for entry in source.survey():
+                    waiting.append(_looked_up(entry, root / entry.path, settings, store, pool))
                     if len(waiting) >= workers * _AHEAD:
                         yield resolve(progress)
                 while waiting:
@@ -211,20 +215,22 @@ def _read(
 
 
 def _length(source: Source, root: Path, store: FactStore) -> int:
-    """How many records are to come, to tell the time left: as in the last build, or counted without reading photos."""
+    """How many entries are to come, to tell the time left: as in the last build, or counted without reading photos."""
     known = store.length(root)
-    return sum(isinstance(entry, SourceRecord) for entry in source.scan()) if known is None else known
+    return sum(1 for _ in source.scan()) if known is None else known
 
 
 def _looked_up(
-    record: SourceRecord, path: Path, settings: BuildSettings, store: FactStore, pool: ThreadPoolExecutor
+    entry: SourceRecord | Skipped, path: Path, settings: BuildSettings, store: FactStore, pool: ThreadPoolExecutor
 ) -> _Waiting:
+    if isinstance(entry, Skipped):
+        return _Waiting(entry, path, None, FileFacts(reason=entry.reason))
     try:
         status = path.stat()
     except OSError:
-        return _Waiting(record, path, None, FileFacts(reason="the file is missing"))
+        return _Waiting(entry, path, None, FileFacts(reason="the file is missing"))
     known = store.get(path, status, settings.max_pixels)
-    return _Waiting(record, path, status, known or pool.submit(read_facts, path, settings.max_pixels))
+    return _Waiting(entry, path, status, known or pool.submit(read_facts, path, settings.max_pixels))
 
 
 def _record(found: SourceRecord, place: str, facts: FileFacts, settings: BuildSettings) -> PhotoRecord:

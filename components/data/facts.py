@@ -22,8 +22,9 @@ from torch import Tensor
 from components.images import UnreadablePhoto, read_header, read_photo, resize_short_side
 
 _HASHED_SHORT_SIDE = 256
+_DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
-_RECIPE = 1  # raise it when the same file gives other facts
+_RECIPE = 2  # raise it when the same file gives other facts
 _COMMIT_SECONDS = 1.0
 
 
@@ -94,8 +95,8 @@ def _hashes_of_plain_picture(path: Path, orientation: int) -> tuple[str, str]:
 def _hash_of_picture(source: io.BytesIO | Path, path: Path, orientation: int) -> str:
     try:
         with Image.open(source, formats=("JPEG", "PNG", "WEBP", "MPO")) as image:
-            if min(image.size) >= 2 * _HASHED_SHORT_SIDE:
-                image.draft("L", (_HASHED_SHORT_SIDE, _HASHED_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
+            if min(image.size) >= 2 * _DRAFT_SHORT_SIDE:
+                image.draft("L", (_DRAFT_SHORT_SIDE, _DRAFT_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
             return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image)))
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on corrupt data
         raise UnreadablePhoto(path, f"corrupt or truncated: {error}") from error

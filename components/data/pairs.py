@@ -23,8 +23,11 @@ from components.data.shards import Sample, ShardSet
 from components.data.splits import Split
 from components.data.streaming import ShardStream
 from components.data.views import View, take_view
-from components.images import from_png_bytes, quantize, read_photo, to_png_bytes
-from components.photometry.operations import Operation, apply_operations
+from components.images import from_png_bytes, read_photo, to_png_bytes
+from components.imaging import codecs
+from components.photometry import fused
+from components.photometry.operations import Operation
+from components.photometry.samples import apply_to_samples
 from components.strict import Strict
 
 PairKind = Literal["retouching", "restoration", "multi_edit", "depth_of_field", "enhancement", "look"]
@@ -143,7 +146,8 @@ def _pictures(
     """Input and target as PNG."""
 
     def done(picture: Tensor, *runs: Sequence[Operation]) -> bytes:
-        return to_png_bytes(quantize(apply_operations(picture, [one for run in runs for one in run], assets)))
+        made = apply_to_samples(fused.to_samples(picture), [one for run in runs for one in run], assets)
+        return codecs.encode_png(made, fast=True)
 
     taken = take_view(pixels, view)
     if before is not None:

@@ -23,6 +23,7 @@ from components.data import pairs
 from components.data.aligned import aligned_pairs
 from components.data.damage import BOKEH_LEVELS, sample_degradation, sample_seed
 from components.data.faults import sample_faults
+from components.data.learned_looks import learn_looks
 from components.data.pairs import KINDS, Pair, PairKind, make_pair
 from components.data.prompts import instruction
 from components.data.records import Manifest, PhotoRecord
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 ASSETS = "assets"
 """Folder beside the shards with the files that operations name; `rebuild_pair` needs it for looks and cut-outs."""
-_RECIPE = 2  # raise it when the same settings give other pairs, so that shards on disk are made anew
+_RECIPE = 3  # raise it when the same settings give other pairs, so that shards on disk are made anew
 
 
 class SynthesisSettings(Strict):
@@ -62,6 +63,12 @@ class SynthesisSettings(Strict):
     )
     look: int = Field(default=0, ge=0, description="Pairs a photo with a film look to apply.")
     looks: dict[str, Path] = Field(default_factory=dict, description="The looks by name: .cube files.")
+    learned_looks: int = Field(
+        default=0,
+        ge=0,
+        description="Looks are also learned from the manifest's graded pairs (label look=...), each from so many of "
+        "the train split; 0 learns none.",
+    )
     stacked: int = Field(default=2, ge=0, description="Pairs of each published one with tone faults on its input.")
     rendered: int = Field(default=3, ge=0, description="Depth-of-field pairs of each background, with a cut-out.")
     smallest_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest side of a crop, share of the photo's.")
@@ -80,9 +87,17 @@ def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: Synthe
 
     Raises:
         UnreadablePhoto, FileNotFoundError: a photo of the manifest has been damaged or removed since ingestion.
+        ValueError: pairs with a look are asked for and there is no look.
     """
     records = list(manifest)
-    sources = _Sources(records, Path(photos_dir), keep_looks(settings, out / ASSETS), out / ASSETS)
+    sources = _Sources(records, Path(photos_dir), out / ASSETS)
+    sources.looks = keep_looks(settings, out / ASSETS)
+    sources.looks |= learn_looks(records, sources.read, out / ASSETS, settings.learned_looks)
+    if settings.look and not sources.looks:
+        raise ValueError(
+            "expected looks for pairs with a look (.cube files by name, or graded pairs to learn from), found none; "
+            "set look to 0"
+        )
     size = settings.photos_per_shard
     groups = [records[start : start + size] for start in range(0, len(records), size)]
     names = [f"pairs-{number:05d}-of-{len(groups):05d}{SUFFIX}" for number in range(len(groups))]
@@ -105,10 +120,8 @@ def keep_looks(settings: SynthesisSettings, assets: Path) -> dict[str, str]:
     """Put the looks of the settings among the assets; their asset names by look.
 
     Raises:
-        ValueError: look pairs are asked for without a look, or a file is not a three-dimensional .cube table.
+        ValueError: a file is not a three-dimensional .cube table.
     """
-    if settings.look and not settings.looks:
-        raise ValueError("expected looks (.cube files by name) for pairs with a look, found none; set look to 0")
     kept = {}
     for name, path in sorted(settings.looks.items()):
         content = path.read_bytes()
@@ -193,8 +206,9 @@ def sample_operations(
 class _Sources:
     """Where the photos of a manifest are, and which of them belong together."""
 
-    def __init__(self, records: Sequence[PhotoRecord], photos_dir: Path, looks: dict[str, str], assets: Path) -> None:
-        self.photos_dir, self.looks, self.assets = photos_dir, looks, assets
+    def __init__(self, records: Sequence[PhotoRecord], photos_dir: Path, assets: Path) -> None:
+        self.photos_dir, self.assets = photos_dir, assets
+        self.looks: dict[str, str] = {}
         self.inputs: dict[str, list[PhotoRecord]] = {}
         self.cutouts: dict[str, list[PhotoRecord]] = {}
         for record in records:

@@ -1,6 +1,4 @@
-"""`make benchmark-data`, pair synthesis: against the same operations written with kornia and with albumentations.
-
-    python -m components.data.synthesis_benchmark
+"""`make benchmark-data`, section "synthesis": against the same operations written with kornia and with albumentations.
 
 Every operation goes from an 8-bit photo of a megapixel to an 8-bit photo, on two cores, in each library's best way:
 kornia with two threads inside an operation, ours (as `synthesize` does) and albumentations with two photos at a time.
@@ -9,10 +7,7 @@ against the same operation in float64, without the border that kornia continues 
 the extra "benchmark".
 """
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,23 +16,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from components import files
 from components.data.synthesis_peers import OPERATIONS, AlbumentationsPeer, KorniaPeer, Recipe
-from components.evaluation.benchmark import ROOT, BenchmarkRow, show
+from components.evaluation.benchmark import BenchmarkRow
 from components.images import read_photo, resize
-from components.photometry import fused
 from components.photometry.adjustments import ADJUSTMENTS
 from components.photometry.blur import convolve
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
-from components.photometry.operations import Operation, apply_operations
+from components.photometry.samples import apply_to_samples
 
-RESULT = ROOT / "reports" / "benchmarks" / "data_synthesis.json"
-PHOTOS = ROOT / "data" / "photos"
 SIZE = (1000, 1000)
 CORES = 2
+_PHOTOS = 4
+_ROUNDS = 5
 _TARGET = 2.0
 _BORDER = 64
 
@@ -47,11 +39,6 @@ class Timing(NamedTuple):
 
     seconds: dict[str, float]
     errors: dict[str, float]
-
-
-def ours(photo: np.ndarray, operations: Sequence[Operation]) -> np.ndarray:
-    """A photo (H, W, 3) of 8 bits after operations, as pair synthesis makes it."""
-    return fused.to_samples(apply_operations(fused.from_samples(photo), operations))
 
 
 def reference(photo: np.ndarray, recipe: Recipe) -> Tensor | None:
@@ -74,7 +61,7 @@ def measure(photos: Sequence[np.ndarray], recipes: Mapping[str, Recipe], rounds:
     """Time all libraries on all photos, turn and turn about, and compare their results with the references."""
     kornia, albumentations = KorniaPeer(), AlbumentationsPeer()
     run: dict[str, Callable[[np.ndarray, Recipe], np.ndarray]] = {
-        "ours": lambda photo, recipe: ours(photo, recipe.operations),
+        "ours": lambda photo, recipe: apply_to_samples(photo, recipe.operations),
         "kornia": kornia.apply,
         "albumentations": albumentations.apply,
     }
@@ -139,31 +126,19 @@ def rows(timings: Mapping[str, Timing]) -> list[BenchmarkRow]:
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the rows; 1 when the sample photos are not there."""
-    parser = argparse.ArgumentParser(prog="python -m components.data.synthesis_benchmark", description=__doc__)
-    parser.add_argument("--photos", type=Path, default=PHOTOS, help="folder of photos (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=4, help="photos of a megapixel that are made of them")
-    parser.add_argument("--rounds", type=int, default=5, help="times that every library does every operation")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    console = Console()
-    paths = sorted(path for path in options.photos.glob("*") if path.suffix in (".jpg", ".png"))[: options.count]
-    if not paths:
-        console.print(f"[red]{options.photos}: expected photos (.jpg, .png), found none; run dvc checkout[/]")
-        return 1
+def synthesis_rows(folder: Path) -> list[BenchmarkRow]:
+    """Compare on photos of a megapixel made of those in ``folder``."""
+    paths = sorted(folder.glob("*.jpg"))[:_PHOTOS]
     photos = [
         (resize(read_photo(path).pixels, SIZE) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         for path in paths
     ]
     recipes = {name: Recipe.of(name, operations, SIZE) for name, operations in OPERATIONS.items()}
-    timings = measure(photos, recipes, options.rounds)
-    found = rows(timings)
-    content = {"rows": [row.model_dump() for row in found]}
-    files.write_text(options.out, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    show(found, console)
-    console.print(f"Written to {options.out}.")
-    return 0
+    threads = torch.get_num_threads()
+    try:
+        return rows(measure(photos, recipes, _ROUNDS))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _throughput(what: str, seconds: Mapping[str, float]) -> BenchmarkRow:
@@ -178,7 +153,3 @@ def _throughput(what: str, seconds: Mapping[str, float]) -> BenchmarkRow:
         target=f"ratio >= {_TARGET:g}",
         ok=value >= _TARGET * other,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """`make benchmark-enhance`: time, memory and faithfulness of editing photos at full resolution.
 
-Speed and memory are measured on a 24 megapixel JPEG, in a process of its own with two threads, against Pillow decoding
+Speed and memory are measured on a 24 megapixel JPEG, in a process of its own with one thread, against Pillow decoding
 the same file and encoding it again with the same settings. Faithfulness is measured on photos with true tone and colour
 edits: the edit at a working size of 96 px is given, as it is and with noise of 0.05, and what arrives at full
 resolution is compared with the true edit there.

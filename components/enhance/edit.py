@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.critic.grammar import RESTORATIONS, Verdict
 from components.enhance.look import fit_look, with_strength
-from components.enhance.transfer import TransferSettings, apply_field, apply_field_rows, fit_field
+from components.enhance.transfer import FieldEdit, TransferSettings, apply_field, fit_field
 from components.photometry.looks import apply_look
 from components.strict import Strict
 
@@ -66,8 +66,7 @@ def fit_edit(
     field = fit_field(before, after, transfer)
     if options.restore == "always" or (options.restore == "asked" and asks_for_restoration(verdict)):
         field[9:] += after - apply_field(before.clamp(0, 1), field)
-    field = field * options.strength
-    return lambda strip, top: apply_field_rows(strip, field, top, height, out=strip)
+    return FieldEdit(field * options.strength, height)
 
 
 def asks_for_restoration(verdict: Verdict | None) -> bool:

@@ -38,32 +38,13 @@ class TransferSettings(Strict):
         gt=0,
         description="Colour variance (sRGB units squared) below which a map stays near the identity.",
     )
-
-
-def transfer(
-    photo: Tensor,
-    small_before: Tensor,
-    small_after: Tensor,
-    settings: TransferSettings | None = None,
-    strength: float = 1.0,
-) -> Tensor:
-    """Apply to a photo what was done to a small picture of it.
-
-    Args:
-        photo: (3, H, W) sRGB in [0, 1], of any size.
-        small_before: (3, h, w) sRGB in [0, 1], the whole photo reduced, in any proportions.
-        small_after: (3, h, w) sRGB, the edited small picture. It must be the same kind of picture as ``small_before``:
-            where it came out of an autoencoder, ``small_before`` must have gone through it too, so that what the
-            autoencoder loses cancels and is not mistaken for an edit.
-        strength: 0 leaves the photo as it is, 1 applies the edit, more exaggerates it.
-
-    Returns:
-        (3, H, W) sRGB in [0, 1].
-
-    Raises:
-        ValueError: shapes do not fit together, or a value is not finite.
-    """
-    return apply_field(photo, fit_field(small_before, small_after, settings) * strength)
+    unclipping: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="Rounds in which black and white in the edit, which say only that a value is at most or at least "
+        "that, give way to what the maps around them go on to.",
+    )
 
 
 def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSettings | None = None) -> Tensor:
@@ -83,8 +64,18 @@ def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSetti
     """
     settings = settings or TransferSettings()
     check_pair(small_before, small_after)
-    guide = small_before.double()
-    change = small_after.double() - guide
+    guide, after = small_before.double(), small_after.double()
+    field = _fit(guide, after - guide, settings)
+    for _ in range(settings.unclipping):
+        change = torch.einsum("ijhw,jhw->ihw", field[:9].unflatten(0, (3, 3)), guide) + field[9:]
+        beyond = torch.where(after >= 1, (guide + change).maximum(after), after)
+        beyond = torch.where(after <= 0, (guide + change).minimum(after), beyond)
+        field = _fit(guide, beyond - guide, settings)
+    return field.float()
+
+
+def _fit(guide: Tensor, change: Tensor, settings: TransferSettings) -> Tensor:
+    """The field (12, h, w) that adds ``change`` to ``guide``, both float64 (3, h, w)."""
     height, width = guide.shape[-2:]
     mean_guide, mean_change = _window_mean(guide, settings.radius), _window_mean(change, settings.radius)
     products = torch.cat([(guide[:, None] * guide).flatten(0, 1), (guide[:, None] * change).flatten(0, 1)])
@@ -96,7 +87,7 @@ def fit_field(small_before: Tensor, small_after: Tensor, settings: TransferSetti
     transposed = torch.linalg.solve(variance.permute(2, 3, 0, 1) + ridge, covariance.permute(2, 3, 0, 1))
     slope = transposed.permute(3, 2, 0, 1)
     offset = mean_change - (slope * mean_guide).sum(1)
-    return _window_mean(torch.cat([slope.flatten(0, 1), offset]), settings.radius).float()
+    return _window_mean(torch.cat([slope.flatten(0, 1), offset]), settings.radius)
 
 
 def check_pair(before: Tensor, after: Tensor) -> None:
@@ -124,60 +115,76 @@ def apply_field(photo: Tensor, field: Tensor, out: Tensor | None = None) -> Tens
     Raises:
         ValueError: ``photo`` is no RGB picture or ``field`` has not 12 channels.
     """
-    return apply_field_rows(photo, field, 0, photo.shape[-2], out)
+    out = torch.empty_like(photo) if out is None else out
+    return FieldEdit(field, photo.shape[-2]).write(photo, 0, out)
 
 
-def apply_field_rows(strip: Tensor, field: Tensor, top: int, height: int, out: Tensor | None = None) -> Tensor:
-    """Apply a field to some rows of a photo: what `apply_field` does to the whole, for photos kept elsewhere.
+class FieldEdit:
+    """A field as the edit of a photo that is kept elsewhere, strip by strip (`components.originals`).
 
     Works in bands that fit the processor's cache, between neighbouring rows of the field, so that apart from the
-    result it needs memory for one band only.
+    result it needs memory for one band only, and that once: to get it anew for each takes as long as the work.
 
     Args:
-        strip: (3, n, W) sRGB in [0, 1], the rows ``top`` to ``top + n`` of the photo.
         field: (12, h, w) as `fit_field` returns it.
-        top: first row of the strip in the photo.
         height: H, rows of the whole photo.
-        out: where to put the result; may be ``strip`` itself.
-
-    Returns:
-        (3, n, W) sRGB, clamped to [0, 1].
 
     Raises:
-        ValueError: ``strip`` is no RGB picture, does not lie in the photo, or ``field`` has not 12 channels.
+        ValueError: ``field`` has not 12 channels.
     """
-    if strip.ndim != 3 or strip.shape[0] != 3 or 0 in strip.shape:
-        raise ValueError(f"expected a photo of shape (3, H, W), found {tuple(strip.shape)}")
-    if field.ndim != 3 or field.shape[0] != 12:
-        raise ValueError(f"expected a field of shape (12, h, w), found {tuple(field.shape)}")
-    rows, width = strip.shape[-2:]
-    if top < 0 or top + rows > height:
-        raise ValueError(f"expected rows within a photo of {height} rows, found {top} to {top + rows}")
-    out = torch.empty_like(strip) if out is None else out
-    field = field.to(strip)
-    at_most = max(1, _BAND_VALUES // (12 * width))
-    scratch = strip.new_empty(12, at_most, width)
-    enlarged: dict[int, Tensor] = {}
-    for first, last, upper, shares in _bands(top, top + rows, height, field.shape[1]):
-        lower = min(upper + 1, field.shape[1] - 1)
-        enlarged = {row: enlarged[row] if row in enlarged else _wide(field, row, width) for row in (upper, lower)}
-        shares = shares.to(strip)[:, None]
-        for start in range(first - top, last - top, at_most):
-            stop = min(start + at_most, last - top)
-            share = shares[start + top - first : stop + top - first]
-            maps = torch.lerp(enlarged[upper], enlarged[lower], share, out=scratch[:, : stop - start])  # (12, band, W)
-            band = strip[:, start:stop]
-            change = maps[9:]
-            for channel in range(3):
-                change.addcmul_(maps[channel:9:3], band[channel])
-            torch.add(band, change, out=out[:, start:stop]).clamp_(0, 1)
-    return out
 
+    def __init__(self, field: Tensor, height: int):
+        if field.ndim != 3 or field.shape[0] != 12:
+            raise ValueError(f"expected a field of shape (12, h, w), found {tuple(field.shape)}")
+        self._field, self._height = field, height
+        self._room = field.new_empty(0)
+        self._enlarged: dict[int, Tensor] = {}
 
-def _wide(field: Tensor, row: int, width: int) -> Tensor:
-    """One row of a field (12, h, w), enlarged to ``width`` columns: (12, 1, width)."""
-    row_of_field = field[None, :, row : row + 1]
-    return functional.interpolate(row_of_field, size=(1, width), mode="bilinear", align_corners=False)[0]
+    def __call__(self, strip: Tensor, top: int) -> Tensor:
+        """The rows of the photo from ``top``, (3, n, W) sRGB in [0, 1], edited in place. See `write`."""
+        return self.write(strip, top, strip)
+
+    def write(self, strip: Tensor, top: int, out: Tensor) -> Tensor:
+        """Edit the rows of the photo from ``top``.
+
+        Args:
+            strip: (3, n, W) sRGB in [0, 1].
+            out: where to put the result; may be ``strip`` itself.
+
+        Returns:
+            ``out``, clamped to [0, 1].
+
+        Raises:
+            ValueError: ``strip`` is no RGB picture or does not lie in the photo.
+        """
+        if strip.ndim != 3 or strip.shape[0] != 3 or 0 in strip.shape:
+            raise ValueError(f"expected a photo of shape (3, H, W), found {tuple(strip.shape)}")
+        rows, width = strip.shape[-2:]
+        if top < 0 or top + rows > self._height:
+            raise ValueError(f"expected rows within a photo of {self._height} rows, found {top} to {top + rows}")
+        at_most = max(1, _BAND_VALUES // (12 * width))
+        if self._room.shape[1:] != (at_most, width):
+            self._room, self._enlarged = strip.new_empty(12, at_most, width), {}
+        for first, last, upper, shares in _bands(top, top + rows, self._height, self._field.shape[1]):
+            lower = min(upper + 1, self._field.shape[1] - 1)
+            self._enlarged = {row: self._wide(row, width) for row in (upper, lower)}
+            for start in range(first, last, at_most):
+                stop = min(start + at_most, last)
+                share = shares[start - first : stop - first, None].to(strip)
+                maps = self._room[:, : stop - start]
+                torch.lerp(self._enlarged[upper], self._enlarged[lower], share, out=maps)
+                band, change = strip[:, start - top : stop - top], maps[9:]
+                for channel in range(3):
+                    change.addcmul_(maps[channel:9:3], band[channel])
+                torch.add(band, change, out=out[:, start - top : stop - top]).clamp_(0, 1)
+        return out
+
+    def _wide(self, row: int, width: int) -> Tensor:
+        """One row of the field, enlarged to ``width`` columns: (12, 1, width)."""
+        if row in self._enlarged:
+            return self._enlarged[row]
+        part = self._field[None, :, row : row + 1]
+        return functional.interpolate(part, size=(1, width), mode="bilinear", align_corners=False)[0]
 
 
 def _window_mean(planes: Tensor, radius: int) -> Tensor:

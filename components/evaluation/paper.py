@@ -75,6 +75,15 @@ class PaperTable(Strict):
     rows: tuple[MethodRow, ...]
 
 
+class Difference(Strict):
+    """What a measure changes from one method to another on the same cases, with its paired interval over photos."""
+
+    method: str
+    reference: str
+    measure: str
+    change: Interval = Field(description="Of the method minus that of the reference.")
+
+
 class PaperTables(Strict):
     """All tables; `tables.json`."""
 

@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from components import files
 from components.evaluation.metrics import LOWER_IS_BETTER, UNITS, to_bytes
+from components.evaluation.plots import SIZE, Curve, environment, number, plot
 from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.evaluation.tables import INPUT, OURS, Interval
 from components.images import resize
 from components.photometry.operations import label
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATE = "report.html.j2"
 
 TITLES = {
     "ciede2000": "CIEDE2000",
@@ -34,10 +34,15 @@ TITLES = {
     "saturation_error": "Saturation",
     "temperature_error": "Temperature",
 }
-Curves = Mapping[str, Sequence[tuple[int, float]]]
-"""What was measured while training: (iteration, value) pairs by name."""
-_CURVE_SIZE = (300, 120)  # of the plots, in their own units
-_METHODS = {INPUT: "Input, untouched", OURS: "SmartPhotoCrafter"}
+Curves = Mapping[str, Curve]
+"""What was measured while training, by name."""
+_METHODS = {
+    INPUT: "Input, untouched",
+    OURS: "SmartPhotoCrafter",
+    "no_rl": "Without RL",
+    "no_r_photo": "RL without r_photo",
+    "full": "Full",
+}
 
 
 def write_report(
@@ -59,10 +64,10 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
     for picture in pictures:
         first.setdefault(picture.photo_id, picture)
     worst = sorted(pictures, key=lambda picture: picture.error, reverse=True)[: settings.worst_cases]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["interval"] = _interval
-    environment.filters["method"] = method_title
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    templates = environment()
+    templates.filters["interval"] = _interval
+    templates.filters["method"] = method_title
+    return templates.get_template(TEMPLATE).render(
         evaluation=evaluation,
         measures=[
             {"name": name, "title": TITLES[name], "unit": UNITS[name], "arrow": "↓" if lower else "↑"}
@@ -71,8 +76,8 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
         best={name: _best(evaluation, name) for name in LOWER_IS_BETTER},
         photos=[_shown(picture, settings) for picture in first.values()],
         worst=[_shown(picture, settings) for picture in worst],
-        curves=[_plot(name, points) for name, points in curves.items() if len(points) > 1],
-        curve_size=_CURVE_SIZE,
+        plots=[drawn for name, curve in curves.items() if (drawn := plot(name, {name: curve}))],
+        plot_size=SIZE,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         ours=OURS,
     )
@@ -90,35 +95,7 @@ def _best(evaluation: Evaluation, name: str) -> str:
 
 def _interval(interval: Interval, digits: int = 3) -> str:
     """ "0.612 [0.571, 0.655]" with ``digits`` significant digits."""
-    return f"{_number(interval.value, digits)} [{_number(interval.low, digits)}, {_number(interval.high, digits)}]"
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{value:#.{digits}g}"
-    return text.rstrip(".") if "e" not in text else f"{value:.{digits}f}"
-
-
-def _plot(name: str, points: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """A curve as the points of an SVG polyline, scaled to the plot, with the values its axes begin and end with."""
-    points = sorted(points)
-    (first, last), values = (points[0][0], points[-1][0]), [value for _, value in points]
-    low, high = min(values), max(values)
-    width, height = _CURVE_SIZE
-    spread = high - low or 1.0
-    scaled = [
-        f"{(step - first) / ((last - first) or 1) * width:.1f},{height - (value - low) / spread * height:.1f}"
-        for step, value in points
-    ]
-    return {
-        "name": name,
-        "points": " ".join(scaled),
-        "first": first,
-        "last": last,
-        "low": _number(low, 3),
-        "high": _number(high, 3),
-        "began": _number(values[0], 3),
-        "ended": _number(values[-1], 3),
-    }
+    return f"{number(interval.value, digits)} [{number(interval.low, digits)}, {number(interval.high, digits)}]"
 
 
 def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Does stage III pay? The reward of its policies against that of stage II, pair by pair, on held-out photos."""
 
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 from components.evaluation.metrics import LPIPS_FILE, Lpips
 from components.evaluation.tables import METHOD, PHOTO, VIEW, BootstrapSettings, Interval, difference_interval
+from components.judges.settings import make_judge
 from components.strict import Strict
 from components.training.comparison import PolicyScores, score_stage
 from components.training.coordinated import ReinforceSettings
@@ -38,12 +40,15 @@ def compare_stages(
     """
     placement = settings.compute.place()
     distance = Lpips(Path(base) / LPIPS_FILE, placement.device)
-    scores = [
-        score_stage(
-            base, critic, artist, pairs_dir, "test", distance, settings.rollouts, settings.comparison, placement
-        )
-        for critic, artist in (before, after)
-    ]
+    rollouts = settings.rollouts
+    with tempfile.TemporaryDirectory() as folder:
+        judge = make_judge(rollouts.judge, rollouts.artist, Path(folder) / "judgements.jsonl")
+        scores = [
+            score_stage(
+                base, critic, artist, pairs_dir, "test", distance, rollouts, settings.comparison, placement, judge
+            )
+            for critic, artist in (before, after)
+        ]
     return stage_gain(*scores, bootstrap)
 
 

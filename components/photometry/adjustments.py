@@ -137,13 +137,24 @@ def adjust_in_sequence(image: Tensor, adjustments: Sequence[tuple[str, float]], 
         for name, amount in adjustments:
             image = ADJUSTMENTS[name](image, amount)
         return image.clamp(0, 1) if clamp else image
+    return fused.retouch(image, *retouch_program(adjustments), clamp)
+
+
+def retouch_program(
+    adjustments: Sequence[tuple[str, float]],
+) -> tuple[list[Tensor], list[float], list[float]]:
+    """Matrices, slopes and scales with which `fused.retouch` does the adjustments one after another.
+
+    Raises:
+        KeyError: a name that is none of `ADJUSTMENTS`.
+    """
     # Neighbours that are matrices of linear light are multiplied, neighbours in CIELAB commute with each other.
-    white = _white()
+    white, pixel = _white(), torch.zeros((3, 1, 1), dtype=torch.float64)
     to_lab, from_lab = rgb_to_xyz_matrix() / white[:, None], torch.linalg.inv(rgb_to_xyz_matrix()) * white
     matrices, slopes, scales, in_lab = [torch.eye(3, dtype=torch.float64)], [], [], False
     for name, amount in adjustments:
         if name in ("exposure", "temperature"):
-            step = 2.0**amount if name == "exposure" else _temperature_matrix(image.new_zeros(3, 1, 1).double(), amount)
+            step = 2.0**amount if name == "exposure" else _temperature_matrix(pixel, amount)
             if in_lab:
                 matrices.append(from_lab)
             matrices[-1] = step * matrices[-1] if name == "exposure" else step @ matrices[-1]
@@ -160,7 +171,7 @@ def adjust_in_sequence(image: Tensor, adjustments: Sequence[tuple[str, float]], 
         in_lab = True
     if in_lab:
         matrices.append(from_lab)
-    return fused.retouch(image, matrices, slopes, scales, clamp)
+    return matrices, slopes, scales
 
 
 ADJUSTMENTS: dict[str, Callable[..., Tensor]] = {

@@ -5,18 +5,18 @@ fractions of the picture's short side, so that an operation means the same at ev
 the given CPU generator only, whatever device the picture is on.
 """
 
-import io
 import math
 
+import imagecodecs
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from components.photometry import fused
 from components.photometry.attributes import MID_GREY, check_image
 from components.photometry.blur import convolve, disc_kernel, trajectory_kernel
+from components.photometry.photons import photon_noise
 
 
 def motion_blur(image: Tensor, extent: float, generator: torch.Generator) -> Tensor:
@@ -70,7 +70,7 @@ def noise(image: Tensor, sigma: float, generator: torch.Generator, read_share: f
 
 
 def jpeg(image: Tensor, quality_loss: float) -> Tensor:
-    """Compress as baseline JPEG with 4:2:0 chroma and decode again, in memory, through Pillow.
+    """Compress as baseline JPEG with 4:2:0 chroma and decode again, in memory, by libjpeg-turbo.
 
     Args:
         image: (..., 3, H, W) sRGB in [0, 1].
@@ -80,16 +80,17 @@ def jpeg(image: Tensor, quality_loss: float) -> Tensor:
         (..., 3, H, W) sRGB in [0, 1], 8-bit code values.
     """
     check_image(image)
-    decoded = []
-    for picture in image.detach().float().cpu().reshape(-1, *image.shape[-3:]):
-        buffer = io.BytesIO()
-        file = Image.fromarray(fused.to_samples(picture))
-        file.save(buffer, "JPEG", quality=round(100 - quality_loss), subsampling="4:2:0")
-        with Image.open(buffer) as opened:
-            decoded.append(fused.from_samples(np.asarray(opened)))
+    pictures = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
+    decoded = [fused.from_samples(jpeg_samples(fused.to_samples(picture), quality_loss)) for picture in pictures]
     if len(decoded) == 1:
         return decoded[0].to(image).reshape(image.shape)
     return torch.stack(decoded).to(image).reshape(image.shape)
+
+
+def jpeg_samples(samples: np.ndarray, quality_loss: float) -> np.ndarray:
+    """`jpeg` of 8-bit samples (H, W, 3)."""
+    content = imagecodecs.jpeg8_encode(samples, level=round(100 - quality_loss), subsampling="420")
+    return imagecodecs.jpeg8_decode(content)
 
 
 def haze(image: Tensor, optical_depth: float, generator: torch.Generator, airlight: float = 0.8) -> Tensor:
@@ -139,10 +140,15 @@ def depth_cue(height: int, width: int, generator: torch.Generator) -> Tensor:
 
     The relief is a random 4 x 4 grid enlarged smoothly, so one seed gives the same relief at every size.
     """
+    slope, down, across = depth_factors(height, width, generator)
+    return (slope[:, None] + 0.5 * (down @ across - 0.5)).clamp(0, 1)
+
+
+def depth_factors(height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """What `depth_cue` is made of: its gradient (H,) and the factors (H, 4) and (4, W) of its relief, float64."""
     grid = torch.rand((4, 4), generator=generator, dtype=torch.float64)
-    relief = _enlargement(height) @ grid @ _enlargement(width).T
     rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height
-    return (0.15 + 0.6 * (1 - rows)[:, None] + 0.5 * (relief - 0.5)).clamp(0, 1)
+    return 0.15 + 0.6 * (1 - rows), _enlargement(height) @ grid, _enlargement(width).T
 
 
 def _enlargement(size: int) -> Tensor:
@@ -153,9 +159,14 @@ def _enlargement(size: int) -> Tensor:
 
 def _sensor_noise(linear_image: Tensor, sigma: float, generator: torch.Generator, read_share: float) -> Tensor:
     light = linear_image.clamp(0, 1).float().cpu()
-    photon = sigma**2 * (1 - read_share) / MID_GREY  # linear light of one photon
+    photon, seed = draw_photons(sigma, read_share, generator)
     if photon > 0:
-        seed = int(torch.randint(2**63 - 1, (1,), generator=generator))
-        light = fused.photon_noise(light, photon, seed)
+        light = photon_noise(light, photon, seed)
     read = torch.randn(light.shape, generator=generator)
     return light.add_(read, alpha=sigma * math.sqrt(read_share)).to(linear_image)
+
+
+def draw_photons(sigma: float, read_share: float, generator: torch.Generator) -> tuple[float, int]:
+    """Linear light of one photon, and the seed of their counts, which is drawn where there are photons."""
+    photon = sigma**2 * (1 - read_share) / MID_GREY
+    return photon, int(torch.randint(2**63 - 1, (1,), generator=generator)) if photon > 0 else 0

@@ -1,6 +1,6 @@
-"""Compiled pixel loops: decode, retouch and encode in one pass, and photon noise.
+"""Compiled pixel loops: decode, retouch and encode in one pass.
 
-On float32 pictures in memory they do what `colour`, `adjustments` and `degradations` define with tensor operations,
+On float32 pictures in memory they do what `colour` and `adjustments` define with tensor operations,
 in a fraction of the time: each pixel is read once and written once, in blocks that stay in the processor's cache.
 Powers are taken by root finding with additions, multiplications, divisions and square roots only, each rounded as
 IEEE 754 prescribes and never contracted, so decoding, retouching and encoding give the same bits on every machine.
@@ -21,8 +21,8 @@ from torch import Tensor
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
 
 _F = np.float32
-_BLOCK = 1024  # pixels handled at a time: three channels of them fit the first-level cache
-_LEAST_PIXELS = 1 << 15  # smaller strips are not worth a thread
+BLOCK = 1024  # pixels handled at a time: three channels of them fit the first-level cache
+LEAST_PIXELS = 1 << 15  # smaller strips are not worth a thread
 
 _ONE_BITS = 127 * 2**23  # the bits of 1.0
 _CBRT_SHIFT = _F(round((1 - 1 / 3) * (_ONE_BITS - 0.0450466 * 2**23)))  # Blinn (1997): roots by halving exponents
@@ -34,9 +34,6 @@ _DELTA, _DELTA_3 = _F(6 / 29), _F((6 / 29) ** 3)
 _LAB_SLOPE, _LAB_UNSLOPE, _LAB_OFFSET = _F(1 / (3 * (6 / 29) ** 2)), _F(3 * (6 / 29) ** 2), _F(4 / 29)
 _TOP, _ROUND = _F(255), _F(2**23)
 _MIDDLE_F = _F((50 + 16) / 116)  # f(Y) at L* = 50
-_WEYL, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_TO_UNIT, _TO_UNIT_31 = 2.0**-32, 2.0**-31
-_MOST_QUICK = 1e8  # counts beyond it do not fit 32 bits
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,8 +79,8 @@ def from_samples(samples: np.ndarray) -> Tensor:
     samples = np.ascontiguousarray(samples)
     result = torch.empty((3, *samples.shape[:2]))
     target = result.numpy()
-    least = max(1, _LEAST_PIXELS // samples.shape[1])
-    _in_strips(samples.shape[0], lambda a, b: _read_lines(samples, target, a, b), least)
+    least = max(1, LEAST_PIXELS // samples.shape[1])
+    in_strips(samples.shape[0], lambda a, b: _read_lines(samples, target, a, b), least)
     return result
 
 
@@ -91,8 +88,8 @@ def to_samples(image: Tensor) -> np.ndarray:
     """A picture (3, H, W), float32, as 8-bit samples (H, W, 3): clamped, and rounded to the nearest, halves to even."""
     source = image.detach().contiguous().numpy()
     samples = np.empty((*source.shape[1:], 3), np.uint8)
-    least = max(1, _LEAST_PIXELS // source.shape[2])
-    _in_strips(source.shape[1], lambda a, b: _write_lines(source, samples, a, b), least)
+    least = max(1, LEAST_PIXELS // source.shape[2])
+    in_strips(source.shape[1], lambda a, b: _write_lines(source, samples, a, b), least)
     return samples
 
 
@@ -111,33 +108,27 @@ def retouch(
     """
     pixels = image.contiguous().reshape(-1, 3, image.shape[-2] * image.shape[-1])
     result = torch.empty_like(pixels)
-    program = torch.stack([matrix.double() for matrix in matrices]).to(torch.float32).numpy()
-    lab = np.array([slopes, scales], dtype=np.float32).reshape(2, -1)
+    program, lab = _program(matrices, slopes, scales)
     for source, target in zip(pixels.numpy(), result.numpy(), strict=True):
-        _in_strips(source.shape[1], lambda a, b, s=source, t=target: _retouch_strip(s, t, program, lab, clamp, a, b))
+        in_strips(source.shape[1], lambda a, b, s=source, t=target: _retouch_strip(s, t, program, lab, clamp, a, b))
     return result.reshape(image.shape)
 
 
-def photon_noise(light: Tensor, photon: float, seed: int) -> Tensor:
-    """Light as a sensor counts it: photons of Poisson distribution around what arrives, each worth ``photon``.
-
-    Args:
-        light: (..., W) float32 linear light, not negative.
-        photon: linear light of one photon, positive.
-        seed: of all draws, 0 to 2^63 - 1. Each line of pixels has a stream of its own.
-
-    Source: transformed rejection, Hoermann (1993), "The transformed rejection method for generating Poisson random
-    variables", algorithm PTRS, and inversion below a mean of 10; random bits by SplitMix64 (Steele et al. 2014).
-    """
-    lines = light.contiguous().reshape(-1, light.shape[-1])
-    result = torch.empty_like(lines)
-    source, target, state = lines.numpy(), result.numpy(), np.uint64(seed)
-    least = max(1, _LEAST_PIXELS // source.shape[1])
-    _in_strips(source.shape[0], lambda a, b: _count_photons(source, target, float(photon), state, a, b), least)
-    return result.reshape(light.shape)
+def retouch_light(
+    light: np.ndarray, matrices: Sequence[Tensor], slopes: Sequence[float], scales: Sequence[float]
+) -> None:
+    """`retouch` of linear light (3, N), float32, in place and clamped to [0, 1]; neither decoded nor encoded."""
+    _retouch_light(light, *_program(matrices, slopes, scales))
 
 
-def _in_strips(count: int, work: Callable[[int, int], None], least: int = _LEAST_PIXELS) -> None:
+def _program(
+    matrices: Sequence[Tensor], slopes: Sequence[float], scales: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    program = torch.stack([matrix.double() for matrix in matrices]).to(torch.float32).numpy()
+    return program, np.array([slopes, scales], dtype=np.float32).reshape(2, -1)
+
+
+def in_strips(count: int, work: Callable[[int, int], None], least: int = LEAST_PIXELS) -> None:
     """Call ``work(start, stop)`` on strips of 0..count, on as many threads as torch may use."""
     threads = min(torch.get_num_threads(), max(1, count // least))
     if threads == 1:
@@ -155,12 +146,12 @@ def _map_values(strip: Callable[[np.ndarray, np.ndarray], None], image: Tensor) 
     values = image.contiguous().reshape(-1)
     result = torch.empty_like(values)
     source, target = values.numpy(), result.numpy()
-    _in_strips(len(source), lambda a, b: strip(source[a:b], target[a:b]), 3 * _LEAST_PIXELS)
+    in_strips(len(source), lambda a, b: strip(source[a:b], target[a:b]), 3 * LEAST_PIXELS)
     return result.reshape(image.shape)
 
 
 @numba.njit(error_model="numpy")
-def _clamped(value):
+def clamped(value):
     value = _ZERO if value < _ZERO else value
     return _ONE if value > _ONE else value
 
@@ -220,42 +211,58 @@ def _decode_strip(source, target):
 @compiled
 def _encode_strip(source, target):
     for i in range(source.size):
-        target[i] = _encoded(_clamped(source[i]))
+        target[i] = _encoded(clamped(source[i]))
+
+
+@numba.njit(error_model="numpy")
+def _retouch_block(red, green, blue, count, matrices, lab):
+    for stage in range(matrices.shape[0]):
+        m = matrices[stage]
+        m00, m01, m02 = m[0, 0], m[0, 1], m[0, 2]
+        m10, m11, m12 = m[1, 0], m[1, 1], m[1, 2]
+        m20, m21, m22 = m[2, 0], m[2, 1], m[2, 2]
+        for i in range(count):
+            r, g, b = red[i], green[i], blue[i]
+            red[i] = m00 * r + m01 * g + m02 * b
+            green[i] = m10 * r + m11 * g + m12 * b
+            blue[i] = m20 * r + m21 * g + m22 * b
+        if stage < lab.shape[1]:
+            slope, scale = lab[0, stage], lab[1, stage]
+            for i in range(count):
+                fx, fy, fz = _lab_f(red[i]), _lab_f(green[i]), _lab_f(blue[i])
+                moved = _MIDDLE_F + (fy - _MIDDLE_F) * slope
+                red[i] = _lab_ratio(moved + (fx - fy) * scale)
+                green[i] = _lab_ratio(moved)
+                blue[i] = _lab_ratio(moved + (fz - fy) * scale)
 
 
 @compiled
 def _retouch_strip(source, target, matrices, lab, clamp, first, last):
-    red, green, blue = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for start in range(first, last, _BLOCK):
-        count = min(_BLOCK, last - start)
+    red, green, blue = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for start in range(first, last, BLOCK):
+        count = min(BLOCK, last - start)
         stop = start + count  # slices begin at 0, so no index can be negative, whose check would forbid vector code
         reds, greens, blues = source[0, start:stop], source[1, start:stop], source[2, start:stop]
         for i in range(count):
             red[i], green[i], blue[i] = _decoded(reds[i]), _decoded(greens[i]), _decoded(blues[i])
-        for stage in range(matrices.shape[0]):
-            m = matrices[stage]
-            m00, m01, m02 = m[0, 0], m[0, 1], m[0, 2]
-            m10, m11, m12 = m[1, 0], m[1, 1], m[1, 2]
-            m20, m21, m22 = m[2, 0], m[2, 1], m[2, 2]
-            for i in range(count):
-                r, g, b = red[i], green[i], blue[i]
-                red[i] = m00 * r + m01 * g + m02 * b
-                green[i] = m10 * r + m11 * g + m12 * b
-                blue[i] = m20 * r + m21 * g + m22 * b
-            if stage < lab.shape[1]:
-                slope, scale = lab[0, stage], lab[1, stage]
-                for i in range(count):
-                    fx, fy, fz = _lab_f(red[i]), _lab_f(green[i]), _lab_f(blue[i])
-                    moved = _MIDDLE_F + (fy - _MIDDLE_F) * slope
-                    red[i] = _lab_ratio(moved + (fx - fy) * scale)
-                    green[i] = _lab_ratio(moved)
-                    blue[i] = _lab_ratio(moved + (fz - fy) * scale)
+        _retouch_block(red, green, blue, count, matrices, lab)
         if clamp:
             for i in range(count):
-                red[i], green[i], blue[i] = _clamped(red[i]), _clamped(green[i]), _clamped(blue[i])
+                red[i], green[i], blue[i] = clamped(red[i]), clamped(green[i]), clamped(blue[i])
         reds, greens, blues = target[0, start:stop], target[1, start:stop], target[2, start:stop]
         for i in range(count):
             reds[i], greens[i], blues[i] = _encoded(red[i]), _encoded(green[i]), _encoded(blue[i])
+
+
+@compiled
+def _retouch_light(light, matrices, lab):
+    for start in range(0, light.shape[1], BLOCK):
+        count = min(BLOCK, light.shape[1] - start)
+        stop = start + count
+        red, green, blue = light[0, start:stop], light[1, start:stop], light[2, start:stop]
+        _retouch_block(red, green, blue, count, matrices, lab)
+        for i in range(count):
+            red[i], green[i], blue[i] = clamped(red[i]), clamped(green[i]), clamped(blue[i])
 
 
 @compiled
@@ -273,116 +280,4 @@ def _write_lines(source, samples, first, last):
         for x in range(samples.shape[1]):
             for channel in range(3):
                 # Adding 2^23 leaves no bits after the point: the sum is rounded to nearest, halves to even.
-                samples[y, x, channel] = np.uint8(np.int32(_clamped(source[channel, y, x]) * _TOP + _ROUND - _ROUND))
-
-
-@numba.njit(error_model="numpy")
-def _bits(state):
-    """64 random bits for a counter: SplitMix64."""
-    z = (state ^ (state >> np.uint64(30))) * _MIX_1
-    z = (z ^ (z >> np.uint64(27))) * _MIX_2
-    return z ^ (z >> np.uint64(31))
-
-
-@numba.njit(error_model="numpy")
-def _uniform_pair(state):
-    """Two numbers in (0, 1), on the middles of 2^32 intervals."""
-    bits = _bits(state)
-    upper, lower = np.int64(bits >> np.uint64(32)), np.int64(bits & np.uint64(0xFFFFFFFF))
-    return (upper + 0.5) * _TO_UNIT, (lower + 0.5) * _TO_UNIT
-
-
-@numba.njit(error_model="numpy")
-def _mixed(x):
-    """A permutation of 32 bits that leaves no trace of its argument: Wellons (2018), "lowbias32"."""
-    x = np.uint32(x ^ (x >> np.uint32(16)))
-    x = np.uint32(x * np.uint32(0x7FEB352D))
-    x = np.uint32(x ^ (x >> np.uint32(15)))
-    x = np.uint32(x * np.uint32(0x846CA68B))
-    return np.uint32(x ^ (x >> np.uint32(16)))
-
-
-@numba.njit(error_model="numpy")
-def _photons(mean, u, v, state):
-    """A Poisson count, beginning with the draws u and v, and the counter of further draws."""
-    if mean < 10.0:
-        probability = math.exp(-mean)
-        count = 0.0
-        while u > probability and count < 200.0:
-            u -= probability
-            count += 1.0
-            probability *= mean / count
-        return count, state
-    b = 0.931 + 2.53 * math.sqrt(mean)
-    a = -0.059 + 0.02483 * b
-    quick = 0.9277 - 3.6224 / (b - 2.0)
-    while True:
-        u -= 0.5
-        edge = 0.5 - abs(u)
-        count = math.floor((2.0 * a / edge + b) * u + mean + 0.43)
-        if edge >= 0.07 and v <= quick:
-            return count, state
-        if count >= 0.0 and (edge >= 0.013 or v <= edge):
-            hat = v * (1.1239 + 1.1328 / (b - 3.4)) / (a / (edge * edge) + b)
-            if count < 10.0:
-                if math.log(hat) <= count * math.log(mean) - mean - math.lgamma(count + 1.0):
-                    return count, state
-            else:  # Stirling's series of the factorial, to 1e-8
-                rest = 1.0 / (12.0 * count) - 1.0 / (360.0 * count * count * count)
-                if (
-                    math.log(hat * math.sqrt(2.0 * math.pi * count))
-                    <= count * (1.0 - math.log(count / mean)) - mean - rest
-                ):
-                    return count, state
-        state += _WEYL
-        u, v = _uniform_pair(state)
-
-
-@numba.njit(error_model="numpy")
-def _draw_pairs(us, vs, first, low, high):
-    """Two draws of 31 bits for each pixel of a line from ``first`` on."""
-    for i in range(us.size):
-        u = _mixed(np.uint32(np.uint32(first + i) * np.uint32(0x9E3779B9) + low))
-        us[i] = np.int32(u >> np.uint32(1))
-        vs[i] = np.int32(_mixed(np.uint32(u ^ high)) >> np.uint32(1))
-
-
-@numba.njit(error_model="numpy")
-def _count_quickly(light, photon, us, vs, counts):
-    """The quick acceptance of PTRS without a branch: counts, not rounded down yet, and -1 where more has to be done."""
-    for i in range(light.size):
-        mean = np.float64(light[i]) / photon
-        u, v = (np.float64(us[i]) + 0.5) * _TO_UNIT_31 - 0.5, (np.float64(vs[i]) + 0.5) * _TO_UNIT_31
-        edge = 0.5 - abs(u)
-        usual = 10.0 if mean < 10.0 else mean
-        usual = _MOST_QUICK if usual > _MOST_QUICK else usual
-        b = 0.931 + 2.53 * math.sqrt(usual)
-        a = -0.059 + 0.02483 * b
-        count = (2.0 * a / edge + b) * u + usual + 0.43
-        count = -1.0 if edge < 0.07 else count
-        count = -1.0 if v > 0.9277 - 3.6224 / (b - 2.0) else count
-        counts[i] = -1.0 if mean != usual else count
-
-
-@compiled
-def _count_photons(source, target, photon, seed, start, stop):
-    counts, us, vs = np.empty(_BLOCK, np.float64), np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
-    for line in range(start, stop):
-        state = _bits(_bits(seed + _WEYL) + _WEYL * np.uint64(line + 1))
-        low, high = np.uint32(state & np.uint64(0xFFFFFFFF)), np.uint32(state >> np.uint64(32))
-        for left in range(0, source.shape[1], _BLOCK):
-            size = min(_BLOCK, source.shape[1] - left)
-            light, result = source[line, left : left + size], target[line, left : left + size]
-            _draw_pairs(us[:size], vs[:size], left, low, high)
-            _count_quickly(light, photon, us[:size], vs[:size], counts)
-            for i in range(size):
-                if counts[i] < 0.0:
-                    mean = np.float64(light[i]) / photon
-                    counts[i] = 0.0
-                    if mean > 0.0:
-                        u, v = (us[i] + 0.5) * _TO_UNIT_31, (vs[i] + 0.5) * _TO_UNIT_31
-                        counts[i], state = _photons(mean, u, v, state)
-                else:
-                    counts[i] = np.float64(np.int32(counts[i]))
-            for i in range(size):
-                result[i] = counts[i] * photon
+                samples[y, x, channel] = np.uint8(np.int32(clamped(source[channel, y, x]) * _TOP + _ROUND - _ROUND))

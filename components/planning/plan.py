@@ -119,8 +119,11 @@ def make_plan(settings: Settings, configurations: Configurations, plan: PlanSett
     Precision is the stages' `compute.dtype`; whether gradients are checkpointed is tried both ways, unless `plan` says.
 
     Raises:
-        ValueError: the GPU is not known.
+        ValueError: the GPU is not known, or a stage trains whole weights, which nothing here counts.
     """
+    whole = [name for name in STAGES if getattr(getattr(settings, name), "trainable", "lora") == "full"]
+    if whole:
+        raise ValueError(f"{whole[0]}.trainable is full: plans are for adapters (lora) only")
     gpu = gpu_named(plan.gpu)
     lora = settings.adapt_artist.lora
     artist = artist_on_meta(configurations, lora)

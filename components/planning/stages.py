@@ -1,7 +1,8 @@
 """What each stage of a profile computes and holds on one GPU, as numbers that do not depend on the GPU.
 
-Batches and rounds are divided among the GPUs, each working through its share as the stage's code does: a batch in one
-pass, a round of stage III in micro-batches. Where a text's length is not known, its longest is taken.
+Batches and rounds are divided among the GPUs, each working through its share as the stage's code does: in parts of
+`micro_batch`, edits in parts of `edit_batch`, everything at once where they are not set. Where a text's length is not
+known, its longest is taken.
 """
 
 import math
@@ -121,7 +122,7 @@ class StagePlanner:
         settings = self.settings.train_critic
         rows, completion, lora = self._share(settings.batch_size), self.workload.completion_tokens, settings.lora
         patches, prompt = self._look(self.settings.annotate.short_side)
-        tokens = prompt + completion
+        tokens, at_once = prompt + completion, min(rows, settings.micro_batch or rows)
         held = self.tracer.language_model(tokens, completion, lora, "cross_entropy", checkpointing)
         flops = language_model_flops(self.text, tokens, completion, lora.rank).training(checkpointing)
         return Stage(
@@ -131,14 +132,14 @@ class StagePlanner:
             trained=("critic",),
             average=settings.optimiser.ema_decay > 0,
             phases=(
-                Phase("vision tower", rows, 0, self.tracer.vision_bytes(patches)),
-                Phase("forward and backward", rows, held.kept, held.workspace),
+                Phase("vision tower", at_once, 0, self.tracer.vision_bytes(patches)),
+                Phase("forward and backward", at_once, held.kept, held.workspace),
             ),
             work=Work(
                 settings.optimiser.steps,
                 settings.batch_size,
                 rows * (vision_flops(self.vision, patches) + flops),
-                critic_passes=3 if checkpointing else 2,
+                critic_passes=math.ceil(rows / at_once) * (2 + checkpointing),
                 artist_passes=0,
             ),
         )
@@ -172,12 +173,13 @@ class StagePlanner:
         policy = self.tracer.language_model(tokens, completion, critic_lora, "policy", checkpointing)
         updating = self.tracer.transformer(self.grid, length, artist_lora, checkpointing)
         chunk = min(settings.micro_batch, verdicts), min(settings.micro_batch, edits)
+        at_once = min(edits, rollouts.edit_batch or edits)
         encode, decode = (self.tracer.autoencoder(*self.size, decode=decode) for decode in (False, True))
         phases = (
             *writing,
-            Phase("encode photos", photos, 0, encode.peak),
-            Phase("draw edits", edits, 0, drawing.peak),
-            Phase("decode edits", edits, 0, decode.peak),
+            Phase("encode photos", min(photos, at_once), 0, encode.peak),
+            Phase("draw edits", at_once, 0, drawing.peak),
+            Phase("decode edits", at_once, 0, decode.peak),
             Phase("update Critic", chunk[0], policy.kept, policy.workspace),
             Phase("update Artist", chunk[1], updating.kept, updating.workspace),
         )
@@ -205,7 +207,7 @@ class StagePlanner:
                 rollouts.photos,
                 flops,
                 critic_passes=1 + settings.critic_updates * math.ceil(verdicts / chunk[0]) * (3 + checkpointing),
-                artist_passes=rollouts.sampling_steps + passes,
+                artist_passes=math.ceil(edits / at_once) * rollouts.sampling_steps + passes,
                 **decoding,
             ),
         )
@@ -223,7 +225,7 @@ class StagePlanner:
         decoding: dict[str, int],
     ) -> Stage:
         """A stage of supervised flow matching, after phases in which the Critic makes the conditioning."""
-        lora = settings.lora
+        lora, at_once = settings.lora, min(rows, settings.micro_batch or rows)
         held = self.tracer.transformer(self.grid, text_tokens, lora, checkpointing)
         encode = self.tracer.autoencoder(*self.size, decode=False)
         config = self.tracer.configurations.transformer
@@ -236,15 +238,15 @@ class StagePlanner:
             average=settings.optimiser.ema_decay > 0,
             phases=(
                 *before,
-                Phase("encode photos", rows, 0, encode.peak),
-                Phase("forward and backward", rows, held.kept, held.workspace),
+                Phase("encode photos", at_once, 0, encode.peak),
+                Phase("forward and backward", at_once, held.kept, held.workspace),
             ),
             work=Work(
                 settings.optimiser.steps,
                 settings.batch_size,
                 flops + rows * (2 * self.encoding + training),
                 critic_passes=1,
-                artist_passes=3 if checkpointing else 2,
+                artist_passes=math.ceil(rows / at_once) * (2 + checkpointing),
                 **decoding,
             ),
         )

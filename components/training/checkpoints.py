@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.parallel import ranks
+
 log = logging.getLogger(__name__)
 STATE_FILE, TENSOR_FILE = "state.json", "tensors.safetensors"
 
@@ -31,7 +33,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one training run.
+    """The checkpoints of one training run; of several ranks the main one reads and writes them for all.
 
     Args:
         folder: where they lie. It outlives the process and belongs to one combination of inputs and settings: whoever
@@ -45,8 +47,10 @@ class CheckpointStore:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write atomically, then prune. Raises OSError (a full disk, say) without touching older checkpoints."""
+        final = self._path(checkpoint.step)
+        if not ranks.is_main():
+            return final
         self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"step-{checkpoint.step:08d}"
         partial = self.folder / f".partial-{checkpoint.step:08d}-{os.getpid()}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -71,7 +75,22 @@ class CheckpointStore:
         return final
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies, or None. Damaged ones are named in the log and passed over."""
+        """The newest checkpoint that verifies, or None, the same on every rank, which must all call it.
+
+        Damaged ones are named in the log and passed over.
+        """
+        found = self._newest() if ranks.is_main() else None
+        if ranks.size() == 1:
+            return found
+        tensors, state = ranks.from_main(found and found.tensors, found and [found.step, found.values])
+        return state and Checkpoint(state[0], tensors, state[1])
+
+    def newest_good(self) -> Path | None:
+        """Where the newest checkpoint that verifies lies, as this process finds it by itself; None without one."""
+        found = self._newest()
+        return found and self._path(found.step)
+
+    def _newest(self) -> Checkpoint | None:
         for path in reversed(self._paths()):
             try:
                 state = json.loads((path / STATE_FILE).read_text())
@@ -85,7 +104,11 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Forget every checkpoint: the run is finished and its result kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if ranks.is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))

@@ -8,53 +8,34 @@ import logging
 from pathlib import Path
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
 from components.artist.batches import PairBatches
 from components.artist.flow import interpolate, training_sigmas
 from components.artist.model import Artist
-from components.artist.nft import NftSettings, follow, nft_loss, old_decay, reference_divergence
-from components.compute import ComputeSettings
-from components.critic.grpo import GrpoSettings, group_advantages, policy_loss
+from components.artist.nft import follow, nft_loss, old_decay, reference_divergence
+from components.critic.grpo import group_advantages, policy_loss
 from components.critic.model import Critic
 from components.evaluation.metrics import LPIPS_FILE, Lpips
+from components.judges.settings import journal_in, make_judge
 from components.lora import active_adapter, adapter_tensors, copy_adapter
-from components.strict import Strict
+from components.parallel.ranks import is_main, most, size, summed
+from components.parallel.sharding import is_sharded, like, on_main, sum_now
+from components.training.alarm import HackingAlarm
 from components.training.checkpoints import Checkpoint, CheckpointStore
-from components.training.comparison import ComparisonSettings, log_policy, score_policy
-from components.training.loop import DivergenceError, Optimiser, OptimiserSettings
-from components.training.rollouts import ArtistExperience, CriticExperience, RolloutSettings, gather
+from components.training.comparison import log_policy, score_policy
+from components.training.divergence import require_finite
+from components.training.loop import Optimiser, OptimiserSettings
+from components.training.observer import Observer
+from components.training.passes import metered
+from components.training.policy_statistics import AdapterDrift, pass_rates
+from components.training.reinforce_settings import ReinforceSettings
+from components.training.rollouts import ArtistExperience, CriticExperience, gather
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-
-class ReinforceSettings(Strict):
-    """Coordinated reinforcement learning of both modules."""
-
-    iterations: int = Field(gt=0)
-    rollouts: RolloutSettings = Field(default_factory=RolloutSettings)
-    grpo: GrpoSettings = Field(default_factory=GrpoSettings)
-    nft: NftSettings = Field(default_factory=NftSettings)
-    critic_learning_rate: float = Field(default=1e-5, gt=0)
-    artist_learning_rate: float = Field(default=3e-4, gt=0)
-    critic_updates: int = Field(default=1, ge=0, description="optimiser steps an iteration; 0 freezes the Critic")
-    artist_updates: int = Field(default=2, ge=0, description="optimiser steps an iteration; 0 freezes the Artist")
-    micro_batch: int = Field(default=16, gt=0, description="samples in one backward pass")
-    feedback: float = Field(default=0.0, ge=0, description="weight of an edit's r_PA in the reward of its verdict")
-    smallest_deviation: float = Field(
-        default=0.005, ge=0, description="groups whose rewards deviate less are dropped: they say nothing"
-    )
-    reference_share: float = Field(
-        default=0.25, gt=0, le=1, description="share of the micro-batches on which the divergence is measured"
-    )
-    validate_every: int = Field(default=10, gt=0, description="iterations")
-    checkpoint_every: int = Field(default=1, gt=0, description="iterations")
-    comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
-    compute: ComputeSettings = Field(default_factory=ComputeSettings)
-    seed: int = Field(default=0, ge=0)
+_VITAL = ("loss", "reward", "reward_total", "kl", "gradient_norm", "learning_rate")  # what a diagnosis shows
 
 
 def reinforce(
@@ -78,11 +59,14 @@ def reinforce(
         closing metrics of the validation split.
 
     Raises:
-        DivergenceError: a loss, gradient or reward is not finite.
+        DivergenceError: a loss, gradient or reward is not finite, or a loss stayed out of its range.
+        RewardHackingError: `settings.alarm` is "stop", and it was raised.
+        JudgeError: the judge `mllm` gave no judgement.
     """
     stage = _Stage(base, critic_adapter, artist_adapter, pairs_dir, settings, tracker, checkpoints)
-    stage.run()
-    closing = stage.validate(settings.iterations)
+    with stage.observer:
+        stage.run()
+        closing = stage.validate(settings.iterations)
     stage.critic.save_adapter(out / "critic")
     stage.artist.save_adapter(out / "artist")
     return closing
@@ -102,6 +86,11 @@ class _Stage:
         checkpoints: Path,
     ):
         self.settings, self.tracker, self.store = settings, tracker, CheckpointStore(checkpoints)
+        if settings.compute.sharded and settings.rollouts.edit_batch and settings.rollouts.photos % size():
+            raise ValueError(
+                f"sharded models need as many passes on every rank: rollouts.photos is {settings.rollouts.photos}, and "
+                f"must be a multiple of the {size()} processes where rollouts.edit_batch divides the edits"
+            )
         placement = settings.compute.place()
         self.critic = Critic.load(base / "critic", critic_adapter, placement, trainable=True)
         self.artist = Artist.load(base / "artist", artist_adapter, placement, trainable=True)
@@ -111,6 +100,7 @@ class _Stage:
         copy_adapter(self.critic.model, "reference", critic_adapter)
         for name in ("old", "reference"):
             copy_adapter(self.artist.transformer, name, artist_adapter)
+        settings.compute.settle(self.critic, self.artist)
         self.old = {name: tensor.detach() for name, tensor in adapter_tensors(self.artist.transformer, "old").items()}
         self.old_is_current = True
         self.critic_optimiser = self._optimiser(
@@ -121,8 +111,14 @@ class _Stage:
         )
         self.batches = PairBatches(pairs_dir, "train", ["enhancement"], self.artist)
         self.held_out = PairBatches(pairs_dir, "validation", ["enhancement"], self.artist)
-        self.distance = Lpips(base / LPIPS_FILE, placement.device)
+        self.distance = Lpips(base / LPIPS_FILE, self.artist.device)
+        self.judge = make_judge(settings.rollouts.judge, settings.rollouts.artist, journal_in(checkpoints))
         self.generator = torch.Generator().manual_seed(settings.seed)
+        trained = self.critic_optimiser.parameters | self.artist_optimiser.parameters
+        self.observer = Observer("stage III", settings.observer, trained, self.store)
+        self.meter = metered(settings.rollouts.photos, self.critic, self.artist)
+        self.drift = {"critic": AdapterDrift(self.critic.model), "artist": AdapterDrift(self.artist.transformer)}
+        self.alarm = HackingAlarm(settings.alarm, settings.alarm_rule)
 
     def _optimiser(self, model: torch.nn.Module, learning_rate: float, updates: int) -> Optimiser:
         schedule = OptimiserSettings(
@@ -139,22 +135,46 @@ class _Stage:
         if start == 0:
             self.validate(0)
         iterations = self.settings.iterations
-        progress = tqdm(range(start, iterations), initial=start, total=iterations, desc="stage III", unit="iteration")
+        progress = tqdm(
+            range(start, iterations),
+            initial=start,
+            total=iterations,
+            desc="stage III",
+            unit="iteration",
+            disable=not is_main(),
+        )
         for iteration in progress:
-            batch = self.batches.draw(self.settings.rollouts.photos, self.generator)
-            experience = gather(self.critic, self.artist, batch, self.distance, self.settings.rollouts, self.generator)
-            report = self._update_critic(experience.critic, experience.artist, iteration)
-            report |= self._update_artist(experience.artist, iteration)
-            decay = old_decay(iteration + 1, self.settings.nft)
-            follow(self.old, adapter_tensors(self.artist.transformer), decay)
-            self.old_is_current = decay == 0
-            report["artist/old_decay"] = decay
+            with self.meter.measuring():
+                report = self._learn(iteration)
+            for module, drift in self.drift.items():
+                report |= {f"{module}/{name}": value for name, value in drift.measure().items()}
+            report |= {f"throughput/{name}": value for name, value in self.meter.report().items()}
             self.tracker.metrics({f"reinforce/{name}": value for name, value in report.items()}, iteration + 1)
             progress.set_postfix(r_pa=f"{report['artist/reward_total']:.3f}", critic=f"{report['critic/reward']:.3f}")
-            if (iteration + 1) % self.settings.checkpoint_every == 0 or iteration + 1 == iterations:
+            vital = {name: value for name, value in report.items() if name.endswith(_VITAL)}
+            self.observer.finished(iteration + 1, vital, losses=("critic/loss", "artist/loss"))
+            last = iteration + 1 == iterations
+            if (iteration + 1) % self.settings.validate_every == 0 and not last:
+                self.validate(iteration + 1)  # before the checkpoint, which keeps what the alarm has seen
+            if ((iteration + 1) % self.settings.checkpoint_every == 0 and not self.observer.suspicious) or last:
                 self._save(iteration + 1)
-            if (iteration + 1) % self.settings.validate_every == 0 and iteration + 1 < iterations:
-                self.validate(iteration + 1)
+
+    def _learn(self, iteration: int) -> dict[str, float]:
+        """One round of experience, and what both modules make of it."""
+        during = f"iteration {iteration + 1}, "
+        with self.observer.during(f"{during}gathering experience"):
+            batch = self.batches.draw(self.settings.rollouts.photos, self.generator)
+            experience = gather(
+                self.critic, self.artist, batch, self.distance, self.settings.rollouts, self.generator, self.judge
+            )
+        with self.observer.during(f"{during}updating the Critic"):
+            report = self._update_critic(experience.critic, experience.artist, iteration)
+        with self.observer.during(f"{during}updating the Artist"):
+            report |= self._update_artist(experience.artist, iteration)
+        decay = old_decay(iteration + 1, self.settings.nft)
+        follow(self.old, adapter_tensors(self.artist.transformer), decay)
+        self.old_is_current = decay == 0
+        return report | {"artist/old_decay": decay}
 
     def _update_critic(self, judged: CriticExperience, edits: ArtistExperience, iteration: int) -> dict[str, float]:
         settings, rewards = self.settings, judged.rewards_NG.clone()
@@ -168,14 +188,25 @@ class _Stage:
         report["critic/groups_kept"] = float(informative.float().mean())
         rollout, mask = judged.rollout, judged.rollout.token_mask_BT
         report["critic/completion_tokens"] = float(mask.sum(dim=1).float().mean())
+        report["critic/parse_rate"] = float((judged.terms["format"] > 0).float().mean())
+        passed = judged.rewards_NG >= settings.pass_mark * settings.rollouts.critic.highest
+        report |= {f"critic/{name}": value for name, value in pass_rates(passed).items()}
+        report = summed({name: value * judged.share.weight for name, value in report.items()})
         kept = informative.nonzero()[:, 0]
         # What a completion weighs in the mean over the batch, so that the size of micro-batches changes nothing.
         weights = mask.sum(dim=1).float() if settings.grpo.loss_type == "dapo" else mask.new_ones(len(mask)).float()
-        if not len(kept):
+        everything = torch.tensor(summed({"weight": float(weights[kept].sum())})["weight"])
+        if not everything:
             return report
+        parts = [
+            (rows, float(weights[rows].sum() / everything)) for rows in kept.split(settings.micro_batch) if len(rows)
+        ]
+        if is_sharded(self.critic.model):  # whose passes need every rank: who has nothing left goes along with weight 0
+            parts += [(torch.zeros(1, dtype=torch.long), 0.0)] * (most(len(parts)) - len(parts))
         for update in range(settings.critic_updates):
             totals = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 0.0}
-            for rows in kept.split(settings.micro_batch):
+            for number, (rows, share) in enumerate(parts, start=1):
+                sum_now(self.critic.model, last=number == len(parts))
                 prompts = judged.prompts[rows]
                 reference = None
                 if settings.grpo.kl > 0:
@@ -186,59 +217,80 @@ class _Stage:
                 loss = policy_loss(
                     log_p, rollout.log_probabilities_BT[rows], reference, gain, mask[rows], settings.grpo
                 )
-                share = float(weights[rows].sum() / weights[kept].sum())
-                _check(loss.loss, "the Critic's loss", iteration)
+                require_finite({"the Critic's loss": float(loss.loss.detach()), "its divergence": float(loss.kl)})
                 (loss.loss * share).backward()
                 mean_entropy = float((entropy.detach() * mask[rows]).sum() / mask[rows].sum())
                 scalars = (*(float(scalar.detach()) for scalar in loss), mean_entropy)
                 for name, value in zip(totals, scalars, strict=True):
                     totals[name] += share * value
             norms = self.critic_optimiser.update(iteration * settings.critic_updates + update)
-            report |= {f"critic/{name}": value for name, value in (totals | norms).items()}
+            report |= {f"critic/{name}": value for name, value in (summed(totals) | norms).items()}
         return report
 
     def _update_artist(self, edits: ArtistExperience, iteration: int) -> dict[str, float]:
         settings, group = self.settings, self.settings.rollouts.verdicts * self.settings.rollouts.edits
-        judged = edits.judged
+        judged, ours = edits.judged, edits.share
+        part = int(judged.sum()) / max(1.0, summed({"judged": float(judged.sum())})["judged"])
         report = {
-            f"artist/reward_{name}": float(values[judged].mean()) if judged.any() else 0.0
+            f"artist/reward_{name}": float(values[judged].mean()) * part if judged.any() else 0.0
             for name, values in edits.terms.items()
         }
-        report["artist/judged"] = float(judged.float().mean())
-        advantages, kept = torch.zeros(len(judged)), []
+        report["artist/judged"] = float(judged.float().mean()) * ours.weight
+        advantages, kept = torch.zeros(len(judged)), torch.zeros(len(judged))
         for start in range(0, len(judged), group):
             rows = torch.arange(start, start + group)[judged[start : start + group]]
             if len(rows) < 2 or float(edits.rewards_B[rows].std()) < settings.smallest_deviation:
                 continue
             advantages[rows] = group_advantages(edits.rewards_B[rows][None])[0]
-            kept.append(rows)
-        report["artist/groups_kept"] = len(kept) * group / len(judged)
-        if not kept or not settings.artist_updates:
+            kept[rows] = 1
+        groups = int(kept.view(-1, group).any(dim=1).sum())
+        report["artist/groups_kept"] = groups * group / len(judged) * ours.weight
+        report["artist/clip_fraction"] = float((advantages.abs() > settings.nft.clip).float().mean()) * ours.weight
+        passed = (judged & (edits.rewards_B >= settings.pass_mark)).view(-1, group)
+        report |= {f"artist/{name}": value * ours.weight for name, value in pass_rates(passed).items()}
+        report = summed(report)
+        rows = ours.gather(kept).nonzero()[:, 0]  # of the edits of all ranks
+        if not len(rows) or not settings.artist_updates:
             return report
-        rows = torch.cat(kept)
+        here = torch.full((ours.total,), -1)
+        here[list(ours.rows)] = torch.arange(len(judged))
         rows = rows[torch.randperm(len(rows), generator=self.generator)]
         for update, chosen in enumerate(rows.tensor_split(min(settings.artist_updates, len(rows)))):
             totals = {"loss": 0.0, "kl": 0.0}
             passes = [part for _ in range(settings.nft.timesteps) for part in chosen.split(settings.micro_batch)]
-            for part in passes:
-                share = len(part) / (len(chosen) * settings.nft.timesteps)
-                loss, divergence = self._artist_loss(edits, part, advantages[part])
-                _check(loss, "the Artist's loss", iteration)
-                (share * (loss + settings.nft.kl * divergence)).backward()
+            for number, part in enumerate(passes, start=1):
+                sum_now(self.artist.transformer, last=number == len(passes))
+                share = int((here[part] >= 0).sum()) / (len(chosen) * settings.nft.timesteps) / ours.copies
+                loss, divergence = self._artist_loss(edits, here[part], advantages)
+                terms = {"the Artist's loss": loss, "its divergence": divergence}
+                require_finite({name: float(term.detach()) for name, term in terms.items()})
+                if loss.requires_grad:
+                    (share * (loss + settings.nft.kl * divergence)).backward()
                 totals["loss"] += share * float(loss.detach())
                 totals["kl"] += share * float(divergence.detach())
             norms = self.artist_optimiser.update(iteration * settings.artist_updates + update)
             self.old_is_current = False
-            report |= {f"artist/{name}": value for name, value in (totals | norms).items()}
+            report |= {f"artist/{name}": value for name, value in (summed(totals) | norms).items()}
         return report
 
     def _artist_loss(self, edits: ArtistExperience, rows: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """DiffusionNFT loss and divergence from the reference, at one random noise level for each edit."""
-        artist, nft = self.artist, self.settings.nft
+        """DiffusionNFT loss and divergence from the reference, at one random noise level for each edit.
+
+        Args:
+            rows: of the edits of this rank; -1 for one of another rank, for which noise is drawn and nothing computed.
+        """
+        artist, nft, share = self.artist, self.settings.nft, self.settings.reference_share
+        noise = torch.randn(len(rows), *edits.clean_BSC.shape[1:], generator=self.generator)
+        sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator)
+        measured = nft.kl > 0 and float(torch.rand((), generator=self.generator)) < share
+        ours = rows >= 0
+        if not ours.any():
+            if not is_sharded(artist.transformer):
+                return torch.zeros(()), torch.zeros(())
+            rows, ours[0] = rows.clamp(min=0), True  # a pass that needs every rank; it gets weight 0
+        rows = rows[ours]
         clean, source, latent = edits.clean_BSC[rows], edits.source_BRC[rows], edits.latent[rows]
-        noise = torch.randn(clean.shape, generator=self.generator).to(clean)
-        sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator).to(clean)
-        advantages = advantages.to(clean)
+        noise, sigmas, advantages = noise[ours].to(clean), sigmas[ours].to(clean), advantages[rows].to(clean)
         noisy = interpolate(clean, noise, sigmas)
 
         def predict(adapter: str) -> Tensor:
@@ -249,23 +301,31 @@ class _Stage:
         old_velocity = velocity.detach() if self.old_is_current else predict("old")
         loss = nft_loss(velocity, old_velocity, noisy, clean, sigmas, advantages, nft).mean()
         divergence = velocity.new_zeros(())
-        share = self.settings.reference_share
-        if nft.kl > 0 and float(torch.rand((), generator=self.generator)) < share:
+        if measured:
             divergence = reference_divergence(velocity, predict("reference")).mean() / share  # unbiased
         return loss, divergence
 
     def validate(self, iteration: int) -> dict[str, float]:
-        """Reward and colour error on held-out photos; the error is not in the reward, so it shows reward hacking."""
+        """Rewards on held-out photos, and what they do not pay for, over which the alarm on reward hacking watches."""
         scores = score_policy(
-            self.critic, self.artist, self.held_out, self.distance, self.settings.rollouts, self.settings.comparison
+            self.critic,
+            self.artist,
+            self.held_out,
+            self.distance,
+            self.settings.rollouts,
+            self.settings.comparison,
+            self.judge,
+            progress=lambda: self.observer.watchdog.progress(f"a batch of the validation after iteration {iteration}"),
         )
-        return log_policy(scores, self.tracker, "reinforce/validation", iteration)
+        means = log_policy(scores, self.tracker, "reinforce/validation", iteration)
+        return means | self.alarm.watch(iteration, scores, self.tracker, self.store)
 
     def _save(self, iteration: int) -> None:
         tensors = self.critic_optimiser.tensors("critic.") | self.artist_optimiser.tensors("artist.")
-        tensors |= {f"old.{name}": tensor for name, tensor in self.old.items()}
+        tensors |= {f"old.{name}": on_main(tensor) for name, tensor in self.old.items()}
         tensors["generator"] = self.generator.get_state()
-        self.store.save(Checkpoint(iteration, tensors, {"old_is_current": self.old_is_current}))
+        values = {"old_is_current": self.old_is_current, "validations": self.alarm.history}
+        self.store.save(Checkpoint(iteration, tensors, values))
 
     def _restore(self) -> int:
         checkpoint = self.store.latest()
@@ -274,13 +334,9 @@ class _Stage:
         self.critic_optimiser.restore(checkpoint.tensors, "critic.")
         self.artist_optimiser.restore(checkpoint.tensors, "artist.")
         for name, tensor in self.old.items():
-            tensor.copy_(checkpoint.tensors[f"old.{name}"])
+            tensor.copy_(like(tensor, checkpoint.tensors[f"old.{name}"]))
         self.generator.set_state(checkpoint.tensors["generator"])
         self.old_is_current = checkpoint.values["old_is_current"]
+        self.alarm.history = checkpoint.values["validations"]
         log.info("stage III: resuming at iteration %d of %d", checkpoint.step, self.settings.iterations)
         return checkpoint.step
-
-
-def _check(loss: Tensor, what: str, iteration: int) -> None:
-    if not torch.isfinite(loss):
-        raise DivergenceError(f"{what} is {float(loss.detach())} in iteration {iteration}; lower its learning rate")

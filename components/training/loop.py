@@ -10,15 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from components.parallel.ranks import is_main, sum_gradients, summed
+from components.parallel.sharding import clip_gradients, like, on_main
 from components.strict import Strict
 from components.training.checkpoints import Checkpoint, CheckpointStore
+from components.training.divergence import DivergenceError, require_finite
+from components.training.observer import Observer, ObserverSettings
+from components.training.throughput import Meter
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-
-class DivergenceError(RuntimeError):
-    """The loss or a gradient stopped being finite; the last good checkpoint is untouched."""
 
 
 class OptimiserSettings(Strict):
@@ -32,6 +33,7 @@ class OptimiserSettings(Strict):
     beta_2: float = Field(default=0.99, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     ema_decay: float = Field(default=0.0, ge=0, lt=1, description="of the weights' moving average; 0 keeps none")
+    observer: ObserverSettings = Field(default_factory=ObserverSettings)
 
 
 def learning_rate_at(step: int, settings: OptimiserSettings) -> float:
@@ -57,12 +59,15 @@ class Optimiser:
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if settings.ema_decay else {}
 
     def update(self, step: int) -> dict[str, float]:
-        """Apply the accumulated gradients as optimiser step `step`; returns the gradient norm and learning rate."""
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        """Apply the accumulated gradients as optimiser step `step`; returns the gradient norm and learning rate.
+
+        The gradients are this rank's part of a sum over all ranks, which is formed here.
+        """
+        sum_gradients(self.parameters.values())
+        norm = clip_gradients(self.parameters.values(), self.settings.max_grad_norm)
         if not torch.isfinite(norm):
             bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
             raise DivergenceError(f"the gradient of step {step} is not finite, first in {bad[:3]}; lower learning_rate")
-        torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.max_grad_norm, norm)
         rate = learning_rate_at(step, self.settings)
         for group in self.adamw.param_groups:
             group["lr"] = rate
@@ -74,14 +79,14 @@ class Optimiser:
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and AdamW moments by name."""
+        """Parameters and AdamW moments by name, in full on the main rank; every rank must call it."""
         tensors = {}
         for name, parameter in self.parameters.items():
-            tensors[f"{prefix}parameter.{name}"] = parameter.detach()
+            tensors[f"{prefix}parameter.{name}"] = on_main(parameter.detach())
             for key, value in self.adamw.state.get(parameter, {}).items():
-                tensors[f"{prefix}{key}.{name}"] = value
+                tensors[f"{prefix}{key}.{name}"] = on_main(value)
             if name in self.average:
-                tensors[f"{prefix}average.{name}"] = self.average[name]
+                tensors[f"{prefix}average.{name}"] = on_main(self.average[name])
         return tensors
 
     @torch.no_grad()
@@ -94,12 +99,12 @@ class Optimiser:
     def restore(self, tensors: dict[str, Tensor], prefix: str = "") -> None:
         """Put back what `tensors` returned. Raises KeyError when a parameter is missing."""
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"{prefix}parameter.{name}"])
+            parameter.copy_(like(parameter, tensors[f"{prefix}parameter.{name}"]))
             if name in self.average:
-                self.average[name] = tensors[f"{prefix}average.{name}"].clone()
+                self.average[name] = like(parameter, tensors[f"{prefix}average.{name}"])
             if f"{prefix}exp_avg.{name}" in tensors:
-                self.adamw.state[parameter] = {
-                    key: tensors[f"{prefix}{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+                self.adamw.state[parameter] = {"step": tensors[f"{prefix}step.{name}"].clone()} | {
+                    key: like(parameter, tensors[f"{prefix}{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")
                 }
 
 
@@ -114,8 +119,11 @@ def fit(
     checkpoint_every: int = 50,
     log_every: int = 5,
     after_step: Callable[[int], None] | None = None,
+    meter: Meter | None = None,
 ) -> dict[str, float]:
     """Minimise `losses(step, generator)["loss"]`, resuming from the newest checkpoint of `store`.
+
+    Of several ranks each returns its part of every value from `losses`: what is minimised and reported is their sum.
 
     Args:
         name: shown in the progress bar and prefixed to every metric.
@@ -123,15 +131,17 @@ def fit(
         losses: draws its own batch from the generator and returns scalar tensors; "loss" is minimised.
         seed: of the generator that `losses` draws from; a run that resumes continues its stream.
         after_step: called with the number of finished steps, for pictures and validation.
+        meter: counts what passes through the models, for the rates under `<name>/throughput`; without one there is only
+            the memory.
 
     Returns:
         the mean of each reported value over the last tenth of the steps that this process ran.
 
     Raises:
-        DivergenceError: the loss or the gradient is not finite.
+        DivergenceError: the loss or the gradient is not finite, or the loss stayed out of its range.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = Optimiser(parameters, settings)
+    optimiser, meter = Optimiser(parameters, settings), meter or Meter()
     start = 0
     if (checkpoint := store.latest()) is not None:
         optimiser.restore(checkpoint.tensors)
@@ -139,27 +149,38 @@ def fit(
         start = checkpoint.step
         log.info("%s: resuming at step %d of %d", name, start, settings.steps)
     history: list[dict[str, float]] = []
-    progress = tqdm(range(start, settings.steps), initial=start, total=settings.steps, desc=name, unit="step")
-    for step in progress:
-        began = time.perf_counter()
-        values = losses(step, generator)
-        loss = float(values["loss"].detach())
-        if not math.isfinite(loss):
-            raise DivergenceError(f"{name}: the loss of step {step} is {loss}; lower learning_rate")
-        values["loss"].backward()
-        report = {key: float(value.detach()) for key, value in values.items()} | optimiser.update(step)
-        report["seconds"] = time.perf_counter() - began
-        history.append(report)
-        if (step + 1) % log_every == 0 or step + 1 == settings.steps:
-            recent = history[-log_every:]
-            means = {key: sum(row[key] for row in recent) / len(recent) for key in report}
-            tracker.metrics({f"{name}/{key}": value for key, value in means.items()}, step + 1)
-            progress.set_postfix(loss=f"{means['loss']:.4f}")
-        if (step + 1) % checkpoint_every == 0 or step + 1 == settings.steps:
-            tensors = optimiser.tensors() | {"generator": generator.get_state()}
-            store.save(Checkpoint(step + 1, tensors, {}))
-        if after_step is not None:
-            after_step(step + 1)
+    progress = tqdm(
+        range(start, settings.steps),
+        initial=start,
+        total=settings.steps,
+        desc=name,
+        unit="step",
+        disable=not is_main(),
+    )
+    with Observer(name, settings.observer, optimiser.parameters, store) as observer:
+        for step in progress:
+            began = time.perf_counter()
+            with observer.during(f"step {step}"), meter.measuring():
+                values = losses(step, generator)
+                report = summed({key: float(value.detach()) for key, value in values.items()})
+                require_finite({"loss": report["loss"]})
+                values["loss"].backward()
+                report |= optimiser.update(step)
+            report["seconds"] = time.perf_counter() - began
+            history.append(report)
+            observer.finished(step, report, losses=("loss",))
+            last = step + 1 == settings.steps
+            if (step + 1) % log_every == 0 or last:
+                recent = history[-log_every:]
+                means = {key: sum(row[key] for row in recent) / len(recent) for key in report}
+                rates = {f"throughput/{key}": value for key, value in meter.report().items()}
+                tracker.metrics({f"{name}/{key}": value for key, value in (means | rates).items()}, step + 1)
+                progress.set_postfix(loss=f"{means['loss']:.4f}")
+            if ((step + 1) % checkpoint_every == 0 and not observer.suspicious) or last:
+                tensors = optimiser.tensors() | {"generator": generator.get_state()}
+                store.save(Checkpoint(step + 1, tensors, {}))
+            if after_step is not None:
+                after_step(step + 1)
     optimiser.use_average()
     tail = history[-max(1, len(history) // 10) :] if history else []
     return {key: sum(row[key] for row in tail) / len(tail) for key in tail[0]} if tail else {}

@@ -13,13 +13,17 @@ from torch import Tensor
 from components.artist.batches import PairBatch
 from components.artist.model import Artist, Grid
 from components.artist.rewards import ArtistRewards, ArtistRewardSettings, PerceptualDistance, artist_rewards
-from components.artist.sampling import sample_latents
+from components.artist.sampling import decode_latents, sample_latents
 from components.critic.grammar import Verdict, parses
 from components.critic.model import Critic, CriticRollout, Prompts, ReasoningLatent
 from components.critic.rewards import CriticRewardSettings, format_reward, ranking_rewards, suggestion_reward
+from components.judges.judge import Case, Judge, judge_all
+from components.judges.settings import JudgeSettings, make_judge
 from components.lora import active_adapter
+from components.parallel.ranks import Share
 from components.photometry.colour import delta_e_2000, srgb_to_lab
 from components.strict import Strict
+from components.training.micro_batches import slices
 
 
 class RolloutSettings(Strict):
@@ -31,18 +35,27 @@ class RolloutSettings(Strict):
     temperature: float = Field(default=1.0, gt=0, description="of the Critic's sampling")
     max_new_tokens: int = Field(default=200, gt=0)
     sampling_steps: int = Field(default=6, gt=0, description="Euler steps of an edit")
+    edit_batch: int | None = Field(
+        default=None, gt=0, description="edits that are drawn, and decoded, at once; all by default; a matter of memory"
+    )
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
     critic: CriticRewardSettings = Field(default_factory=CriticRewardSettings)
     artist: ArtistRewardSettings = Field(default_factory=ArtistRewardSettings)
 
 
 @dataclass(frozen=True)
 class CriticExperience:
-    """Completions about N pictures (the photos, then their better versions), grouped, with their rewards."""
+    """Completions about N pictures (the photos, then their better versions), grouped, with their rewards.
+
+    Attributes:
+        share: which pictures of the whole round these are, where ranks have divided one.
+    """
 
     prompts: Prompts
     rollout: CriticRollout
     terms: dict[str, Tensor]  # each (N, G)
     rewards_NG: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ class ArtistExperience:
 
     Attributes:
         judged: (P * G,) False where the verdict did not parse, so that nothing says what the edit should have done.
+        share: which edits of the whole round these are, where ranks have divided one.
     """
 
     source_BRC: Tensor
@@ -60,6 +74,7 @@ class ArtistExperience:
     terms: dict[str, Tensor]  # each (P * G,); 0 where not judged
     rewards_B: Tensor
     judged: Tensor
+    share: Share
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,20 @@ def gather(
     distance: PerceptualDistance,
     settings: RolloutSettings,
     generator: torch.Generator,
+    judge: Judge | None = None,
 ) -> Round:
-    """Let the Critic judge and the Artist's `old` policy edit a batch of photos, and reward both."""
+    """Let the Critic judge and the Artist's `old` policy edit a batch of photos, and reward both.
+
+    Of several ranks each gathers the experience of its share of the photos; photos are ranked against those of all.
+
+    Args:
+        judge: of r_comp; by default the one that the settings name, if it needs no journal.
+
+    Raises:
+        JudgeError: the judge gave no judgement.
+        DivergenceError: a reward is not finite.
+    """
+    judge = judge or make_judge(settings.judge, settings.artist, journal=None)
     better = [pair.target() for pair in batch.pairs]
     pictures = [*batch.views, *better]
     rollout = critic.generate(
@@ -88,14 +115,16 @@ def gather(
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
         generator=generator,
+        share=batch.share.twice(),
     )
     verdicts = [parses(text) for text in rollout.texts]
     terms = _critic_terms(verdicts, batch, better, settings)
     weights = settings.critic
     rewards = sum(terms[name] * getattr(weights, name) for name in ("format", "ranking", "suggestion"))
-    judged = CriticExperience(rollout.prompts.repeat(settings.verdicts), rollout, terms, rewards)
+    judged = CriticExperience(rollout.prompts.repeat(settings.verdicts), rollout, terms, rewards, batch.share.twice())
     about_inputs = slice(0, len(batch.views) * settings.verdicts)
-    edits = _edit(artist, batch, rollout.latent[about_inputs], verdicts[about_inputs], distance, settings, generator)
+    verdicts = verdicts[about_inputs]
+    edits = _edit(artist, batch, rollout.latent[about_inputs], verdicts, distance, judge, settings, generator)
     return Round(judged, edits)
 
 
@@ -105,35 +134,46 @@ def _edit(
     latent: ReasoningLatent,
     verdicts: list[Verdict | None],
     distance: PerceptualDistance,
+    judge: Judge,
     settings: RolloutSettings,
     generator: torch.Generator,
 ) -> ArtistExperience:
     batch = batch.to(artist.device)
     grid = artist.grid(batch.inputs)
     group = settings.verdicts * settings.edits
-    source = artist.encode(batch.inputs).repeat_interleave(group, 0)  # encoded once a photo
+    encoded = [artist.encode(batch.inputs[rows]) for rows in slices(len(batch.inputs), settings.edit_batch)]
+    source = torch.cat(encoded).repeat_interleave(group, 0)  # encoded once a photo
     latent = ReasoningLatent(
         latent.states_BLD.repeat_interleave(settings.edits, 0), latent.mask_BL.repeat_interleave(settings.edits, 0)
     )
     with active_adapter(artist.transformer, "old"):
-        clean = sample_latents(artist, source, latent, grid, settings.sampling_steps, generator)
-    pictures = artist.decode(clean, grid)
-    rows: list[ArtistRewards | None] = []
-    for index, verdict in enumerate(verdicts):
-        photo = index // settings.verdicts
-        made = pictures[index * settings.edits : (index + 1) * settings.edits]
-        rows.append(
-            artist_rewards(batch.inputs[photo], made, batch.targets[photo], verdict, distance, settings.artist)
-            if verdict is not None
-            else None
+        clean = sample_latents(
+            artist,
+            source,
+            latent,
+            grid,
+            settings.sampling_steps,
+            generator,
+            settings.edit_batch,
+            batch.share.each(group),
         )
+    pictures = decode_latents(artist, clean, grid, settings.edit_batch).split(settings.edits)
+    photos = [index // settings.verdicts for index in range(len(verdicts))]
+    cases = [
+        verdict and Case(batch.inputs[photo], made, verdict)
+        for photo, made, verdict in zip(photos, pictures, verdicts, strict=True)
+    ]
+    rows: list[ArtistRewards | None] = [
+        case and artist_rewards(*case[:2], batch.targets[photo], case.verdict, distance, settings.artist, followed)
+        for photo, case, followed in zip(photos, cases, judge_all(judge, cases), strict=True)
+    ]
     nothing = torch.zeros(settings.edits)
     terms = {
         name: torch.cat([nothing if row is None else getattr(row, name).cpu() for row in rows])
         for name in ("compliance", "photometric", "perceptual", "total")
     }
     judged = torch.tensor([row is not None for row in rows]).repeat_interleave(settings.edits)
-    return ArtistExperience(source, clean, latent, grid, terms, terms["total"], judged)
+    return ArtistExperience(source, clean, latent, grid, terms, terms["total"], judged, batch.share.each(group))
 
 
 def _critic_terms(
@@ -142,18 +182,20 @@ def _critic_terms(
     """Reward terms (N, G) for verdicts about the photos and then about their better versions."""
     pictures, targets, group = [*batch.views, *better], [*better, *better], settings.verdicts
     said = torch.tensor([verdict.score if verdict else torch.nan for verdict in verdicts])
-    scores = said.split(group)
+    share = batch.share.twice()
+    scores = share.gather(said.view(-1, group)).unbind()
     quality = torch.tensor(
         [
             -float(delta_e_2000(srgb_to_lab(picture), srgb_to_lab(target)).mean())
             for picture, target in zip(pictures, targets, strict=True)
         ]
     )
+    ranking = ranking_rewards(scores, share.gather(quality), settings.critic.variance_floor)
     suggestion = [
         suggestion_reward(verdict, pictures[i // group], targets[i // group]) for i, verdict in enumerate(verdicts)
     ]
     return {
         "format": torch.tensor([format_reward(verdict) for verdict in verdicts]).view(-1, group),
-        "ranking": torch.stack(ranking_rewards(scores, quality, settings.critic.variance_floor)),
+        "ranking": share.of(torch.stack(ranking)),
         "suggestion": torch.tensor(suggestion).view(-1, group),
     }

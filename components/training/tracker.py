@@ -21,6 +21,9 @@ class Tracker(Protocol):
     def artifact(self, path: Path, name: str) -> None:
         """Record a file or a folder under the folder `name`."""
 
+    def note(self, text: str) -> None:
+        """Say at the head of the record what whoever reads it must know, in place of an earlier note."""
+
 
 class NullTracker:
     """Records nothing: for use of the library without a tracking server."""
@@ -35,4 +38,7 @@ class NullTracker:
         pass
 
     def artifact(self, path: Path, name: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass

@@ -10,6 +10,7 @@ from components.artist.rewards import ArtistRewardSettings, artist_rewards, comp
 from components.critic.grammar import Suggestion, Verdict, suggest
 from components.photometry.attributes import measure
 from components.photometry.operations import Operation, apply_operations
+from components.training.divergence import DivergenceError
 
 SETTINGS = ArtistRewardSettings(full_effect=0.5)
 
@@ -93,5 +94,17 @@ def test_the_reward_is_gated_by_compliance(photo: Tensor) -> None:
 def test_a_broken_measure_does_not_pass_for_a_bad_edit(photo: Tensor, broken: str) -> None:
     edits = torch.stack([photo, torch.full_like(photo, math.nan) if broken == "edit" else photo])
     distances = torch.tensor([0.1, math.nan if broken == "distance" else 0.1])
-    with pytest.raises(ValueError, match="not finite"):
+    said = {"edit": "compliance of 1, photometric of 1; 1 of the edits", "distance": "perceptual of 1; 0 of the edits"}
+    with pytest.raises(DivergenceError, match=f"not finite: {said[broken]}"):
         artist_rewards(photo, edits, photo, verdict(suggest("exposure", 0.5)), lambda *_: distances, SETTINGS)
+
+
+def test_a_judge_may_say_how_far_the_suggestions_were_followed(photo: Tensor) -> None:
+    edits, judged = torch.stack([photo, photo]), torch.tensor([0.25, 1.0])
+    rewards = artist_rewards(
+        photo, edits, photo, verdict(suggest("noise")), lambda *_: torch.zeros(2), SETTINGS, judged
+    )
+    assert torch.equal(rewards.compliance, judged)
+    torch.testing.assert_close(rewards.total, judged)
+    with pytest.raises(DivergenceError, match="compliance of 2"):
+        artist_rewards(photo, edits, photo, verdict(), lambda *_: torch.zeros(2), SETTINGS, judged * math.nan)

@@ -31,7 +31,8 @@ class ApiServer:
 
     Args:
         on_create: called with key and object after it was stored.
-        on_delete: called with key and whether dependents are orphaned; it removes the object.
+        on_delete: called with key, whether dependents are orphaned, and the time of grace of a pod in seconds (None:
+            its own); it removes the object.
         on_evict: called with the key of a pod whose node is drained.
         read_log: the output of a pod so far; None while there is none.
     """
@@ -41,7 +42,7 @@ class ApiServer:
         store: Store,
         tokens: dict[str, str],
         on_create: Callable[[Key, Object], None],
-        on_delete: Callable[[Key, bool], None],
+        on_delete: Callable[[Key, bool, float | None], None],
         on_evict: Callable[[Key], None],
         read_log: Callable[[Key], bytes | None],
     ) -> None:
@@ -141,7 +142,9 @@ class ApiServer:
         elif request.method == "DELETE":
             options = body if isinstance(body, dict) else {}
             policy = request.query.get("propagationPolicy") or options.get("propagationPolicy")
-            self._on_delete(key, policy == "Orphan" or (policy is None and key.resource == "jobs"))
+            orphan = policy == "Orphan" or (policy is None and key.resource == "jobs")
+            grace = request.query.get("gracePeriodSeconds", options.get("gracePeriodSeconds"))
+            self._on_delete(key, orphan, None if grace is None else float(grace))
         return web.json_response(item)
 
     def _review(self, user: str, body: Object) -> web.Response:

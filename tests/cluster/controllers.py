@@ -46,20 +46,20 @@ class Controllers:
         elif key.resource == "pods":
             self.start(self.kubelet.run(key, item))
 
-    def deleted(self, key: Key, orphan: bool) -> None:
+    def deleted(self, key: Key, orphan: bool, grace: float | None = None) -> None:
         """Remove an object and, unless they are orphaned, what it owns; running pods end first."""
-        self.start(self._delete(key, orphan))
+        self.start(self._delete(key, orphan, grace))
 
     def evicted(self, key: Key) -> None:
         """End a pod as the drain of its node does."""
         self.start(self.kubelet.end(key, disruption=True))
 
-    async def _delete(self, key: Key, orphan: bool) -> None:
+    async def _delete(self, key: Key, orphan: bool, grace: float | None = None) -> None:
         item = self.store.find(key)
         if item is None:
             return
         if key.resource == "pods":
-            await self.kubelet.end(key)
+            await self.kubelet.end(key, grace)
         self.store.remove(key)
         if not orphan:
             await asyncio.gather(

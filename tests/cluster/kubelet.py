@@ -1,9 +1,9 @@
 """Scheduler and kubelet of the emulated cluster: pods become processes of this machine.
 
 A pod gets the first node that has its labels, whose taints it tolerates and that has the GPUs it asks for. Its command
-runs in namespaces of its own (mounts, processes, host name) with the environment of the image, /app and the mount
-points private to it, and the files of its service account. The image is never fetched: this virtual environment stands
-for it. CPU and memory limits, users and the network are not enforced.
+runs in namespaces of its own (mounts, processes, host name) with the environment of the image, /app, /tmp and the
+mount points private to it, and the files of its service account. The image is never fetched: this virtual environment
+stands for it. CPU and memory limits, users and the network are not enforced.
 """
 
 import asyncio
@@ -22,12 +22,13 @@ from tests.cluster.objects import Key, Object, Store, now
 
 _SERVICE_ACCOUNT = "/run/secrets/kubernetes.io/serviceaccount"
 _GPU = "nvidia.com/gpu"
+_GRACE = 5.0  # seconds; the real default is 30
 _SCRIPT = f"""
 account={_SERVICE_ACCOUNT}; hostname "$1"; mount -t tmpfs tmpfs /run
 mkdir -p $account; mount --bind "$2" $account; mount --bind "$3" /app
-shift 3
+tmp=$4; shift 4
 while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done
-shift; cd /app; exec "$@"
+shift; mount --bind "$tmp" /tmp; cd /app; exec "$@"
 """
 MOUNT_POINTS = ("/app", "/state")
 """Folders that must exist on this machine for pods to mount over them."""
@@ -124,8 +125,9 @@ class Kubelet:
         report |= {"ready": False, "state": {"terminated": {"reason": "Error" if code else "Completed", **terminated}}}
         status["phase"] = "Failed" if code else "Succeeded"
 
-    async def end(self, key: Key, grace: float = 5.0, disruption: bool = False) -> None:
-        """Ask a pod to end, and end it when its time of grace is over; 0 ends it at once."""
+    async def end(self, key: Key, grace: float | None = None, disruption: bool = False) -> None:
+        """Ask a pod to end, and end it when its time of grace (None: 5 s) is over; 0 ends it at once."""
+        grace = _GRACE if grace is None else grace
         running = self._running.get(key)
         if running is None:
             pod = self.store.find(key)
@@ -139,7 +141,7 @@ class Kubelet:
         else:
             _signal(running.process.pid, signal.SIGKILL)
         try:
-            await asyncio.wait_for(asyncio.shield(running.process.wait()), grace or 5.0)
+            await asyncio.wait_for(asyncio.shield(running.process.wait()), grace or _GRACE)
         except TimeoutError:
             running.process.kill()
             await running.process.wait()
@@ -165,7 +167,7 @@ class Kubelet:
         spec, container = pod["spec"], pod["spec"]["containers"][0]
         folder = self.folder / "pods" / key.name
         account = folder / "account"
-        for path in (account, folder / "app", folder / "home"):
+        for path in (account, folder / "app", folder / "tmp"):
             path.mkdir(parents=True)
         name = f"{key.namespace}:{spec['serviceAccountName']}"
         (account / "token").write_text(self.issue_token(name))
@@ -178,7 +180,8 @@ class Kubelet:
         host = (spec.get("hostname") or key.name)[:63]
         isolate = ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         run = [*(container.get("command") or []), *(container.get("args") or [])]
-        return [*isolate, "bash", "-ec", _SCRIPT, "pod", host, str(account), str(folder / "app"), *mounts, "--", *run]
+        private = [str(account), str(folder / "app"), str(folder / "tmp")]
+        return [*isolate, "bash", "-ec", _SCRIPT, "pod", host, *private, *mounts, "--", *run]
 
     def _volume(self, key: Key, volume: Object) -> Path:
         if claim := volume.get("persistentVolumeClaim"):
@@ -194,7 +197,7 @@ class Kubelet:
 
     def _environment(self, key: Key, pod: Object, container: Object) -> Iterator[tuple[str, str]]:
         yield from {
-            "HOME": str(self.folder / "pods" / key.name / "home"),
+            "HOME": "/tmp",
             "KUBERNETES_SERVICE_HOST": "127.0.0.1",
             "KUBERNETES_SERVICE_PORT": str(self.port),
             "HOSTNAME": key.name,

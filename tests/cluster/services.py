@@ -3,8 +3,10 @@
 PostgreSQL is Debian's package; where its programs are missing, MLflow keeps its runs in SQLite, and the suite says so.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +23,13 @@ _BOOT_SECONDS = 300.0
 S3_ACCESS_KEY = S3_SECRET_KEY = "emulated"
 
 
+def _postgres_programs() -> list[Path]:
+    """Folders with PostgreSQL's programs, the newest last; none where it cannot be started."""
+    if shutil.which("runuser") is None or os.geteuid() != 0:
+        return []
+    return sorted(_POSTGRES.glob("*/bin"))
+
+
 def free_port() -> int:
     """A port of the loopback address that nobody listens on at the moment."""
     with socket.socket() as probe:
@@ -29,7 +38,7 @@ def free_port() -> int:
 
 
 class Services:
-    """Starts every server and stops it again.
+    """Every server, between entering and leaving the context.
 
     Args:
         folder: for their files and logs.
@@ -37,23 +46,35 @@ class Services:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.api_key = ""
+        self.api_key = self.database = ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        self._s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port(), verbose=False)
-        self._s3.start()
-        host, port = self._s3.get_host_and_port()
-        self.s3_url = f"http://{host}:{port}"
-        for bucket in ("artifacts", "mlflow"):
-            self.s3().create_bucket(Bucket=bucket)
-        self._zenml_port, self._mlflow_port = free_port(), free_port()
-        self.zenml_url = f"http://127.0.0.1:{self._zenml_port}"
-        self.mlflow_url = f"http://127.0.0.1:{self._mlflow_port}"
-        self.database = self._start_database()
-        self.start_zenml(wait=False)
-        self.start_mlflow()
-        self._wait("zenml", f"{self.zenml_url}/health")
-        self.api_key = self._make_api_key()
+        self._s3_port, self._zenml_port, self._mlflow_port = free_port(), free_port(), free_port()
+        self._s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=self._s3_port, verbose=False)
+        self.s3_url, self.zenml_url, self.mlflow_url = (
+            f"http://127.0.0.1:{port}" for port in (self._s3_port, self._zenml_port, self._mlflow_port)
+        )
+
+    def __enter__(self) -> "Services":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._s3.start()
+            for bucket in ("artifacts", "mlflow"):
+                self.s3().create_bucket(Bucket=bucket)
+            self.database = self._start_database()
+            self.start_zenml(wait=False)
+            self.start_mlflow(wait=False)
+            self._wait("mlflow", f"{self.mlflow_url}/health")
+            self._wait("zenml", f"{self.zenml_url}/health")
+            self.api_key = self._make_api_key()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in reversed(list(self._processes)):  # PostgreSQL last: it waits for those that use it
+            self.end(name)
+        self._s3.stop()
 
     def s3(self) -> Any:
         """A client of the store."""
@@ -74,6 +95,7 @@ class Services:
             "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
             "ZENML_SERVER_AUTO_ACTIVATE": "true",
             "ZENML_SERVER_JWT_SECRET_KEY": "0123456789abcdef" * 4,
+            "ZENML_SERVER_JWT_TOKEN_EXPIRE_MINUTES": "1",  # every run outlives the token it was submitted with
             "ZENML_DEFAULT_USER_NAME": "default",
             "ZENML_DEFAULT_USER_PASSWORD": "emulated",
             "ZENML_ANALYTICS_OPT_IN": "false",
@@ -83,7 +105,7 @@ class Services:
         if wait:
             self._wait("zenml", f"{self.zenml_url}/health")
 
-    def start_mlflow(self) -> None:
+    def start_mlflow(self, wait: bool = True) -> None:
         """Start MLflow's server, with the runs and models it had before."""
         environment = {
             "MLFLOW_BACKEND_STORE_URI": self.database,
@@ -93,41 +115,35 @@ class Services:
             "AWS_DEFAULT_REGION": "us-east-1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        arguments = [
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self._mlflow_port),
-            "--workers",
-            "1",
-        ]
+        listen = ["--host", "127.0.0.1", "--port", str(self._mlflow_port), "--workers", "1"]
         storage = ["--serve-artifacts", "--artifacts-destination", "s3://mlflow"]
-        self._start("mlflow", [sys.executable, *arguments, *storage], environment)
-        self._wait("mlflow", f"{self.mlflow_url}/health")
+        self._start("mlflow", [sys.executable, "-m", "mlflow", "server", *listen, *storage], environment)
+        if wait:
+            self._wait("mlflow", f"{self.mlflow_url}/health")
+
+    def log(self, name: str) -> str:
+        """What a server has printed."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def end(self, name: str) -> None:
         """End one server, `zenml` or `mlflow`, and everything it started."""
         process = self._processes.pop(name)
         process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
-    def stop(self) -> None:
-        """End every server."""
-        for name in list(self._processes):
-            self.end(name)
-        self._s3.stop()
+    @property
+    def has_postgres(self) -> bool:
+        """Whether PostgreSQL is installed here."""
+        return bool(_postgres_programs())
 
     def _start_database(self) -> str:
         """Address of a new PostgreSQL cluster, or of a SQLite file where PostgreSQL is not installed."""
-        programs = sorted(_POSTGRES.glob("*/bin")) if _POSTGRES.is_dir() else []
-        if not programs or shutil.which("runuser") is None or os.geteuid() != 0:
+        programs = _postgres_programs()
+        if not programs:
             return f"sqlite:///{self.folder / 'mlflow.db'}"
         folder, port = self.folder / "postgres", free_port()
         folder.mkdir()
@@ -173,6 +189,7 @@ class Services:
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def _wait(self, name: str, url: str) -> None:
@@ -184,5 +201,5 @@ class Services:
             except httpx.HTTPError:
                 pass
             if self._processes[name].poll() is not None or time.monotonic() > end:
-                raise TimeoutError(f"{name} did not start: {(self.folder / f'{name}.log').read_text()[-3000:]}")
+                raise TimeoutError(f"{name} did not start: {self.log(name)[-3000:]}")
             time.sleep(0.3)

@@ -1,193 +1,130 @@
-"""Pipelines in pods, from submission to MLflow: on the emulated cluster, or, with CONTEXT=, on a real one.
+"""The whole training pipeline in pods, from submission to the registry: on the emulated cluster, or on a real one.
 
+One run, in which the node of stage III is drained in the middle of it.
 Slow, so `make test` leaves it out and `make test-cluster` runs it. Of the cluster it uses the Kubernetes API only. On a
-real one, the variables of configs/stacks/kubernetes.yaml have to be set, as for any run, and deploy/ applied.
+real one (CONTEXT=) the variables of configs/stacks/kubernetes.yaml have to be set, as for any run, and deploy/ applied.
 """
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+import re
+from typing import Any
 
-import httpx
 import kubernetes_validate
 import pytest
-import yaml
-from kubernetes import client, config
+from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipelines.environment import ROOT
-from tests.cluster.emulated import CONTEXT, EmulatedCluster
-from tests.cluster.kubelet import MOUNT_POINTS
-from tests.cluster.services import S3_ACCESS_KEY, S3_SECRET_KEY, Services
+from pipelines.environment import State
+from pipelines.placement import POD_FAILURE_POLICY
+from pipelines.stack_file import StackFile, read_stack_file
+from steps.registry import CHALLENGER, CHAMPION, MODEL
+from tests.cluster.site import ITERATIONS, Site, Trained
 
-REAL = os.environ.get("SPC_TEST_CONTEXT", "")
-pytestmark = [
-    pytest.mark.skipif("SPC_TEST_CONTEXT" not in os.environ, reason="slow: `make test-cluster` runs it"),
-    pytest.mark.skipif(
-        not REAL and (os.geteuid() != 0 or shutil.which("unshare") is None),
-        reason="the emulated cluster needs root and unshare; CONTEXT= names a real one",
-    ),
-]
-
-
-class Site(NamedTuple):
-    """Where the pipelines run."""
-
-    environment: dict[str, str]
-    namespace: str
-    kubernetes: client.ApiClient
-    mlflow: str
+STAGES = (
+    "ingest",
+    "validate",
+    "drift",
+    "annotate",
+    "synthesize",
+    "train_critic",
+    "train_artist",
+    "adapt_artist",
+    "reinforce",
+    "evaluate",
+    "promote",
+)
 
 
-class Outcome(NamedTuple):
-    """How a submission ended."""
-
-    code: int
-    output: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What the driver printed."""
-        return json.loads(self.output.strip().splitlines()[-1])
+@pytest.fixture
+def stack(site: Site, monkeypatch: pytest.MonkeyPatch) -> StackFile:
+    for name, value in site.environment.items():
+        if name.startswith("SPC_"):
+            monkeypatch.setenv(name, value)
+    return read_stack_file("kubernetes", State(site.project.state))
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("site")
-    if REAL:
-        api = config.new_client_from_config(context=REAL)
-        environment = dict(os.environ) | {"SPC_KUBE_CONTEXT": REAL, "SPC_STATE": str(folder / "state")}
-        namespace = os.environ.get("SPC_NAMESPACE", "smartphotocrafter")
-        yield Site(environment, namespace, api, os.environ.get("SPC_MLFLOW_URL", ""))
-        return
-    made = [Path(path) for path in MOUNT_POINTS if not Path(path).exists()]
-    for path in made:
-        path.mkdir()
-    cluster, services = EmulatedCluster(folder / "cluster"), Services(folder / "services")
-    for name in ("access", "limits", "storage"):
-        cluster.apply(*yaml.safe_load_all((ROOT / "deploy" / "base" / f"{name}.yaml").read_text()))
-    cluster.apply({"kind": "Secret", "metadata": {"name": "spc-data"}, "stringData": {"OPENAI_API_KEY": "none"}})
-    user = cluster.token(f"system:serviceaccount:{cluster.namespace}:smartphotocrafter-submitter")
-    submitter = cluster.write_kubeconfig(folder / "submitter", user)
-    environment = {key: os.environ[key] for key in ("PATH", "LANG", "OMP_NUM_THREADS") if key in os.environ}
-    environment |= {
-        "HOME": str(folder),
-        "PYTHONPATH": str(ROOT),
-        "KUBECONFIG": str(submitter),
-        "SPC_STATE": str(folder / "state"),
-        "SPC_KUBE_CONTEXT": CONTEXT,
-        "SPC_ZENML_URL": services.zenml_url,
-        "SPC_ZENML_API_KEY": services.api_key,
-        "SPC_ARTIFACTS": "s3://artifacts/runs",
-        "SPC_S3_ENDPOINT": services.s3_url,
-        "SPC_S3_ACCESS_KEY_ID": S3_ACCESS_KEY,
-        "SPC_S3_SECRET_ACCESS_KEY": S3_SECRET_KEY,
-        "SPC_MLFLOW_URL": services.mlflow_url,
-        "SPC_MLFLOW_USERNAME": "crafter",
-        "SPC_MLFLOW_PASSWORD": "unused",
-        "SPC_REGISTRY": "registry.example.org/team",
-        "SPC_IMAGE": "registry.example.org/team/smartphotocrafter:cpu",
-    }
-    administrator = config.new_client_from_config(str(cluster.kubeconfig), context=CONTEXT)
-    yield Site(environment, cluster.namespace, administrator, services.mlflow_url)
-    cluster.stop()
-    services.stop()
-    for path in made:
-        path.rmdir()
-
-
-def submit(site: Site, during: Callable[[], None] | None = None, **settings: Any) -> Outcome:
-    """Submit the pipeline; ``during`` is called once it was."""
-    command = [sys.executable, "-m", "tests.cluster.drive", json.dumps(settings)]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=site.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            if during is not None:
-                during()
-            output, _ = process.communicate(timeout=1500)
-        finally:
-            process.kill()
-    return Outcome(process.returncode, output)
-
-
-def pods_of(site: Site, stage: str) -> list[client.V1Pod]:
-    """Pods of a stage, the newest last; ZenML's label holds the name of the step."""
-    found = client.CoreV1Api(site.kubernetes).list_namespaced_pod(site.namespace).items
-    named = [pod for pod in found if (pod.metadata.labels or {}).get("step_name") == stage]
-    return sorted(named, key=lambda pod: pod.metadata.creation_timestamp)
-
-
-def log_of(site: Site, pod: str) -> str:
-    """What a pod has printed; nothing while it has not started."""
-    try:
-        return str(client.CoreV1Api(site.kubernetes).read_namespaced_pod_log(pod, site.namespace))
-    except client.ApiException:
-        return ""
-
-
-@pytest.fixture(scope="module")
-def completed(site: Site) -> Outcome:
-    return submit(site)
-
-
-def test_every_stage_runs_in_a_pod_of_its_own(site: Site, completed: Outcome) -> None:
-    assert completed.code == 0, completed.output[-6000:]
-    assert completed.summary["status"] == "completed"
-    assert set(completed.summary["steps"].values()) == {"completed"}
-    assert completed.summary["model"]["sum"] == sum(range(6))
-    for stage, pool in (("synthesize", "cpu"), ("reinforce", "gpu"), ("evaluate", "gpu")):
-        (pod,) = pods_of(site, stage)
-        assert pod.status.phase == "Succeeded"
-        node = client.CoreV1Api(site.kubernetes).read_node(pod.spec.node_name)
-        assert node.metadata.labels["smartphotocrafter/pool"] == pool
-
-
-def test_the_manifests_are_valid_and_ask_for_gpus_where_models_run(site: Site, completed: Outcome) -> None:
-    jobs = site.kubernetes.call_api(
+def jobs(site: Site) -> dict[str, dict[str, Any]]:
+    """Every job of the pipeline runs as the API has it, by stage; the one that starts the stages under ""."""
+    found = site.kubernetes.call_api(
         f"/apis/batch/v1/namespaces/{site.namespace}/jobs", "GET", response_type="object", auth_settings=["BearerToken"]
     )[0]["items"]
-    gpus = {}
-    for job in jobs:
-        job.pop("status", None)
-        kubernetes_validate.validate(job, "1.35", strict=True)
-        template = job["spec"]["template"]
-        stage = template["metadata"]["labels"].get("step_name", "orchestrator")
-        gpus[stage] = template["spec"]["containers"][0]["resources"].get("limits", {}).get("nvidia.com/gpu")
-    assert gpus == {"orchestrator": None, "synthesize": None, "reinforce": "1", "evaluate": "1"}
+    return {job["spec"]["template"]["metadata"]["labels"].get("step_name", ""): job for job in found}
 
 
-def test_runs_and_artifacts_are_on_the_servers(site: Site, completed: Outcome) -> None:
-    run = httpx.get(
-        f"{site.mlflow}/api/2.0/mlflow/runs/get", params={"run_id": completed.summary["mlflow_run"]}, timeout=60
-    ).json()["run"]
-    assert run["info"]["status"] == "FINISHED"
-    assert run["info"]["run_name"] == completed.summary["run"]
+def test_the_doctor_finds_nothing_in_the_way(site: Site) -> None:
+    outcome = site.run("doctor", "--config", "configs/small.yaml", "--stack", "kubernetes")
+    assert outcome.code == 0, outcome.output
+    assert "Nothing stands in the way of a run." in outcome.output
 
 
-def test_an_evicted_pod_is_replaced_and_goes_on_from_its_checkpoint(site: Site, completed: Outcome) -> None:
-    before = {pod.metadata.name for pod in pods_of(site, "reinforce")}
-    core = client.CoreV1Api(site.kubernetes)
-    evicted: list[str] = []
+def test_the_run_completes_with_every_stage_in_a_pod_of_its_own(site: Site, trained: Trained, stack: StackFile) -> None:
+    assert trained.code == 0, trained.output[-6000:]
+    assert f"({len(STAGES)} steps, 0 from the cache)" in trained.output
+    gpu = stack.pods["gpu"]
+    names = set()
+    for stage in STAGES:
+        *evicted, pod = site.pods(stage)
+        assert len(evicted) == (stage == "reinforce")
+        names.add(pod.metadata.name)
+        assert pod.status.phase == "Succeeded", stage
+        labels = site.core.read_node(pod.spec.node_name).metadata.labels
+        wanted = gpu if stage in gpu.stages else stack.pods["light"]
+        assert wanted.node_selector.items() <= labels.items(), stage
+    assert len(names) == len(STAGES)
 
-    def evict() -> None:
-        end = time.monotonic() + 900
-        while time.monotonic() < end and not evicted:
-            new = [pod for pod in pods_of(site, "reinforce") if pod.metadata.name not in before]
-            if new and "checkpoint 3" in log_of(site, new[0].metadata.name):
-                eviction = {"metadata": {"name": new[0].metadata.name}, "apiVersion": "policy/v1", "kind": "Eviction"}
-                core.create_namespaced_pod_eviction(new[0].metadata.name, site.namespace, eviction)
-                evicted.append(new[0].metadata.name)
-            time.sleep(0.2)
 
-    outcome = submit(site, during=evict, count=60, pause=0.5)
-    assert outcome.code == 0, outcome.output[-6000:]
-    assert outcome.summary["model"]["sum"] == sum(range(60))
-    first, second = outcome.summary["model"]["hosts"]
-    assert first == evicted[0]
-    assert second != first, "the second pod went on from the checkpoint of the first"
+def test_the_champion_is_in_the_registry_of_the_server_with_its_files(site: Site, trained: Trained) -> None:
+    client = MlflowClient(site.mlflow)
+    (version,) = client.search_model_versions(f"name = '{MODEL}'")
+    assert client.get_registered_model(MODEL).aliases == {CHAMPION: version.version, CHALLENGER: version.version}
+    assert "Promoted to champion" in version.description
+    experiment = client.get_experiment_by_name("smartphotocrafter")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if MLFLOW_PARENT_RUN_ID not in run.data.tags)
+    assert parent.info.status == "FINISHED"
+    ended = sorted((run.info.run_name, run.info.status) for run in runs if run is not parent)
+    assert [name for name, status in ended if status == "FINISHED"] == sorted(STAGES)
+    assert {name for name, status in ended if status != "FINISHED"} <= {"reinforce"}, "of the drained node"
+    assert not any(status == "RUNNING" for _, status in ended)
+    assert all(run.data.tags.get(MLFLOW_PARENT_RUN_ID) == parent.info.run_id for run in runs if run is not parent)
+    if site.services is not None:
+        assert site.services.database.startswith("postgresql") or not site.services.has_postgres
+        for bucket, part in (("mlflow", "models/"), ("artifacts", "runs/evaluate/package/")):
+            listed = site.services.s3().list_objects_v2(Bucket=bucket)["Contents"]
+            assert any(part in entry["Key"] and entry["Key"].endswith(".safetensors") for entry in listed), bucket
+
+
+def test_the_manifests_are_valid_and_ask_for_what_the_stack_file_says(
+    site: Site, trained: Trained, stack: StackFile
+) -> None:
+    found = jobs(site)
+    assert set(found) == {"", *STAGES}
+    for stage, job in found.items():
+        kubernetes_validate.validate({key: job[key] for key in job if key != "status"}, "1.35", strict=True)
+        pod = job["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        on_gpu = stage in stack.pods["gpu"].stages
+        assert container["resources"].get("limits", {}).get("nvidia.com/gpu") == ("1" if on_gpu else None), stage
+        assert container["resources"]["requests"].get("nvidia.com/gpu") == ("1" if on_gpu else None), stage
+        assert pod["nodeSelector"] == {"smartphotocrafter/pool": "gpu" if on_gpu else "cpu"}, stage
+        mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts") or []}
+        volumes = {volume["name"]: volume for volume in pod.get("volumes") or []}
+        if stage:  # checkpoints outlive the pod; a drained node costs no retry
+            assert volumes[mounts["/state"]]["persistentVolumeClaim"]["claimName"] == "spc-state"
+            assert job["spec"]["podFailurePolicy"]["rules"][0]["action"] == POD_FAILURE_POLICY["rules"][0]["action"]
+            assert job["spec"]["podFailurePolicy"]["rules"][0]["onPodConditions"][0]["type"] == "DisruptionTarget"
+            assert job["spec"]["backoffLimit"] >= (3 if on_gpu else 1)
+        if on_gpu:
+            assert [(item["key"], item["effect"]) for item in pod["tolerations"]] == [("nvidia.com/gpu", "NoSchedule")]
+            assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+            assert pod["priorityClassName"] == "smartphotocrafter-training"
+        assert pod["serviceAccountName"] == "smartphotocrafter"
+        assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+def test_stage_three_on_a_drained_node_went_on_from_its_checkpoint(site: Site, trained: Trained) -> None:
+    first, second = (pod.metadata.name for pod in site.pods("reinforce"))
+    assert first == trained.evicted
+    (resumed,) = re.findall(rf"resuming at iteration (\d+) of {ITERATIONS}", site.log(second))
+    assert int(resumed) >= 1, "not from zero"
+    assert "resuming" not in site.log(first)
+    assert not jobs(site)["reinforce"]["status"].get("failed"), "a drained node costs no retry"

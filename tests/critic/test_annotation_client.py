@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from components.critic.annotation import AnnotationRequest, Answer
 from components.critic.annotation_client import (
-    AnnotationServerError,
+    ChatServerError,
     ClientSettings,
     OpenAICompatibleAnnotator,
 )
 from components.critic.annotation_format import GRAMMAR_INSTRUCTIONS, JSON_INSTRUCTIONS, response_format
 from components.critic.grammar import Verdict, parse, render, suggest
-from tests.critic.serving import CUT, GARBLED, HALF, ODD, STALL, TRICKLE, ModelServer, grey_of
+from tests.chat.serving import CUT, GARBLED, HALF, ODD, STALL, TRICKLE, ModelServer, grey_of
 from tests.critic.test_annotation_format import GOOD as GOOD_JSON
 
 GOOD = render(Verdict(reasoning=("noise",) * 5, suggestions=(suggest("exposure", 0.5),), score=42.0))
@@ -126,7 +126,7 @@ def test_a_server_that_refuses_schemas_is_asked_for_the_grammar(tmp_path: Path) 
         answers = collect(client(server.base_url, tmp_path / "j", concurrency=1))
         assert all(answer.verdict == parse(GOOD) for answer in answers.values())
         assert sum("response_format" in body for body in server.bodies) == 1, "found out once"
-        with pytest.raises(AnnotationServerError, match="bad field"):
+        with pytest.raises(ChatServerError, match="bad field"):
             collect(client(server.base_url, tmp_path / "k", structured="always"))
 
 
@@ -192,10 +192,10 @@ def test_a_refused_photo_is_reported_and_the_others_go_on(tmp_path: Path) -> Non
 
 def test_a_server_that_refuses_everything_is_a_mistake_and_no_answer(tmp_path: Path) -> None:
     with always(400, "max_tokens is too large").running() as server:
-        with pytest.raises(AnnotationServerError, match=r"refused .*max_tokens is too large"):
+        with pytest.raises(ChatServerError, match=r"refused .*max_tokens is too large"):
             collect(client(server.base_url, tmp_path / "j"), count=500)
         assert len(server.asked) <= 16, "and not asked about all photos"
-        with pytest.raises(AnnotationServerError, match="refused 2"):
+        with pytest.raises(ChatServerError, match="refused 2"):
             collect(client(server.base_url, tmp_path / "j"), count=2)
     assert (tmp_path / "j").read_text() == ""
 
@@ -208,7 +208,7 @@ def test_unanswered_photos_are_an_error_and_asked_again_next_time(tmp_path: Path
         return (500, "broken") if broken.is_set() and grey_of(picture) < 1 else (200, GOOD)
 
     with ModelServer(behave).running() as server:
-        with pytest.raises(AnnotationServerError, match=f"1 of {COUNT} photos got no answer"):
+        with pytest.raises(ChatServerError, match=f"1 of {COUNT} photos got no answer"):
             collect(client(server.base_url, tmp_path / "j", attempts=2))
         lenient = collect(client(server.base_url, tmp_path / "j", attempts=2, max_unanswered=0.2))
         assert lenient["photo-0"].reason.startswith("no answer: HTTP 500")
@@ -220,7 +220,7 @@ def test_unanswered_photos_are_an_error_and_asked_again_next_time(tmp_path: Path
 
 
 def test_a_server_that_breaks_down_is_given_up_early(tmp_path: Path) -> None:
-    with always(500, "broken").running() as server, pytest.raises(AnnotationServerError, match="check the server"):
+    with always(500, "broken").running() as server, pytest.raises(ChatServerError, match="check the server"):
         collect(client(server.base_url, tmp_path / "j", attempts=2), count=15)
     assert len(server.asked) <= 9
     assert (tmp_path / "j").read_text() == ""

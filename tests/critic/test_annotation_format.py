@@ -5,12 +5,12 @@ import json
 import jsonschema
 import pytest
 
+from components.chat.answers import repair_messages
 from components.critic.annotation_format import (
     GRAMMAR_INSTRUCTIONS,
     JSON_INSTRUCTIONS,
     read_answer,
     rejoin,
-    repair_messages,
     response_format,
 )
 from components.critic.grammar import GrammarError, parse, render

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from components.chat.journal import JournalError
 from components.critic.annotation import Answer
-from components.critic.annotation_journal import Journal, JournalEntry, JournalError
+from components.critic.annotation_journal import AnnotationJournal, JournalEntry
 from components.critic.grammar import Verdict, suggest
 
 VERDICT = Verdict(reasoning=("noise",) * 5, suggestions=(suggest("exposure", 0.5),), score=42.0)
@@ -23,7 +24,7 @@ def answer(index: int) -> Answer:
 
 
 def write(path: Path, *indices: int) -> None:
-    with Journal(path) as journal:
+    with AnnotationJournal(path) as journal:
         for index in indices:
             journal.append(JournalEntry.of(key(index), "m", answer(index)))
 
@@ -31,7 +32,7 @@ def write(path: Path, *indices: int) -> None:
 def test_answers_come_back_as_they_were_and_as_restored(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "journal.jsonl"
     write(path, 0, 1)
-    with Journal(path) as journal:
+    with AnnotationJournal(path) as journal:
         journal.append(JournalEntry.of(key(2), "m", Answer("photo-2", None, "refused by the server: 400")))
         assert len(journal) == 3 and journal.answer(key(3), "x") is None
         found = journal.answer(key(1), "photo-1")
@@ -48,7 +49,7 @@ def test_a_torn_last_line_is_cut_off_and_only_that(tmp_path: Path, kept: int) ->
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2]) + lines[2][:kept])
     write(path, 3)
-    with Journal(path) as journal:
+    with AnnotationJournal(path) as journal:
         found = [journal.answer(key(index), f"photo-{index}") is not None for index in range(4)]
     assert found == [True, True, False, True]
     assert path.read_bytes().startswith(b"".join(lines[:2])) and path.read_bytes().endswith(b"\n")
@@ -60,7 +61,7 @@ def test_a_second_process_is_kept_out_until_the_first_has_died(tmp_path: Path) -
     child = os.fork()
     if child == 0:
         try:
-            with Journal(path) as journal:
+            with AnnotationJournal(path) as journal:
                 journal.append(JournalEntry.of(key(0), "m", answer(0)))
                 os.write(told, b"x")
                 signal.pause()
@@ -68,14 +69,14 @@ def test_a_second_process_is_kept_out_until_the_first_has_died(tmp_path: Path) -
             os._exit(1)
     os.read(ready, 1)
     try:
-        with pytest.raises(JournalError, match="another process"), Journal(path):
+        with pytest.raises(JournalError, match="another process"), AnnotationJournal(path):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(ready)
         os.close(told)
-    with Journal(path) as journal:
+    with AnnotationJournal(path) as journal:
         assert len(journal) == 1
 
 
@@ -101,11 +102,11 @@ def test_a_full_disk_is_an_error_that_leaves_the_journal_whole(tmp_path: Path) -
 def test_a_foreign_file_is_not_taken_for_a_journal_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "diary"
     path.write_text("dear diary\n")
-    with pytest.raises(JournalError, match="one JSON object a line"), Journal(path):
+    with pytest.raises(JournalError, match="one JSON object a line"), AnnotationJournal(path):
         pass
     assert path.read_text() == "dear diary\n"
     write(tmp_path / "journal", 0)
     content = (tmp_path / "journal").read_text().replace("<think>", "<thought>")
     (tmp_path / "journal").write_text(content)
-    with Journal(tmp_path / "journal") as journal, pytest.raises(JournalError, match="photo-0"):
+    with AnnotationJournal(tmp_path / "journal") as journal, pytest.raises(JournalError, match="photo-0"):
         journal.answer(key(0), "photo-0")

@@ -1,4 +1,4 @@
-"""The annotation client against `transformers serve`, started here with tiny Qwen2.5-VL models on the processor."""
+"""Annotation and judging by `transformers serve`, started here with tiny Qwen2.5-VL models on the processor."""
 
 import os
 import socket
@@ -17,6 +17,8 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from components.critic.annotation import AnnotationRequest, Answer
 from components.critic.annotation_client import ClientSettings, OpenAICompatibleAnnotator
 from components.critic.grammar import Verdict, parse, render, suggest
+from components.judges.judge import Case
+from components.judges.mllm import JudgeError, MllmJudge, MllmSettings
 from tests.conftest import make_photo
 
 VERDICT = render(Verdict(reasoning=("some noise",) * 5, suggestions=(suggest("exposure", 0.5),), score=42.0))
@@ -26,16 +28,20 @@ _PATIENCE = 600.0
 
 @pytest.fixture(scope="module")
 def speaking(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Critic with weights that make it write one verdict: a table of which token follows which.
+    """A tiny model that writes one verdict."""
+    return write_speaking(base, tmp_path_factory.mktemp("speaking"), VERDICT)
 
-    The verdict is one token of the vocabulary. Attention and MLP add nothing to the residual stream, so what the head
-    sees is the embedding of the last token, and it maps the prompt's last token to the verdict, the verdict to the end.
+
+def write_speaking(base: Path, folder: Path, text: str) -> Path:
+    """The tiny Critic with weights that make it write one text: a table of which token follows which.
+
+    The text is one token of the vocabulary. Attention and MLP add nothing to the residual stream, so what the head
+    sees is the embedding of the last token, and it maps the prompt's last token to the text, the text to the end.
     """
-    folder = tmp_path_factory.mktemp("speaking")
     processor = AutoProcessor.from_pretrained(base / "critic")
     tokenizer = processor.tokenizer
-    tokenizer.add_tokens([AddedToken(VERDICT, normalized=False, special=False)])
-    verdict, end = tokenizer.convert_tokens_to_ids([VERDICT, "<|im_end|>"])
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False)])
+    said, end = tokenizer.convert_tokens_to_ids([text, "<|im_end|>"])
     (last,) = tokenizer("\n")["input_ids"]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base / "critic")
     model.resize_token_embeddings(len(tokenizer))
@@ -44,7 +50,7 @@ def speaking(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         embeddings = model.get_input_embeddings().weight
         head = torch.nn.Linear(width, len(tokenizer), bias=False)
         head.weight.zero_()
-        for token, follower, channel in ((last, verdict, 0), (verdict, end, 1)):
+        for token, follower, channel in ((last, said, 0), (said, end, 1)):
             embeddings[token] = torch.eye(width)[channel]
             head.weight[follower, channel] = 20.0
         for layer in model.model.language_model.layers:
@@ -118,3 +124,17 @@ def test_what_an_untrained_model_writes_is_repaired_once_and_then_dropped(
     for answer in answers:
         assert answer.verdict is None and answer.reason.startswith("not in the grammar: ")
         assert answer.requests == 2 and answer.repaired and 2 <= answer.output_tokens <= 12
+
+
+def test_a_judge_behind_a_real_server_states_how_far_edits_follow(server: str, base: Path, tmp_path: Path) -> None:
+    words = write_speaking(base, tmp_path / "words", '{"1": "yes", "2": "no"}')
+    numbers = write_speaking(base, tmp_path / "numbers", '{"1": 0.25, "2": 0.75}')
+    asked = Verdict(reasoning=("a",) * 5, suggestions=(suggest("exposure", 0.5), suggest("noise")), score=42.0)
+    photo = make_photo(56, 84, seed=0)
+    case = Case(photo, torch.stack([photo, photo.flip(-1)]), asked)
+    settings = MllmSettings(base_url=server, model=str(words), attempts=2, read_timeout=_PATIENCE, concurrency=2)
+    with pytest.raises(JudgeError, match=r"no probabilities of tokens.*probability: stated"):
+        MllmJudge(settings, tmp_path / "j").compliance([case])  # this server leaves logprobs out
+    stating = settings.model_copy(update={"model": str(numbers), "structured": False, "probability": "stated"})
+    judge = MllmJudge(stating, tmp_path / "j")
+    assert [scores.tolist() for scores in judge.compliance([case])] == [[0.5, 0.5]] and judge.asked == 2

@@ -179,6 +179,62 @@ def test_advantages_are_relative_to_their_own_group() -> None:
     torch.testing.assert_close(advantages[0], advantages[1], atol=1e-3, rtol=1e-3)
 
 
+def one_row(values: dict[str, Tensor], row: int) -> dict[str, Tensor]:
+    return {name: tensor.detach()[row : row + 1] for name, tensor in values.items()}
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("length", [1, 9])
+def test_one_completion_alone_has_the_loss_of_trl(loss_type: LossType, length: int) -> None:
+    settings = GrpoSettings(loss_type=loss_type, kl=0.05, max_completion=MAX_COMPLETION)
+    values = one_row(case(length=length), 0)
+    values["log_p_BT"].requires_grad_()
+    found, (expected, metrics) = policy_loss(**values, settings=settings), trl_loss(values, settings)
+    torch.testing.assert_close(found.loss, expected, atol=1e-12, rtol=1e-12)
+    assert float(found.kl) == pytest.approx(metrics["kl"][0])
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.7])
+def test_a_group_that_all_failed_or_all_passed_pulls_nowhere(loss_type: LossType, reward: float) -> None:
+    """Rewards without variance leave the gradient of the divergence alone, as in TRL."""
+    values = case()
+    group = torch.full((1, len(values["mask_BT"])), reward, dtype=torch.float64)
+    flat = group.flatten()
+    expected = flat - flat.mean()
+    if loss_type != "dr_grpo":
+        expected = expected / (nanstd(group, dim=1) + 1e-4)
+    advantages = group_advantages(group, loss_type).flatten()
+    torch.testing.assert_close(advantages, expected, atol=1e-11, rtol=0)
+    values["advantages_B"] = advantages
+    for kl in (0.0, 0.05):
+        settings = GrpoSettings(loss_type=loss_type, kl=kl, max_completion=MAX_COMPLETION)
+        ours, theirs = policy_loss(**values, settings=settings).loss, trl_loss(values, settings)[0]
+        gradients = [torch.autograd.grad(loss, values["log_p_BT"])[0] for loss in (ours, theirs)]
+        torch.testing.assert_close(*gradients, atol=1e-12, rtol=1e-12)
+        assert (gradients[0].abs().max() > 1e-4) == (kl > 0)
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_a_completion_without_tokens_changes_nothing_but_a_mean_over_completions(loss_type: LossType) -> None:
+    settings = GrpoSettings(loss_type=loss_type, kl=0.05, max_completion=MAX_COMPLETION)
+    values = case()
+    mask = values["mask_BT"].clone()
+    mask[1] = False
+    emptied = values | {"mask_BT": mask}
+    found, (expected, _) = policy_loss(**emptied, settings=settings), trl_loss(emptied, settings)
+    torch.testing.assert_close(found.loss, expected, atol=1e-12, rtol=1e-12)
+    (gradient,) = torch.autograd.grad(found.loss, values["log_p_BT"])
+    assert gradient.isfinite().all() and (gradient[1] == 0).all()
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_a_batch_without_any_token_has_a_loss_of_zero(loss_type: LossType) -> None:
+    values = case() | {"mask_BT": torch.zeros(6, 9, dtype=torch.bool)}
+    found = policy_loss(**values, settings=GrpoSettings(loss_type=loss_type, kl=0.05))
+    assert float(found.loss) == float(found.kl) == float(found.clip_fraction) == 0
+
+
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_no_update_comes_of_a_broken_reward(broken: float) -> None:
     with pytest.raises(ValueError, match="found 1 that are not"):

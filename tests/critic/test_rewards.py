@@ -18,6 +18,7 @@ from components.critic.rewards import (
 )
 from components.photometry.attributes import measure
 from components.photometry.operations import TONE, Operation, apply_operations
+from components.training.divergence import DivergenceError
 from tests.conftest import make_photo
 
 NAN = math.nan
@@ -168,6 +169,15 @@ def test_rewards_stay_finite_and_in_range_at_the_extremes(scores: list[float]) -
     for quality in (torch.zeros(3), torch.tensor([-100.0, 0.0, 100.0])):
         for reward in ranking_rewards(groups, quality, 1e-6):
             assert reward.isfinite().all() and (reward >= 0).all() and (reward <= 1).all()
+
+
+def test_a_broken_picture_or_measure_is_no_reward(photo: Tensor) -> None:
+    broken = torch.full_like(photo, NAN)
+    for picture, target in ((broken, photo), (photo, broken)):
+        with pytest.raises(DivergenceError, match="NaN"):
+            suggestion_reward(verdict(suggest("exposure", 0.5)), picture, target)
+    with pytest.raises(DivergenceError, match="true quality of 1 of 2"):
+        ranking_rewards([torch.tensor([50.0])] * 2, torch.tensor([-1.0, NAN]), FLOOR)
 
 
 def test_rewards_of_a_clipped_or_black_picture_are_finite() -> None:

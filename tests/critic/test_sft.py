@@ -98,7 +98,7 @@ def test_validation_is_over_all_views_and_counts_what_parses(
     monkeypatch.setattr(
         sft.Critic,
         "generate",
-        lambda self, images: type("Rollout", (), {"texts": [views[0][1], "?"][: len(images)]})(),
+        lambda self, images, share: type("Rollout", (), {"texts": [views[0][1], "?"][: len(images)]})(),
     )
     found = validate(critic, views, batch_size=2)
     assert found["validation_parse_rate"] == pytest.approx(2 / 3)

@@ -1,6 +1,8 @@
 """The benchmark of the data layer measures what it says, on a corpus small enough for a test."""
 
 import json
+import multiprocessing
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,44 @@ def test_sections_give_rows_with_their_peers(small: None, tmp_path: Path, capsys
     with pytest.raises(SystemExit):
         benchmark.main(["synthetic-photos"])
     assert "unknown section" in capsys.readouterr().err
+
+
+def test_synthesis_is_compared_with_its_peers(
+    photos_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        benchmark.main(["synthesis"])
+    assert "not installed: kornia, albumentations" in capsys.readouterr().err
+    monkeypatch.undo()
+    measured = pytest.importorskip("components.data.synthesis_benchmark", reason="needs the extra: benchmark")
+    monkeypatch.setattr(measured, "SIZE", (520, 530))
+    monkeypatch.setattr(measured, "_PHOTOS", 1)
+    monkeypatch.setattr(measured, "_ROUNDS", 1)
+    rows = measured.synthesis_rows(photos_dir)
+    names = [row.name for row in rows]
+    assert len(names) == len(set(names)) and len(rows) == 1 + 6 + 4
+    assert all(row.value > 0 and row.peer > 0 for row in rows if row.unit == "MP/s")
+    assert all(row.value < 0.02 for row in rows if row.unit != "MP/s"), "every error is a matter of rounding"
+
+
+def test_the_peak_is_that_of_the_process_alone(tmp_path: Path) -> None:
+    def child(results: SimpleQueue) -> None:
+        low = validation_load.peak_bytes()
+        ballast = bytearray(4 * 10**8)
+        ballast[::4096] = b"x" * len(ballast[::4096])
+        del ballast
+        results.put((low, validation_load.peak_bytes()))
+
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=child, args=(results,))
+    process.start()
+    low, high = results.get()
+    process.join()
+    assert 3.9e8 < high - low < 4.5e8
+    with pytest.raises(RuntimeError, match="VmHWM"):
+        validation_load.peak_bytes(tmp_path / "status")
 
 
 def test_the_corpus_has_a_megapixel_and_no_copies(small: None, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from components.data.building import BuildSettings, build
 from components.data.facts import perceptual_hash, read_facts
 from components.data.ingest import DatasetSettings, IngestSettings, build_manifest
 from components.data.records import read_manifest
-from components.data.sources.base import Source, SourceRecord
+from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.images import MAX_PIXELS, Photo, read_photo, write_photo
 from components.photometry.operations import Operation
 
@@ -54,11 +54,11 @@ class Listed(Source):
 
     def __init__(self, root: Path, *entries: tuple[str, dict]) -> None:
         super().__init__(root)
-        self.entries = entries
+        self.listed = entries
         self.counted = False
 
     def scan(self) -> Iterator[SourceRecord]:
-        for name, fields in self.entries:
+        for name, fields in self.listed:
             if name != "die":
                 others = {key: value for key, value in fields.items() if key != "split"}
                 yield self.record(self.root / name, fields.get("split"), **others)
@@ -175,6 +175,25 @@ def test_versions_of_a_photo_share_a_split_and_broken_pairs_go_whole(many: Path,
     reasons = {entry.path: entry.reason for entry in manifest.quarantine}
     assert reasons["many/02.jpg"] == "its pair listed/third has no usable input"
     assert reasons["many/03.jpg"] == "its pair listed/fourth has no usable target"
+
+
+def test_what_an_adapter_skips_is_quarantined_in_its_place(many: Path, tmp_path: Path) -> None:
+    class Skipping(Listed):
+        def scan(self) -> Iterator[SourceRecord | Skipped]:
+            yield self.skip(self.root / "notes.txt", "not a photo")
+            yield from super().scan()
+            yield self.skip(self.root / "99.jpg", MISSING)
+
+    source = Skipping(many, ("06.jpg", {}), ("07.jpg", {}), ("08.jpg", {}))
+    facts = tmp_path / "facts.sqlite"
+    for out in ("first", "second"):
+        manifest = build([source], tmp_path / out, BuildSettings(), photos_dir=many, facts=facts)
+        assert [record.path for record in manifest] == ["06.jpg", "08.jpg"]
+        found = [(entry.path, entry.reason) for entry in read_manifest(tmp_path / out).quarantine]
+        assert [path for path, _ in found] == ["notes.txt", "07.jpg", "99.jpg"]
+        assert found[0][1] == "not a photo" and found[2][1] == MISSING
+    assert source.skipped == {"not a photo": 1, MISSING: 1}
+    assert [record.path for record in source.records()] == ["06.jpg", "07.jpg", "08.jpg"]
 
 
 def test_what_looks_like_a_photo_of_a_judging_split_can_be_left_out(many: Path, tmp_path: Path) -> None:

@@ -196,6 +196,34 @@ def test_looks_are_applied_named_and_rebuilt(manifest: Manifest, photos_dir: Pat
         synthesize(manifest, photos_dir, out, without(FEW, look=1))
 
 
+def test_a_look_is_learned_from_graded_pairs_and_given_to_other_photos(
+    manifest: Manifest, photos_dir: Path, tmp_path: Path, photo_factory
+) -> None:
+    def graded(picture: torch.Tensor, amount: float) -> torch.Tensor:
+        return quantize(picture**amount * torch.tensor([1.0, 0.9, 0.8])[:, None, None])
+
+    rows = []
+    for number, (split, amount) in enumerate((("train", 1.3), ("train", 1.3), ("train", 0.2), ("test", 0.2))):
+        before = quantize(photo_factory(72, 108, seed=20 + number))
+        for role, picture in (("input", before), ("target", graded(before, amount))):
+            name = f"{role}-{number}.png"
+            write_photo(Photo(picture), photos_dir / name)
+            digest = hashlib.sha256((photos_dir / name).read_bytes()).hexdigest()
+            labels = ("look=velvia",) if role == "target" else ()
+            pair = {"pair": f"filmset/{number}", "role": role, "kind": "retouching", "labels": labels}
+            rows.append(record(name, sha256=digest, split=split, width=108, height=72, **pair))
+    records, out = [*manifest, *rows], tmp_path / "pairs"
+    synthesize(Manifest.of(records), photos_dir, out, without(FEW, look=1, learned_looks=2))
+    made = [pair for pair in PairReader(out) if pair.input_path is None]
+    assert len(made) == 6 and {len(pair.operations) for pair in made} == {1}
+    for pair in made:
+        assert "velvia" in pair.instruction and rebuild_pair(pair, photos_dir, out / ASSETS) == pair
+        assert (pair.target() - graded(pair.input(), 1.3)).abs().mean() < 0.03
+    assert len(list((out / ASSETS).iterdir())) == 1
+    with pytest.raises(ValueError, match="expected looks"):
+        synthesize(manifest, photos_dir, tmp_path / "none", without(FEW, look=1, learned_looks=2))
+
+
 def test_published_pairs_are_kept_and_stacked_with_tone_faults(
     manifest: Manifest, photos_dir: Path, tmp_path: Path, photo_factory
 ) -> None:

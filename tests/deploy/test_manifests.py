@@ -6,7 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from components.critic.annotation_server import ServerSettings
+from components.chat.server import ServerSettings
 from components.settings import load_settings
 from tests.deploy.rendering import KUBECTL, OVERLAYS, ROOT, kubectl_kustomize, pod_templates, resources
 
@@ -118,9 +118,12 @@ def test_the_stack_asks_for_what_the_manifests_make() -> None:
     assert named(objects, "Service", "mlflow")["spec"]["ports"][0]["port"] == 5000
 
 
-def test_the_production_profile_finds_its_annotation_server() -> None:
+@pytest.mark.parametrize("server", ["annotator", "judge"])
+def test_the_production_profile_finds_its_model_servers(server: str) -> None:
     objects = resources("production")
-    client: ServerSettings = load_settings(ROOT / "configs" / "gpu.yaml").annotate.client
+    settings = load_settings(ROOT / "configs" / "gpu.yaml")
+    clients = {"annotator": settings.annotate.client, "judge": settings.reinforce.rollouts.judge}
+    client: ServerSettings = clients[server]
     host, port = client.base_url.removeprefix("http://").removesuffix("/v1").split(":")
     service = named(objects, "Service", host)
     assert service["spec"]["ports"][0]["port"] == int(port)

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from components.critic.grammar import Verdict, suggest
 from components.enhance.edit import EditOptions, asks_for_restoration, fit_edit
-from components.enhance.transfer import TransferSettings, transfer
+from components.enhance.transfer import TransferSettings
+from tests.enhance.test_transfer import transfer
 
 NOISY = Verdict(reasoning=("",) * 5, suggestions=(suggest("exposure", 0.3), suggest("noise")), score=50)
 DARK = Verdict(reasoning=("",) * 5, suggestions=(suggest("exposure", 0.3),), score=50)

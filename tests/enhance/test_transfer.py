@@ -7,10 +7,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.enhance.speed import working_size
-from components.enhance.transfer import TransferSettings, apply_field, fit_field, transfer
+from components.enhance.transfer import FieldEdit, TransferSettings, apply_field, fit_field
 from components.evaluation.metrics import psnr
 from components.images import resize
 from components.photometry.operations import Operation, apply_operations
+
+
+def transfer(
+    photo: Tensor, before: Tensor, after: Tensor, settings: TransferSettings | None = None, strength: float = 1.0
+) -> Tensor:
+    """Apply to a photo what was done to a small picture of it."""
+    return apply_field(photo, fit_field(before, after, settings) * strength)
 
 
 def window_fits(before: np.ndarray, after: np.ndarray, radius: int, ridge: float) -> np.ndarray:
@@ -58,6 +65,18 @@ def test_it_can_write_over_the_photo(photo: Tensor) -> None:
     result = apply_field(photo, field, out=photo)
     assert result is photo
     assert torch.equal(photo, expected)
+
+
+def test_strips_of_any_height_give_what_the_whole_gives(photo_factory) -> None:
+    photo, field = photo_factory(90, 130), torch.randn(12, 7, 9, generator=torch.Generator().manual_seed(0)) / 10
+    whole, edit = apply_field(photo, field), FieldEdit(field, 90)
+    for rows in (1, 13, 64):  # the same edit again: what it keeps of one strip must not reach into another
+        strips = [edit(photo[:, top : top + rows].clone(), top) for top in range(0, 90, rows)]
+        assert torch.equal(torch.cat(strips, dim=1), whole)
+    narrow = photo[..., :40].contiguous()
+    assert torch.equal(edit(narrow.clone(), 0), apply_field(narrow, field))
+    with pytest.raises(ValueError, match="rows within a photo of 90 rows, found 60 to 100"):
+        edit(photo[:, :40], 60)
 
 
 def test_no_edit_leaves_the_photo_untouched(photo_factory) -> None:
@@ -109,6 +128,21 @@ def test_true_edits_at_64_px_arrive_at_full_resolution(photo_factory, edit: str,
     after = resize(true, size)
     after = after + noise * torch.randn(after.shape, generator=torch.Generator().manual_seed(1))
     assert psnr(transfer(photo, resize(photo, size), after), true) > least
+
+
+def test_what_is_white_in_the_edit_says_only_that_it_is_at_least_white(photo_factory) -> None:
+    photo = photo_factory(240, 360, seed=3)
+    small = resize(photo, (48, 72))
+    brighter = torch.tensor([1.6, 1.5, 1.4])[:, None, None]
+    true, after = (photo * brighter).clamp(0, 1), (small * brighter).clamp(0, 1)
+    assert 0.05 < float((after >= 1).float().mean()) < 0.6
+    plain, unclipped = (
+        psnr(transfer(photo, small, after, TransferSettings(unclipping=rounds)), true) for rounds in (0, 8)
+    )
+    assert unclipped > plain + 3
+    inside = small * 0.8 + 0.1
+    fields = [fit_field(small, inside, TransferSettings(unclipping=rounds)) for rounds in (0, 8)]
+    assert torch.equal(*fields)
 
 
 def test_an_edit_of_one_half_stays_in_that_half(photo_factory) -> None:

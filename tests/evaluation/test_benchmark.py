@@ -41,7 +41,7 @@ def measured(ratio: float, margin: float, parse: float, direction: float, correl
 def make_scores(totals: list[float], photos: list[str] | None = None) -> PolicyScores:
     photos = photos or [f"p{index // 2}" for index in range(len(totals))]
     ids = [f"{photo}/{index}" for index, photo in enumerate(photos)]
-    return PolicyScores(ids, photos, {"total": torch.tensor(totals)}, torch.zeros(len(totals)), torch.zeros(3, 1, 1))
+    return PolicyScores(ids, photos, {"total": torch.tensor(totals)}, {}, torch.zeros(3, 1, 1))
 
 
 def test_figures_at_their_targets_are_met_and_just_beyond_are_not() -> None:

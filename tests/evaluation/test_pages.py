@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from components.evaluation.paper import MethodRow, PaperTable, PaperTables
+from components.evaluation.learned import Unavailable
+from components.evaluation.paper import Difference, MethodRow, PaperTable, PaperTables
 from components.evaluation.paper_page import render_page
 from components.evaluation.records import Evaluation, Picture
 from components.evaluation.report import render_report
@@ -90,10 +91,16 @@ def test_the_tables_fit_and_scroll_by_keyboard(browser, size: dict[str, int], tm
         settings=PaperSettings(),
         variants={"enhance": "version 3"},
         tables=(table,),
-        unavailable=(),
+        unavailable=(
+            Unavailable(
+                name="nima", missing=("timm/some_long_name_of_a_model.in1k/model.safetensors",), command="fetch"
+            ),
+        ),
     )
     path = tmp_path / "tables.html"
-    path.write_text(render_page(tables), encoding="utf-8")
+    change = Difference(method="full", reference="no_r_photo", measure="temperature_error", change=cell)
+    curves = {name: {"Artist, r_PA": [(n, n % 3 / 3) for n in range(12)]} for name in ("full", "no_r_photo")}
+    path.write_text(render_page(tables, differences=[change], curves=curves), encoding="utf-8")
     page, errors = open_page(browser, size)
     page.goto(path.as_uri())
     check_fits(page)

@@ -7,6 +7,7 @@ import torch
 
 from components.photometry import fused
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
+from components.photometry.photons import photon_noise
 
 VALUES = torch.cat((torch.linspace(-0.5, 4.0, 40_001), torch.tensor([0.0, 1.0, 0.04045, 0.0031308, -0.04045, 1e-30])))
 
@@ -28,7 +29,7 @@ def test_every_8_bit_code_survives_the_round_trip():
 
 @pytest.mark.parametrize("mean", [0.02, 0.7, 5.0, 9.9, 10.1, 42.0, 3000.0])
 def test_photon_counts_are_poisson_by_chi_square(mean):
-    counts = fused.photon_noise(torch.full((300, 1000), mean), 1.0, seed=11).numpy().astype(np.int64)
+    counts = photon_noise(torch.full((300, 1000), mean), 1.0, seed=11).numpy().astype(np.int64)
     assert counts.mean() == pytest.approx(mean, abs=5 * (mean / counts.size) ** 0.5)
     k = np.arange(counts.max() + 2)
     expected = scipy.stats.poisson.pmf(k, mean) * counts.size
@@ -39,14 +40,14 @@ def test_photon_counts_are_poisson_by_chi_square(mean):
 
 
 def test_neighbouring_pixels_lines_and_seeds_are_independent():
-    counts = fused.photon_noise(torch.full((400, 400), 30.0), 1.0, seed=3).double().numpy() - 30
-    other = fused.photon_noise(torch.full((400, 400), 30.0), 1.0, seed=4).double().numpy() - 30
+    counts = photon_noise(torch.full((400, 400), 30.0), 1.0, seed=3).double().numpy() - 30
+    other = photon_noise(torch.full((400, 400), 30.0), 1.0, seed=4).double().numpy() - 30
     for a, b in ((counts[1:], counts[:-1]), (counts[:, 1:], counts[:, :-1]), (counts, other)):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.012
 
 
 def test_no_light_gives_no_photons():
-    assert fused.photon_noise(torch.zeros(3, 4, 5), 0.01, seed=0).abs().max() == 0
+    assert photon_noise(torch.zeros(3, 4, 5), 0.01, seed=0).abs().max() == 0
 
 
 def test_results_do_not_depend_on_threads(photo_factory):
@@ -58,7 +59,7 @@ def test_results_do_not_depend_on_threads(photo_factory):
             torch.set_num_threads(threads)
             light = fused.decode(photo)
             retouched = fused.retouch(photo, matrices, [1.2], [0.8])
-            results.append((light, fused.encode(light), fused.photon_noise(light, 0.001, 5), retouched))
+            results.append((light, fused.encode(light), photon_noise(light, 0.001, 5), retouched))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -88,5 +89,5 @@ def test_samples_become_pictures_and_come_back(photo_factory):
 
 def test_huge_counts_stay_poisson():
     light = torch.full((100, 1000), 0.5)
-    counts = fused.photon_noise(light, 1e-10, seed=2).double() / 1e-10
+    counts = photon_noise(light, 1e-10, seed=2).double() / 1e-10
     assert counts.mean().item() == pytest.approx(5e9, rel=1e-5)

@@ -20,7 +20,10 @@ from tests.pipelines.clusters import cluster_environment
 from tests.pipelines.loopback import Asked, serving
 
 KEY = "ZENKEY_test"
-SETTINGS = {"annotate": {"annotator": "openai", "client": {"base_url": "http://annotator:8000/v1"}}}
+SETTINGS = {
+    "annotate": {"annotator": "openai", "client": {"base_url": "http://annotator:8000/v1"}},
+    "reinforce": {"rollouts": {"judge": {"kind": "mllm", "base_url": "http://judge:8000/v1"}}},
+}
 
 
 class Site:
@@ -104,6 +107,7 @@ def test_a_sound_stack_has_no_faults(site: Site, state: State) -> None:
     assert {"zenml server", "secret spc-s3", "artifact store", "mlflow", "kubernetes", "rights"} <= set(found)
     assert {"namespace", "service account", "claim spc-state", "secret spc-data", "nodes for gpu"} <= set(found)
     assert "annotator:8000" in found["annotation server"].detail
+    assert "judge:8000" in found["judge"].detail
     assert [verb for user, verb, path, _ in site.cluster.api.requests if verb == "POST" and "review" not in path] == []
 
 
@@ -212,3 +216,6 @@ def test_the_memory_plan_is_asked_for_the_gpus_of_the_stack(
     settings["reinforce"]["compute"]["gradient_checkpointing"] = True
     assert _memory(gpu, settings) == "1 H100-80G: reinforce 60.0 of 70.0 GiB"
     assert asked[0] == ("H100-80G", 1, ("ddp",))
+    settings["reinforce"]["compute"]["processes"] = 2
+    with pytest.raises(Unhealthy, match="2 processes, one for each GPU, and a pod has 1"):
+        _memory(gpu, settings)

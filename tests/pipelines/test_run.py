@@ -143,6 +143,7 @@ def test_a_failed_step_keeps_its_losses_and_the_steps_before_it(
         [repeated.parent.info.experiment_id], "attributes.status = 'FAILED' and tags.mlflow.runName = 'train'"
     )
     assert failed.data.metrics["sum"] == 2 * (0 + 1)
+    assert client.get_run(failed.data.tags["mlflow.parentRunId"]).info.status == "FAILED"
     monkeypatch.delenv("SPC_TEST_RAISE_AT")
     after = run_small(state, weight=2)
     assert after.steps == {"make": "cached", "train": "completed", "report": "completed"}

@@ -3,7 +3,6 @@
 Every run is the real command in a process of its own, on the real tiny models; only the counts are small.
 """
 
-import csv
 import os
 import re
 import resource
@@ -12,137 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tifffile
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 
-from components.data.facts import sha256_of
-from components.data.splits import split_of
-from pipelines.environment import ROOT
 from steps.registry import MODEL
+from tests.pipelines.project import BROKEN, REMOTE, UNUSUAL, WANTED, Project
 
-CODE = ("components", "pipelines", "steps", "configs", "requirements.lock")
-WANTED = {"train": 4, "validation": 2, "test": 2}
-CONFIG = """
-ingest: {min_short_side: 64}
-validation: {max_quarantined: 0.5}
-annotate: {faulty_views: 3}
-synthesize: {retouching: 1, restoration: 1, multi_edit: 1, depth_of_field: 1, enhancement: 2}
-train_critic: {batch_size: 4, optimiser: {learning_rate: 1e-4, steps: 2}}
-train_artist: {batch_size: 4, sampling_steps: 2, optimiser: {learning_rate: 1e-4, steps: 2}}
-adapt_artist: {batch_size: 4, sampling_steps: 2, kinds: [enhancement], optimiser: {learning_rate: 1e-4, steps: 2}}
-reinforce:
-  iterations: 3
-  rollouts: {photos: 2, verdicts: 2, edits: 2, sampling_steps: 2}
-  comparison: {draws: 1}
-evaluate: {views: 1, max_side: 160, bootstrap: {resamples: 200}, crafter: {steps: 2, draws: 1}}
-gate: {resamples: 200}
-"""
-BROKEN = {"garbage.jpg", "empty.jpg", "cut.jpg", "pixel.png"}
-UNUSUAL = {"sixteen.tif", "grey.jpg", "cmyk.jpg", "alpha.png", "rotated.jpg"}
 FILE_LIMIT = 3_000_000
 """Bytes that no file may exceed in the run whose disk is "full": less than the package's model files have."""
-
-
-class Project:
-    """A copy of the project with data of its own; `run` is what `make pipeline` does."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        for name in CODE:
-            source = ROOT / name
-            copy = shutil.copytree if source.is_dir() else shutil.copy2
-            copy(source, folder / name)
-        (folder / "configs" / "small.yaml").write_text(CONFIG)
-        self._photos(folder / "data" / "photos")
-        shutil.copytree(ROOT / "data" / "base", folder / "data" / "base")
-        self.dvc("init", "--no-scm", "--quiet")
-        self.dvc("remote", "add", "--default", "embedded", str(folder / "remote"))
-        self.dvc("add", "--quiet", "data")
-        self.dvc("push", "--quiet")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ZENML", "MLFLOW", "SPC"))}
-        return kept | {"DVC_NO_ANALYTICS": "1", "SPC_STATE": str(self.state), "PYTHONPATH": str(self.folder)}
-
-    @property
-    def state(self) -> Path:
-        return self.folder / ".spc"
-
-    def dvc(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        subprocess.run(command, cwd=self.folder, check=True, env=self.environment, capture_output=True)
-
-    def start(self, *arguments: str, before: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "pipelines", "run", "--config", "configs/small.yaml", *arguments]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=before,
-        )
-
-    def run(self, *arguments: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
-        process = self.start(*arguments, before=before)
-        output, _ = process.communicate(timeout=600)
-        return process.returncode, output
-
-    def _photos(self, photos: Path) -> None:
-        """Two to four photos of every split, unusual and broken files; every one of them has an attribution."""
-        photos.mkdir(parents=True)
-        with (ROOT / "data" / "photos" / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        chosen, missing = [], dict(WANTED)
-        for row in rows:
-            source = ROOT / "data" / "photos" / row["file"]
-            split = split_of(sha256_of(source))
-            if missing[split]:
-                missing[split] -= 1
-                shutil.copy2(source, photos)
-                chosen.append(row)
-        make_odd_files(photos, ROOT / "data" / "photos" / chosen[0]["file"])
-        with (photos / "ATTRIBUTION.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows([*chosen, *({**chosen[0], "file": name} for name in sorted(BROKEN | UNUSUAL))])
-
-
-def make_odd_files(photos: Path, source: Path) -> None:
-    """One file of each kind that a folder of photos holds sooner or later, from crops of other pictures than `source`.
-
-    The unusual ones show different patterns, so that none is a near-duplicate of another.
-    """
-    content = source.read_bytes()
-    (photos / "garbage.jpg").write_bytes(b"this is no picture" * 50)
-    (photos / "empty.jpg").write_bytes(b"")
-    (photos / "cut.jpg").write_bytes(content[: len(content) // 3])
-    Image.new("RGB", (1, 1), "red").save(photos / "pixel.png")
-    picture = {name: _pattern(seed) for seed, name in enumerate(sorted(UNUSUAL))}
-    tifffile.imwrite(photos / "sixteen.tif", np.asarray(picture["sixteen.tif"], np.uint16) * 257, photometric="rgb")
-    picture["grey.jpg"].convert("L").save(photos / "grey.jpg")
-    picture["cmyk.jpg"].convert("CMYK").save(photos / "cmyk.jpg")
-    picture["alpha.png"].putalpha(200)
-    picture["alpha.png"].save(photos / "alpha.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture["rotated.jpg"].save(photos / "rotated.jpg", exif=exif)
-
-
-def _pattern(seed: int) -> Image.Image:
-    blocks = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((240, 160), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +132,7 @@ def test_a_missing_object_stops_the_job_and_putting_it_back_lets_it_go_on(
         path for path in sorted((project.folder / "data" / "photos").glob("*.jpg")) if path.stat().st_size > 9000
     )
     content = photo.read_bytes()
-    lost = [path for root in ("remote", ".dvc/cache") for path in (project.folder / root).rglob("*") if path.is_file()]
+    lost = [path for root in (REMOTE, ".dvc/cache") for path in (project.folder / root).rglob("*") if path.is_file()]
     lost = [path for path in lost if path.read_bytes() == content]
     assert len(lost) == 2
     kept = project.folder / "kept"

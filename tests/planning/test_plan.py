@@ -87,6 +87,18 @@ def test_stage_iii_keeps_the_rollout_and_reference_adapters(plan: Plan) -> None:
     assert next(phase for phase in option.phases if phase.name == "write verdicts").cache > 0
 
 
+def test_parts_of_a_batch_take_less_memory_and_as_many_operations() -> None:
+    question = PlanSettings(gpu="H100-80G", shardings=("ddp",), checkpointing=(True,))
+    whole = ["train_critic.batch_size=8", "train_artist.batch_size=8", "adapt_artist.batch_size=8"]
+    parts = ["train_critic.micro_batch=2", "train_artist.micro_batch=2", "adapt_artist.micro_batch=2"]
+    parts += ["reinforce.micro_batch=2", "reinforce.rollouts.edit_batch=2"]
+    plans = [make_plan(load_settings(PROFILE, settings), small(), question) for settings in (whole, whole + parts)]
+    for before, after in zip(*(plan.stages for plan in plans), strict=True):
+        assert after.best.peak < before.best.peak and after.best.flops_per_step == before.best.flops_per_step
+        once = {phase.name: phase.rows for phase in after.best.phases}
+        assert {once[name] for name in once if name not in ("read photos", "write verdicts")} == {2}
+
+
 def test_what_does_not_fit_says_how_much_would(folder: Path) -> None:
     overrides = ["train_critic.batch_size=4000000"]
     plan = make_plan(load_settings(PROFILE, overrides), small(), PlanSettings(gpu="A100-40G", checkpointing=(False,)))

@@ -12,7 +12,7 @@ import pytest
 
 from steps import champion, registry
 from steps.champion import ChampionChanged, NoWayBack, promote_version, rollback
-from steps.registry_lock import LOCK_MODEL, server_lock
+from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock
 
 AT_ONCE = 20
 
@@ -98,12 +98,38 @@ def test_the_lock_of_a_tracking_server_lets_one_in_at_a_time(versions: list[str]
     assert not mlflow.MlflowClient().search_registered_models(f"name = '{LOCK_MODEL}'")
 
 
-def test_the_lock_of_a_dead_holder_is_broken_and_that_of_a_living_one_respected(versions: list[str]) -> None:
-    mlflow.MlflowClient().create_registered_model(LOCK_MODEL, tags={"holder": "killed"})
-    with pytest.raises(TimeoutError, match="another promotion is running, or was killed"), server_lock(wait=0.2):
+def test_the_lock_of_a_dead_holder_is_broken_by_one_and_that_of_a_living_one_respected(versions: list[str]) -> None:
+    client = mlflow.MlflowClient()
+    client.create_registered_model(LOCK_MODEL, tags={"holder": "killed"})
+    with pytest.raises(TimeoutError, match="other promotions are running, or were killed"), server_lock(wait=0.2):
         pass
-    with server_lock(wait=2, stale=0):
-        pass
+    inside, most = 0, 0
+
+    def enter() -> None:
+        nonlocal inside, most
+        with server_lock(wait=60, stale=5):
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.1)
+            inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]  # all see the same dead holder
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, most) == (0, 1)
+    assert client.search_registered_models(f"name = '{ENDED_PREFIX}killed'"), "kept: others may yet try to end it"
+    assert not client.search_registered_models(f"name = '{LOCK_MODEL}'")
+
+
+def test_who_lost_the_lock_leaves_that_of_the_next_alone(versions: list[str]) -> None:
+    client = mlflow.MlflowClient()
+    with server_lock():
+        slow = client.get_registered_model(LOCK_MODEL).tags["holder"]
+        client.rename_registered_model(LOCK_MODEL, ENDED_PREFIX + slow)
+        client.create_registered_model(LOCK_MODEL, tags={"holder": "next"})
+    assert client.get_registered_model(LOCK_MODEL).tags["holder"] == "next"
 
 
 def test_who_was_compared_with_another_champion_is_not_promoted(versions: list[str]) -> None:

@@ -70,6 +70,13 @@ def test_names_and_values_arrive(client: mlflow.MlflowClient, run_id: str) -> No
     assert np.isnan(metrics["loss"])
 
 
+def test_a_note_is_the_description_of_the_run(client: mlflow.MlflowClient, run_id: str) -> None:
+    tracker = MlflowTracker(client, run_id)
+    tracker.note("look at the pictures")
+    tracker.note("look again")
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == "look again"
+
+
 def test_nested_settings_become_dotted_names(client: mlflow.MlflowClient, run_id: str) -> None:
     settings = {"optimiser": {"steps": 3, "learning_rate": 1e-4}, "kinds": ("a", "b"), "name": "x", "on": True}
     tracker = MlflowTracker(client, run_id)

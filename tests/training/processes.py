@@ -1,6 +1,7 @@
 """Parts of the tests that need a process of their own, because it is killed or kept from writing.
 
 python -m tests.training.processes kill FOLDER STEP     train, and die by SIGKILL after that many steps
+python -m tests.training.processes hang FOLDER STEP     train, and hang for ever after that many steps
 python -m tests.training.processes full FOLDER BYTES    save a second checkpoint when no file may grow beyond BYTES
 """
 
@@ -8,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from components.training.checkpoints import Checkpoint, CheckpointStore
 from components.training.loop import OptimiserSettings, fit
+from components.training.observer import ObserverSettings
 from components.training.tracker import NullTracker, Tracker
 
 SETTINGS = OptimiserSettings(learning_rate=0.05, steps=12, warmup_steps=3, ema_decay=0.9)
@@ -34,11 +37,14 @@ def train(
     die_after: int | None = None,
     by: signal.Signals | None = None,
     tracker: Tracker | None = None,
+    hang: bool = False,
 ) -> dict[str, float]:
     """Regress noise drawn from the generator, a checkpoint every other step; interrupted after `die_after` steps."""
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         if step == die_after:
+            if hang:
+                threading.Event().wait()
             if by is None:
                 raise KeyboardInterrupt
             os.kill(os.getpid(), by)
@@ -65,5 +71,8 @@ if __name__ == "__main__":
     action, where, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if action == "kill":
         train(build_model(), where, number, signal.SIGKILL)
+    elif action == "hang":
+        SETTINGS = SETTINGS.model_copy(update={"observer": ObserverSettings(watchdog_seconds=2)})
+        train(build_model(), where, number, hang=True)
     else:
         save_on_a_full_disk(where, number)

@@ -10,7 +10,8 @@ from components.artist.model import Artist
 from components.artist.rewards import artist_rewards
 from components.artist.sampling import sample_edits
 from components.critic.model import Critic, ReasoningLatent
-from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000
+from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000, ssim
+from components.evaluation.no_reference import piqe
 from components.lora import adapter_tensors
 from components.training import comparison
 from components.training.comparison import ComparisonSettings, PolicyScores, log_policy, score_policy, score_stage
@@ -55,7 +56,11 @@ def test_scores_are_rewards_of_edits_under_greedy_verdicts(inputs: Inputs, dista
             made, target = edits[2 * i : 2 * i + 2], batch.targets[i]
             assert scores.ids[index] == pair.id and scores.photos[index] == pair.photo_id
             error = sum(ciede2000(edit, target) for edit in made) / 2
-            assert float(scores.colour_error[index]) == pytest.approx(error, rel=1e-4)
+            assert float(scores.unrewarded["colour_error"][index]) == pytest.approx(error, rel=1e-4)
+            similarity = sum(ssim(edit, target) for edit in made) / 2
+            assert float(scores.unrewarded["ssim"][index]) == pytest.approx(similarity, rel=1e-4)
+            excess = [max(0.0, float(piqe(edit[None]) - piqe(target[None]))) for edit in made]
+            assert float(scores.unrewarded["piqe_excess"][index]) == pytest.approx(sum(excess) / 2, abs=0.1)
             assert read[index] == text
             verdict = verdicts[index]
             for name in TERMS:
@@ -75,8 +80,11 @@ def test_the_same_policies_get_the_same_scores_and_others_get_others(inputs: Inp
         other = stage(inputs, distance, ComparisonSettings(draws=2, batch_size=2, seed=2))
     for name in TERMS:
         assert torch.equal(first.terms[name], again.terms[name])
-    assert torch.equal(first.picture, again.picture) and torch.equal(first.colour_error, again.colour_error)
-    assert first.ids == other.ids and not torch.equal(first.colour_error, other.colour_error)
+    assert torch.equal(first.picture, again.picture)
+    for name, values in first.unrewarded.items():
+        assert torch.equal(values, again.unrewarded[name])
+    assert first.ids == other.ids
+    assert not torch.equal(first.unrewarded["colour_error"], other.unrewarded["colour_error"])
 
 
 def test_policies_are_compared_on_the_same_noise(inputs: Inputs, distance: Lpips) -> None:
@@ -91,7 +99,7 @@ def test_policies_are_compared_on_the_same_noise(inputs: Inputs, distance: Lpips
                 if "lora_B" in name:
                     parameter.mul_(1.001)
         after = score_policy(critic, artist, batches, distance, ROLLOUTS, SETTINGS)
-    difference = (after.colour_error - before.colour_error).abs().max()
+    difference = (after.unrewarded["colour_error"] - before.unrewarded["colour_error"]).abs().max()
     assert 0 < difference < 0.2
 
 
@@ -100,13 +108,14 @@ def test_a_critic_that_cannot_be_read_earns_nothing_but_its_colour_error_counts(
 ) -> None:
     scores = stage(inputs, distance)
     assert all((values == 0).all() for values in scores.terms.values())
-    assert (scores.colour_error > 0).all()
+    assert (scores.unrewarded["colour_error"] > 0).all()
 
 
 def test_means_and_a_picture_are_reported() -> None:
     tracker, picture = RecordingTracker(), torch.zeros(3, 4, 4)
     terms = {name: torch.tensor([0.0, float(index)]) for index, name in enumerate(TERMS)}
-    scores = PolicyScores(["a", "b"], ["p", "q"], terms, torch.tensor([2.0, 4.0]), picture)
+    unrewarded = {"colour_error": torch.tensor([2.0, 4.0]), "ssim": torch.tensor([0.5, 1.0])}
+    scores = PolicyScores(["a", "b"], ["p", "q"], terms, unrewarded, picture)
     means = log_policy(scores, tracker, "stage/test", 7)
     assert means == {
         "reward_compliance": 0.0,
@@ -114,6 +123,7 @@ def test_means_and_a_picture_are_reported() -> None:
         "reward_perceptual": 1.0,
         "reward_total": 1.5,
         "colour_error": 3.0,
+        "ssim": 0.75,
     }
     assert tracker.rows == [(7, {f"stage/test/{name}": value for name, value in means.items()})]
     assert tracker.pictures == [("stage/test/input_edit_truth", 7, picture)]

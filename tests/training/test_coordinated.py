@@ -103,6 +103,25 @@ def test_every_reward_term_is_reported_in_every_iteration(finished: Run) -> None
         assert len(finished.tracker.series(f"reinforce/{name}")) == 2, name
 
 
+def test_rates_of_passing_drift_and_throughput_are_reported(finished: Run) -> None:
+    first = dict(finished.tracker.rows[1][1])
+    experience = finished.rounds[0]
+    parsed = (experience.critic.terms["format"] > 0).float()
+    assert first["reinforce/critic/parse_rate"] == pytest.approx(float(parsed.mean()))
+    passed = experience.critic.rewards_NG >= 0.5  # the weights of its terms sum to 1
+    assert first["reinforce/critic/pass_rate"] == pytest.approx(float(passed.float().mean()))
+    assert first["reinforce/critic/groups_all_failed"] == pytest.approx(float((~passed).all(dim=1).float().mean()))
+    edits = experience.artist.rewards_B >= 0.5
+    assert first["reinforce/artist/pass_rate"] == pytest.approx(float(edits.float().mean()))
+    assert first["reinforce/artist/clip_fraction"] == 0
+    for module in ("critic", "artist"):
+        drift = [value for _, value in finished.tracker.series(f"reinforce/{module}/drift_reference")]
+        assert 0 < drift[0] < drift[1]
+    rates = {"samples_per_second", "critic_tokens_per_second", "teraflops_per_second", "peak_process_gib"}
+    for name in rates:
+        assert first[f"reinforce/throughput/{name}"] > 0
+
+
 def test_reported_terms_are_those_of_the_experience(finished: Run) -> None:
     weights = SETTINGS.rollouts.critic
     for index, experience in enumerate(finished.rounds):
@@ -201,9 +220,14 @@ def test_a_killed_stage_resumes_bit_for_bit(finished: Run, inputs: Inputs, root:
     states = [CheckpointStore(out / "checkpoints").latest() for out in (resumed.out, finished.out)]
     assert same(states[0].tensors, states[1].tensors) and states[0].values == states[1].values
     assert resumed.closing == finished.closing
-    whole = {name: value for step, row in finished.tracker.rows if step == 2 for name, value in row.items()}
-    again = {name: value for step, row in resumed.tracker.rows if step == 2 for name, value in row.items()}
-    assert again == whole
+    whole, again = (
+        {name: value for step, row in tracker.rows if step == 2 for name, value in row.items()}
+        for tracker in (finished.tracker, resumed.tracker)
+    )
+    assert whole.keys() == again.keys()
+    assert {n: v for n, v in again.items() if "/throughput/" not in n} == {
+        n: v for n, v in whole.items() if "/throughput/" not in n
+    }
     assert min(step for step, _ in resumed.tracker.rows) == 2, "what was done is not done again"
 
 

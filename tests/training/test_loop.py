@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from components.training.checkpoints import CheckpointStore
-from components.training.loop import DivergenceError, Optimiser, OptimiserSettings, fit, learning_rate_at
+from components.training.divergence import DivergenceError
+from components.training.loop import Optimiser, OptimiserSettings, fit, learning_rate_at
+from components.training.observer import ObserverSettings
 from components.training.tracker import NullTracker
+from components.training.watchdog import EXIT_STALLED
 from tests.recording import RecordingTracker
+from tests.training import processes
 from tests.training.processes import SETTINGS, build_model, train
 
 
@@ -165,13 +169,51 @@ def test_divergence_stops_the_run_before_it_is_kept(tmp_path: Path, broken: str)
         return {"loss": loss}
 
     settings = OptimiserSettings(learning_rate=0.01, steps=6)
-    message = (
-        "loss of step 3 is nan" if broken == "loss" else r"gradient of step 3 is not finite, first in \['0.bias'\]"
-    )
-    with pytest.raises(DivergenceError, match=message):
+    message = "loss is nan" if broken == "loss" else r"gradient of step 3 is not finite, first in \['0.bias'\]"
+    with pytest.raises(DivergenceError, match=rf"test, step 3: .*{message}") as error:
         fit("test", model.named_parameters(), losses, settings, NullTracker(), CheckpointStore(tmp_path), 0, 1)
+    for part in ("all 4 are finite", "step 2: loss ", "gradient_norm", f"good checkpoint: {tmp_path}/step-00000003;"):
+        assert part in str(error.value)
     checkpoint = CheckpointStore(tmp_path).latest()
     assert checkpoint.step == 3 and all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
+
+
+def test_a_loss_that_leaves_its_range_stops_the_run_and_is_not_kept(tmp_path: Path) -> None:
+    """Checkpoints of steps after which the loss was out of range are not written, so that the last one is good."""
+    model = build_model()
+
+    def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": model(torch.ones(2, 4)).square().mean() * 0 + 1 + 0.01 * (step % 3) + 9 * (step >= 14)}
+
+    watching = ObserverSettings(spike_deviations=6, spike_patience=4, spike_window=10)
+    settings = OptimiserSettings(learning_rate=1e-3, steps=30, observer=watching)
+    with pytest.raises(DivergenceError, match=r"test, step 17: loss is 10.* for 4 steps"):
+        fit("test", model.named_parameters(), losses, settings, NullTracker(), CheckpointStore(tmp_path), 0, 1)
+    assert CheckpointStore(tmp_path).latest().step == 14
+
+
+def test_observing_changes_nothing_that_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    for name, observer in (
+        ("on", ObserverSettings(spike_deviations=50)),
+        ("off", ObserverSettings(watchdog_seconds=0)),
+    ):
+        runs.append(build_model())
+        monkeypatch.setattr(processes, "SETTINGS", SETTINGS.model_copy(update={"observer": observer}))
+        train(runs[-1], tmp_path / name)
+    assert_same(state(runs[0], tmp_path / "on"), state(runs[1], tmp_path / "off"))
+
+
+def test_a_loop_that_hangs_is_ended_and_goes_on_afterwards(root: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "tests.training.processes", "hang", str(tmp_path / "resumed"), "7"]
+    process = subprocess.run(arguments, cwd=root, capture_output=True, text=True, timeout=300)
+    assert process.returncode == EXIT_STALLED, process.stderr
+    (stacks,) = (tmp_path / "resumed").glob("stalled-*.txt")
+    assert "since step 7" in stacks.read_text() and "in losses" in stacks.read_text()
+    whole, resumed = build_model(), build_model()
+    train(whole, tmp_path / "whole")
+    train(resumed, tmp_path / "resumed")
+    assert_same(state(resumed, tmp_path / "resumed"), state(whole, tmp_path / "whole"))
 
 
 def test_there_must_be_something_to_train() -> None:

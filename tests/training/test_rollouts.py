@@ -11,6 +11,8 @@ from components.artist.sampling import sample_latents
 from components.critic.model import Critic
 from components.critic.rewards import format_reward, ranking_rewards, suggestion_reward
 from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000
+from components.judges.judge import Case
+from components.judges.settings import JudgeSettings
 from components.lora import adapter_tensors, copy_adapter
 from components.training import rollouts
 from components.training.rollouts import Round, gather
@@ -128,3 +130,60 @@ def test_the_artist_earns_what_its_photo_target_and_verdict_say(
         for name, values in edits.terms.items():
             torch.testing.assert_close(values[rows], getattr(expected, name), atol=1e-4, rtol=1e-4)
     assert torch.equal(edits.rewards_B, edits.terms["total"])
+
+
+def test_how_many_edits_are_made_at_once_does_not_change_them(
+    critic: Critic, artist: Artist, batch: PairBatch, distance: Lpips, experience: Round
+) -> None:
+    seen: list[int] = []
+    decode = Artist.decode
+
+    def counting(self: Artist, latents: Tensor, *arguments) -> Tensor:
+        seen.append(len(latents))
+        return decode(self, latents, *arguments)
+
+    settings = ROLLOUTS.model_copy(update={"edit_batch": 3})
+    with reading_by_hash(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Artist, "decode", counting)
+        found = gather(critic, artist, batch, distance, settings, torch.Generator().manual_seed(4)).artist
+    edits = PHOTOS * VERDICTS * EDITS
+    assert sum(seen) == edits > max(seen) == 3
+    torch.testing.assert_close(found.clean_BSC, experience.artist.clean_BSC, atol=1e-5, rtol=1e-5)
+    for name, values in found.terms.items():
+        torch.testing.assert_close(values, experience.artist.terms[name], atol=1e-4, rtol=1e-4)
+
+
+def test_another_judge_gates_the_reward_and_is_asked_once_about_all_edits(
+    critic: Critic, artist: Artist, batch: PairBatch, distance: Lpips, experience: Round
+) -> None:
+    asked: list[list[Case]] = []
+
+    class Doubtful:
+        def compliance(self, cases: list[Case]) -> list[Tensor]:
+            asked.append(cases)
+            return [torch.full((len(case.edits),), 0.25) for case in cases]
+
+    generator = torch.Generator().manual_seed(4)
+    with reading_by_hash():
+        found = gather(critic, artist, batch, distance, ROLLOUTS, generator, Doubtful()).artist
+    before = experience.artist
+    assert torch.equal(found.terms["compliance"], 0.25 * before.judged)
+    for name in ("photometric", "perceptual"):
+        assert torch.equal(found.terms[name], before.terms[name])
+    ungated = ROLLOUTS.artist.photometric * before.terms["photometric"]
+    ungated += ROLLOUTS.artist.perceptual * before.terms["perceptual"]
+    torch.testing.assert_close(found.rewards_B, 0.25 * ungated)
+    (cases,) = asked
+    verdicts = [read_by_hash(text) for text in experience.critic.rollout.texts[: PHOTOS * VERDICTS]]
+    assert [case.verdict for case in cases] == [verdict for verdict in verdicts if verdict]
+    sources = [batch.inputs[i // VERDICTS] for i, verdict in enumerate(verdicts) if verdict]
+    assert all(torch.equal(case.source, source) for case, source in zip(cases, sources, strict=True))
+    assert {len(case.edits) for case in cases} == {EDITS}
+
+
+def test_a_judge_that_needs_a_journal_is_not_replaced_by_the_other(
+    critic: Critic, artist: Artist, batch: PairBatch, distance: Lpips
+) -> None:
+    settings = ROLLOUTS.model_copy(update={"judge": JudgeSettings(kind="mllm")})
+    with pytest.raises(ValueError, match="journal"):
+        gather(critic, artist, batch, distance, settings, torch.Generator().manual_seed(4))

@@ -133,7 +133,7 @@ class Source(ABC):
         settings: an instance of the adapter's ``Settings``; its defaults when None.
 
     Attributes:
-        skipped: how many files the last complete or partial pass of `records` skipped, by reason.
+        skipped: how many files the last complete or partial pass of `survey` or `records` skipped, by reason.
 
     Raises:
         SourceError: ``root`` does not hold the dataset as published.
@@ -166,7 +166,11 @@ class Source(ABC):
         """Everything the dataset lists or holds, one by one, in an order that does not depend on the file system."""
 
     def records(self) -> Iterator[SourceRecord]:
-        """The records of `scan`; what is skipped is counted in `skipped` and logged at the end.
+        """The records of `survey`, with the same errors."""
+        return (entry for entry in self.survey() if isinstance(entry, SourceRecord))
+
+    def survey(self) -> Iterator[SourceRecord | Skipped]:
+        """What `scan` gives; what is skipped is counted in `skipped` and logged at the end.
 
         Raises:
             SourceError: an annotation is altered, or not a single record came out.
@@ -180,7 +184,7 @@ class Source(ABC):
                 examples.setdefault(entry.reason, entry.path)
             else:
                 count += 1
-                yield entry
+            yield entry
         for reason, number in self.skipped.most_common():
             log.warning("%s: skipped %d files: %s (the first: %s)", self.dataset, number, reason, examples[reason])
         if not count:

@@ -16,6 +16,7 @@ from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
 from components.images import UnreadablePhoto, read_header
+from components.photometry.bokeh import aperture_radius
 from components.photometry.operations import KINDS, Operation
 from components.strict import Strict
 
@@ -23,20 +24,6 @@ _KEYS = ("id", "source_image", "source_av", "target_images", "target_avs", "foca
 _APERTURE = re.compile(r"_f(\d+(?:\.\d+)?)$")
 OTHER_SIZE = "not the size of its input: misaligned"
 UNREADABLE = "the header does not decode"
-
-
-def blur_radius(focal_length: float, f_number: float, focus_distance: float, sensor_short_side: float) -> float:
-    """Radius of the blur disc of a point at infinity, as a fraction of the photo's short side.
-
-    Thin lens: the circle of confusion of infinity has the diameter f^2 / (N (s - f)) on the sensor (Potmesil and
-    Chakravarty 1981, A Lens and Aperture Camera Model).
-
-    Args:
-        focal_length, focus_distance, sensor_short_side: f, s and the sensor's short side in millimetres; s > f.
-        f_number: N.
-    """
-    diameter = focal_length**2 / (f_number * (focus_distance - focal_length))
-    return diameter / 2 / sensor_short_side
 
 
 class Realbokeh(Source):
@@ -128,10 +115,10 @@ class Realbokeh(Source):
         return scene
 
     def _operations(self, scene: dict[str, Any], f_number: float) -> tuple[Operation, ...]:
-        focal_length, distance = float(scene["focal_length"]), 1000 * float(scene["focus_plane_distance"])
-        if distance <= focal_length:  # focused nearer than the lens can: the distance is not to be trusted
+        focal_length, distance = float(scene["focal_length"]), float(scene["focus_plane_distance"])  # mm, m
+        if 1000 * distance <= focal_length:  # focused nearer than the lens can: the distance is not to be trusted
             return ()
-        radius = blur_radius(focal_length, f_number, distance, self.settings.sensor_short_side)
+        radius = aperture_radius(f_number, focal_length, distance, sensor_short_side=self.settings.sensor_short_side)
         return (Operation(name="bokeh", amount=round(min(radius, KINDS["bokeh"].high), 6)),)
 
     def _photo(self, base: Path, name: str) -> Path | None:

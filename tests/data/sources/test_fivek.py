@@ -9,7 +9,8 @@ from components.data.sources.base import MISSING, SourceError, open_source
 from components.data.sources.fivek import NO_EXPERT, NO_PROFILE, OTHER_SIZE, UNREADABLE
 from components.images import read_photo
 from tests.data.sources.layouts import litter, pairs, picture, read, save, save_all, skipped, write
-from tests.data.sources.raws import encoded, linear, write_dng, write_prophoto
+from tests.data.sources.raws import encoded, linear, write_prophoto
+from tests.raw_files import write_raw
 
 NAMES = ("a0001-jmac_DSC1459", "a0002-dgw_005", "a0701-kme_0372")
 FOLDERS = ("HQa1to700", "HQa1to700", "HQa701to1400")
@@ -23,7 +24,7 @@ def scene(seed: int) -> np.ndarray:
 def originals(root: Path, experts: str = "abcde", base: str = "") -> Path:
     for seed, (name, folder) in enumerate(zip(NAMES, FOLDERS, strict=True)):
         colour = scene(seed)
-        write_dng(root / base / "raw_photos" / folder / "photos" / f"{name}.dng", colour)
+        write_raw(root / base / "raw_photos" / folder / "photos" / f"{name}.dng", colour)
         for expert in experts:
             write_prophoto(root / f"tiff16_{expert}" / f"{name}.tif", colour)
     write(
@@ -95,7 +96,7 @@ def test_prophoto_values_are_not_those_of_srgb(tmp_path: Path) -> None:
 def test_a_raw_photo_of_any_white_balance_and_orientation_fits_its_tiff(tmp_path: Path) -> None:
     originals(tmp_path, "c")
     upright = np.ascontiguousarray(np.rot90(scene(0), 3))
-    raw = write_dng(tmp_path / "raw_photos" / FOLDERS[0] / "photos" / f"{NAMES[0]}.dng", scene(0), (0.5, 1, 0.7), 6)
+    raw = write_raw(tmp_path / "raw_photos" / FOLDERS[0] / "photos" / f"{NAMES[0]}.dng", scene(0), (0.5, 1, 0.7), 6)
     write_prophoto(tmp_path / "tiff16_c" / f"{NAMES[0]}.tif", upright)
     assert not skipped(open_source("fivek", tmp_path))
     developed = read_photo(raw).pixels.numpy()

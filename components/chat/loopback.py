@@ -1,6 +1,6 @@
-"""A real HTTP server on the loopback that speaks the part of the OpenAI API that annotation uses, with no model behind.
+"""A real HTTP server on the loopback that speaks the part of the OpenAI API that is used here, with no model behind.
 
-It serves load tests and trials of the annotation client: it counts what it is asked, and what it answers is up to the
+It serves load tests and trials of the clients: it counts what it is asked, and what it answers is up to the
 caller.
 """
 
@@ -109,15 +109,16 @@ class LoopbackServer:
                 self._serving -= 1
 
 
-def completion(text: str, finish_reason: str = "stop", **more: str) -> dict:
+def completion(text: str, finish_reason: str = "stop", logprobs: list[dict] | None = None, **more: str) -> dict:
     """The body of a chat completion with one choice; 100 tokens read, 10 written; ``more`` goes into the message."""
     message = {"role": "assistant", "content": text, **more}
+    chances = None if logprobs is None else {"content": logprobs}
     return {
         "id": "loopback",
         "object": "chat.completion",
         "created": 0,
         "model": "loopback",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason, "logprobs": chances}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
     }
 

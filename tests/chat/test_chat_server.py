@@ -9,16 +9,16 @@ from email.utils import format_datetime
 
 import pytest
 
-from components.critic.annotation_format import opening_messages
-from components.critic.annotation_server import (
-    AnnotationServerError,
+from components.chat.replies import Completion
+from components.chat.server import (
     ChatServer,
-    Completion,
+    ChatServerError,
     Effort,
     NoAnswer,
     ServerSettings,
 )
-from tests.critic.serving import ModelServer
+from components.critic.annotation_format import opening_messages
+from tests.chat.serving import ModelServer
 
 BODY = {"model": "m", "messages": opening_messages("s", "data:image/jpeg;base64,AAAA", structured=False)}
 
@@ -77,7 +77,7 @@ def test_a_pause_holds_back_requests_that_were_not_refused_themselves() -> None:
 def test_a_pause_that_is_too_long_ends_the_run() -> None:
     with ModelServer(lambda picture, before: (429, "quota"), retry_after="86400").running() as server:
         (error,) = ask(server.base_url)
-    assert isinstance(error, AnnotationServerError)
+    assert isinstance(error, ChatServerError)
     assert "86400 s" in str(error) and "run again" in str(error)
 
 
@@ -101,7 +101,7 @@ def test_a_server_that_is_down_is_named_with_what_to_do() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        with pytest.raises(AnnotationServerError, match=r"vllm serve m.*annotate\.client\.base_url") as caught:
+        with pytest.raises(ChatServerError, match=r"vllm serve m.*base_url in the server's") as caught:
             check(url)
     assert url in str(caught.value)
 
@@ -116,7 +116,7 @@ def test_connecting_has_a_time_out_of_its_own() -> None:
             for one in waiting:  # fill the queue of connections, so that the next one gets no reply
                 one.setblocking(False)
                 one.connect_ex(full.getsockname())
-            with pytest.raises(AnnotationServerError, match="ConnectTimeout"):
+            with pytest.raises(ChatServerError, match="ConnectTimeout"):
                 check(url, connect_timeout=0.2, read_timeout=600.0)
         finally:
             for one in waiting:
@@ -135,7 +135,7 @@ def test_a_wrong_key_or_model_ends_the_run_without_showing_the_key(
         (error,) = ask(server.base_url, api_key_variable=variable)
         assert sum(server.asked.values()) == 1
         sent = [headers.get("authorization") for headers in server.headers]
-    assert isinstance(error, AnnotationServerError) and variable in str(error) and str(status) in str(error)
+    assert isinstance(error, ChatServerError) and variable in str(error) and str(status) in str(error)
     if variable == "ANNOTATION_KEY":
         assert "secret-7" not in str(error) and sent == ["Bearer secret-7"]
     else:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import NamedTuple
+from typing import ClassVar
 from uuid import uuid4
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from components.chat.replies import Completion, MalformedReply, read_reply
 from components.strict import Strict
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,13 @@ _SHOWN = 300  # characters of a server's message that are repeated in an error
 
 
 class ServerSettings(Strict):
-    """Where a model is served, and how long and how often to try."""
+    """Where a model is served, and how long and how often to try.
+
+    Attributes:
+        section: where these settings stand in a configuration, for messages.
+    """
+
+    section: ClassVar[str] = "the server's settings"
 
     base_url: str = Field(default="http://localhost:8000/v1", description="Root of the OpenAI-compatible API.")
     model: str = Field(default="Qwen/Qwen2.5-VL-72B-Instruct", description="Model name, as the server knows it.")
@@ -64,8 +71,8 @@ class ServerSettings(Strict):
         return text.rstrip("/")
 
 
-class AnnotationServerError(RuntimeError):
-    """The server cannot be used or left too much unanswered; answers so far are in the journal."""
+class ChatServerError(RuntimeError):
+    """The server cannot be used or left too much unanswered; what it has answered is kept by whoever asked."""
 
 
 class RequestRefused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
@@ -78,16 +85,6 @@ class RequestRefused(Exception):  # noqa: N818 (reads as a sentence where it is 
 
 class NoAnswer(Exception):  # noqa: N818
     """All attempts ended without an answer; the message is that of the last one."""
-
-
-class Completion(NamedTuple):
-    """What the model wrote."""
-
-    text: str
-    cut_off: bool
-    """Whether it ended at the token limit."""
-    thought: str = ""
-    """What stood in <think> tags, when the server has taken it out of the text."""
 
 
 @dataclass
@@ -105,29 +102,6 @@ class _Trouble(Exception):  # noqa: N818
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-
-
-class _Message(BaseModel):
-    content: str | None = None
-    reasoning_content: str | None = None  # transformers serve, older vLLM
-    reasoning: str | None = None  # vLLM, OpenRouter
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
-
-
-class _Reply(BaseModel):
-    """The part of a chat completion that is used."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
 
 
 class ChatServer:
@@ -170,16 +144,16 @@ class ChatServer:
         """Make sure that somebody listens and accepts the key, before a long run begins.
 
         Raises:
-            AnnotationServerError: nobody listens, or the key is refused; the message names the address.
+            ChatServerError: nobody listens, or the key is refused; the message names the address.
         """
         settings = self.settings
         try:
             response = await self._client.get(f"{settings.base_url}/models")
         except httpx.RequestError as error:
-            raise AnnotationServerError(
+            raise ChatServerError(
                 f"no server answers at {settings.base_url} ({_named(error)}): start one there, for example with "
                 f"`vllm serve {settings.model}`, and wait until it has loaded the model, or set "
-                "annotate.client.base_url to where it runs"
+                f"base_url in {settings.section} to where it runs"
             ) from error
         if response.status_code in (401, 403):
             raise self._unusable(response.status_code, response.text)
@@ -207,7 +181,7 @@ class ChatServer:
         Raises:
             RequestRefused: the server judged the request and refused it.
             NoAnswer: every attempt failed.
-            AnnotationServerError: no request can succeed: wrong key, model or address, or a pause that is too long.
+            ChatServerError: no request can succeed: wrong key, model or address, or a pause that is too long.
         """
         backoff = self.settings.first_backoff
         for attempt in range(1, self.settings.attempts + 1):
@@ -218,7 +192,7 @@ class ChatServer:
             except _Trouble as trouble:
                 log.info("%s, attempt %d of %d: %s", request_id, attempt, self.settings.attempts, trouble)
                 if trouble.retry_after > self.settings.longest_retry_after:
-                    raise AnnotationServerError(
+                    raise ChatServerError(
                         f"{self.settings.base_url} asks to wait {trouble.retry_after:.0f} s, longer than "
                         f"longest_retry_after ({self.settings.longest_retry_after:.0f} s): run again then"
                     ) from trouble
@@ -264,23 +238,19 @@ class ChatServer:
 
     def _read(self, content: bytes, effort: Effort) -> Completion:
         try:
-            reply = _Reply.model_validate_json(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "body"
-            raise _Trouble(f"not a chat completion: {place}: {first['msg']}") from None
-        if reply.usage is None and self._metered:
+            completion, usage = read_reply(content)
+        except MalformedReply as error:
+            raise _Trouble(str(error)) from None
+        if usage is None and self._metered:
             self._metered = False
             log.warning("%s does not report token counts: tokens and cost will read too low", self.settings.base_url)
-        usage = reply.usage or _Usage(prompt_tokens=0)
-        effort.input_tokens += usage.prompt_tokens
-        effort.output_tokens += usage.completion_tokens
-        choice = reply.choices[0]
-        thought = choice.message.reasoning_content or choice.message.reasoning or ""
-        return Completion(choice.message.content or "", choice.finish_reason == "length", thought)
+        if usage is not None:
+            effort.input_tokens += usage.prompt_tokens
+            effort.output_tokens += usage.completion_tokens
+        return completion
 
-    def _unusable(self, status: int, message: str) -> AnnotationServerError:
-        return AnnotationServerError(
+    def _unusable(self, status: int, message: str) -> ChatServerError:
+        return ChatServerError(
             f"{self.settings.base_url} refuses to answer as {self.settings.model} "
             f"(HTTP {status}: {self._without_key(message)[:_SHOWN]}); check base_url, model and the key in "
             f"{self.settings.api_key_variable}, which is {'set' if self._key else 'not set'}"

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import math
+import re
 import threading
 import time
 from collections import Counter
@@ -10,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 from PIL import Image
 
-from components.critic.loopback_server import ChatRequest, LoopbackServer, completion, send_json
+from components.chat.loopback import ChatRequest, LoopbackServer, completion, send_json
 
 Behaviour = Callable[[bytes, int], tuple[int, str]]
 """(picture as JPEG, how many times it has been asked about before) -> (HTTP status, answer text or special word)."""
@@ -28,16 +30,23 @@ class ModelServer(LoopbackServer):
         bodies, headers, times: of all requests; monotonic seconds.
         retry_after: header sent with 429.
         thinking: field of the message that what stands in <think> tags is moved to, as parsers of reasoning do.
+        chance: probability of "yes" about a picture; with it, what asks for probabilities of tokens gets them.
     """
 
     def __init__(
-        self, behave: Behaviour, delay: float = 0.0, retry_after: str = "0.05", thinking: str | None = None
+        self,
+        behave: Behaviour,
+        delay: float = 0.0,
+        retry_after: str = "0.05",
+        thinking: str | None = None,
+        chance: Callable[[bytes], float] | None = None,
     ) -> None:
         super().__init__(lambda request: "")
         self.behave = behave
         self.delay = delay
         self.retry_after = retry_after
         self.thinking = thinking
+        self.chance = chance
         self.asked: Counter[bytes] = Counter()
         self.times: list[float] = []
         self._counting = threading.Lock()
@@ -77,7 +86,8 @@ class ModelServer(LoopbackServer):
             thought, _, rest = text.removeprefix("<think>").partition("</think>")
             send_json(handler, 200, completion(rest.lstrip(), **{self.thinking: thought.strip()}))
         elif status == 200:
-            send_json(handler, 200, completion(text, "length" if text == HALF else "stop"))
+            chances = spelt(text, self.chance(picture)) if self.chance and request.body.get("logprobs") else None
+            send_json(handler, 200, completion(text, "length" if text == HALF else "stop", chances))
         else:
             more = {"Retry_After": self.retry_after} if status == 429 else {}
             send_json(handler, status, {"error": {"message": text, "type": "error"}}, **more)
@@ -88,9 +98,25 @@ class ModelServer(LoopbackServer):
             handler.wfile.write(b" ")
 
 
+def spelt(text: str, chance: float) -> list[dict]:
+    """The text in tokens, as vLLM reports them: a quotation mark may share a token with the space before it.
+
+    Where "yes" or "no" is written, nine tenths of the probability are on these two, `chance` of them on "yes".
+    """
+
+    def token(written: str, *alternatives: tuple[str, float]) -> dict:
+        logarithms = {t: math.log(p) if p else -9999.0 for t, p in alternatives or [(written, 1.0)]}
+        top = [{"token": t, "logprob": value, "bytes": list(t.encode())} for t, value in logarithms.items()]
+        return {"token": written, "logprob": logarithms[written], "bytes": None, "top_logprobs": top}
+
+    words = (("yes", 0.9 * chance), ("no", 0.9 * (1 - chance)), ("maybe", 0.1))
+    written = re.findall(r'\s*"|yes|no|.', text, re.DOTALL)
+    return [*(token(t, *words) if t in ("yes", "no") else token(t) for t in written), token("<|im_end|>")]
+
+
 def picture_of(body: dict) -> bytes:
-    """The JPEG in a request."""
-    url = body["messages"][1]["content"][0]["image_url"]["url"]
+    """The last JPEG in a request."""
+    url = [part for part in body["messages"][1]["content"] if part["type"] == "image_url"][-1]["image_url"]["url"]
     assert url.startswith("data:image/jpeg;base64,")
     return base64.b64decode(url.split(",", 1)[1], validate=True)
 

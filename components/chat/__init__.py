@@ -1,0 +1,1 @@
+"""Questions to large models behind OpenAI-compatible servers: the connection, pictures in messages, answers on disk."""

@@ -1,0 +1,39 @@
+"""Answers that a program reads: holding a model to a schema, naming mistakes, and asking for a correct answer."""
+
+import re
+
+from pydantic import ValidationError
+
+_LONGEST_QUOTE = 4000
+"""Characters of an unreadable answer that are shown to the model again."""
+
+_FENCE = re.compile(r"\s*```(?:json|xml|text)?\s*\n(?P<body>.*?)\n?\s*```\s*", re.DOTALL)
+
+
+def held_to(name: str, schema: dict) -> dict:
+    """The `response_format` of a chat completion that is held to a JSON schema (OpenAI API; vLLM has it too)."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
+
+
+def unfenced(text: str) -> str:
+    """The text without white space and without a Markdown fence around it."""
+    fenced = _FENCE.fullmatch(text)
+    return (fenced["body"] if fenced else text).strip()
+
+
+def mistakes(error: ValidationError) -> str:
+    """What is wrong with a JSON answer, place by place, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, details['loc'])) or 'JSON'}: {details['msg']}"
+        for details in error.errors(include_url=False, include_input=False)
+    )
+
+
+def repair_messages(text: str, error: ValueError) -> list[dict]:
+    """The two messages that follow an answer which cannot be read: the answer, and what is wrong with it."""
+    request = (
+        f"That answer cannot be read: {error}. Write the whole answer again, in exactly the format asked for, "
+        "and nothing else."
+    )
+    quoted = text[:_LONGEST_QUOTE].strip() or "(nothing)"
+    return [{"role": "assistant", "content": quoted}, {"role": "user", "content": request}]

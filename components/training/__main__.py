@@ -1,0 +1,96 @@
+"""One process of a training stage: what `accelerate launch`, `torchrun` and `components.training.launch` start.
+
+    python -m components.training STAGE --job job.json
+    accelerate launch --config_file configs/accelerate/ddp.yaml -m components.training STAGE --job job.json
+    torchrun --nproc-per-node 8 -m components.training STAGE --job job.json
+
+The job is {"settings": {...}, "arguments": {"base": "data/base", "out": ..., "checkpoints": ..., ...}}: the section of
+a profile, and the folders that the stage's function takes. The main rank writes result.json and events.jsonl beside it;
+a rank that fails writes failure-<rank>.json.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from components.files import write_text
+from components.parallel import ranks
+from components.training.events import EventWriter
+from components.training.launch import OWNER_FILE, RESULT_FILE, Failure, Job, owner_is_gone
+from components.training.tracker import NullTracker
+
+STAGES = {
+    "train_critic": ("components.critic.sft", "CriticSftSettings"),
+    "train_artist": ("components.artist.sft", "ArtistSftSettings"),
+    "adapt_artist": ("components.artist.sft", "ArtistSftSettings"),
+    "reinforce": ("components.training.coordinated", "ReinforceSettings"),
+}
+"""Module of each stage's function and the name of its settings there; only the one that is asked for is imported."""
+
+
+def run(stage: str, job_file: Path) -> None:
+    """Do this rank's part of a stage.
+
+    Raises:
+        pydantic.ValidationError: the job has an unknown key or a wrong value.
+        ValueError: accelerate was configured to shard models and the stage's settings were not.
+    """
+    folder = job_file.resolve().parent
+    try:
+        module, settings_name = STAGES[stage]
+        job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
+        library = importlib.import_module(module)
+        settings = getattr(library, settings_name).model_validate(job.settings)
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true" and settings.compute.sharding != "fsdp":
+            raise ValueError(
+                f"accelerate is configured for FSDP, and compute.sharding of the job is {settings.compute.sharding!r}: "
+                'set it to "fsdp", or launch with configs/accelerate/ddp.yaml'
+            )
+        with ranks.joined(settings.compute.device):
+            tracker = EventWriter(folder) if ranks.is_main() else NullTracker()
+            closing = getattr(library, stage)(settings=settings, tracker=tracker, **job.arguments)
+            if ranks.is_main():
+                write_text(folder / RESULT_FILE, json.dumps(closing))
+    except Exception as error:
+        rank = int(os.environ.get("RANK", 0))
+        told = f"{type(error).__name__}: {error}"
+        failure = Failure(rank=rank, time=time.time(), error=told, traceback=traceback.format_exc())
+        write_text(folder / f"failure-{rank}.json", failure.model_dump_json())
+        raise
+
+
+def end_with_the_owner(lock: Path) -> None:
+    """Kill this process when the one that started the stage is gone, or the launcher between them."""
+    launcher = os.getppid()
+    owner = lock.open() if lock.exists() else None
+
+    def watch() -> None:
+        while os.getppid() == launcher and not (owner and owner_is_gone(owner)):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="watch over the owner", daemon=True).start()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one rank of a stage; any failure is an exception, so that launchers see it."""
+    parser = argparse.ArgumentParser(prog="python -m components.training", description=__doc__.split("\n")[0])
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--job", type=Path, required=True, help="a JSON file: settings and arguments of the stage")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    end_with_the_owner(options.job.resolve().parent / OWNER_FILE)
+    run(options.stage, options.job)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
