@@ -33,7 +33,7 @@ INSTALLED := $(VENV)/.installed
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-serving benchmark-enhance lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration ablation pictures lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +50,9 @@ enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PH
 
 tables: $(INSTALLED) $(FETCHED) ## the paper's four tables for registered versions (VERSIONS="enhance=champion other=2")
 	@$(BIN)/python -m pipelines tables --config $(CONFIG) --stack $(STACK) $(foreach v,$(VERSIONS),--version '$(v)') $(foreach s,$(SET),--set '$(s)')
+
+ablation: $(INSTALLED) $(FETCHED) ## no RL, RL without r_photo and full from the same stage II, compared
+	@$(BIN)/python -m pipelines ablation --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)')
 
 serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pixels ..."; see --help)
 	@$(BIN)/python -m components.serving $(ARGS)
@@ -97,11 +100,20 @@ benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, 
 benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
 	@$(BIN)/python -m components.data.benchmark $(ARGS)
 
+benchmark-train: $(INSTALLED) $(FETCHED) ## measure the training engines, into reports/benchmarks/train.json
+	@$(BIN)/python -m components.training.benchmark $(ARGS)
+
 benchmark-serving: $(INSTALLED) ## measure the server under load, into reports/benchmarks/serving.json
 	@$(BIN)/python -m components.serving.benchmark $(ARGS)
 
 benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, into reports/benchmarks/enhance.json
 	@$(BIN)/python -m components.enhance.benchmark $(ARGS)
+
+benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestration adds to a step, into reports/benchmarks/orchestration.json
+	@$(BIN)/python -m pipelines.benchmark $(ARGS)
+
+pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
+	@$(BIN)/python -m docs.make_pictures
 
 lint: $(INSTALLED) ## check style with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
