@@ -12,6 +12,9 @@ import yaml
 from pipelines.environment import ROOT
 from tests.cluster.emulated import EmulatedCluster
 from tests.cluster.site import REAL, Site, Trained, open_site, train
+from tests.isolation import isolate
+
+isolate()  # the tests import what imports ZenML
 
 
 @pytest.fixture
