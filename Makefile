@@ -75,8 +75,8 @@ stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (
 doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
 	@$(BIN)/python -m pipelines doctor --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)')
 
-plan: $(INSTALLED) ## memory, operations and hours of every stage (CONFIG=configs/gpu.yaml ARGS="--gpu H100-80G --count 8")
-	@$(BIN)/python -m components.planning --config $(CONFIG) $(ARGS)
+plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
+	@$(BIN)/python -m components.planning --config $(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,$(CONFIG)) $(ARGS)
 
 retrain: $(INSTALLED) $(FETCHED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
 	@$(BIN)/python -m pipelines retrain --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)

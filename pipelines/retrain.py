@@ -148,7 +148,8 @@ def _retrain(settings: Any, arguments: Sequence[str], stack: str, state: State, 
             0, f"Nothing to do: data, code and configuration are those of the run that finished {last.finished}."
         )
     log.info("Retraining: %s", "there is no earlier run" if changed is None else f"changed: {', '.join(changed)}")
-    command = [sys.executable, "-m", "pipelines", "run", "--from-champion", *arguments]
+    # Unbuffered: what a run that is killed said last would be lost otherwise.
+    command = [sys.executable, "-u", "-m", "pipelines", "run", "--from-champion", *arguments]
     tail: list[str] = []
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         assert child.stdout is not None

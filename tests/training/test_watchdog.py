@@ -48,7 +48,7 @@ def test_it_ends_the_process_though_its_report_hangs_too(
     monkeypatch.setenv("PYTHONPATH", str(root))
     program = (
         "import sys, components.training.watchdog as w; w._SECONDS_TO_REPORT = 0.5; "
-        f"sys.argv = ['', 'report', {str(tmp_path)!r}, '0.5']; from tests.training.stalls import main; main()"
+        f"sys.argv = ['', 'report', {str(tmp_path)!r}, '2']; from tests.training.stalls import main; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == EXIT_STALLED
