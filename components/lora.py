@@ -1,13 +1,15 @@
 """Low-rank adapters on a model (Hu et al. 2021), several of them at a time, through PEFT."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from components.parallel.ranks import is_main
 from components.parallel.sharding import is_sharded, whole
@@ -70,3 +72,47 @@ def active_adapter(model: PeftModel, name: str) -> Iterator[None]:
         model.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def quick_adapters(model: nn.Module) -> Iterator[None]:
+    """Compute the active adapter's layers without PEFT's bookkeeping for a while; the values are the same to the bit.
+
+    When one token after another is written, a layer is a few small products, and what PEFT asks itself at each (which
+    adapters are active, merged, of which kind) takes as long as they do. Layers that are more than a plain adapter
+    stay as they are. Adapters must not be switched meanwhile; nothing may be trained.
+    """
+    layers = [module for module in model.modules() if type(module) is Linear and _is_plain(module)]
+    for layer in layers:
+        layer.forward = _plain_forward(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _is_plain(layer: Linear) -> bool:
+    (name, *more) = layer.active_adapters
+    return (
+        not more
+        and name in layer.lora_A
+        and not layer.disable_adapters
+        and not layer.merged
+        and name not in layer.lora_variant
+        and not layer.lora_bias[name]
+        and isinstance(layer.lora_dropout[name], nn.Identity)
+        and type(layer.base_layer) is nn.Linear
+    )
+
+
+def _plain_forward(layer: Linear) -> Callable[[Tensor], Tensor]:
+    (name,) = layer.active_adapters
+    base, a, b, scaling = layer.base_layer, layer.lora_A[name], layer.lora_B[name], layer.scaling[name]
+
+    def forward(x: Tensor) -> Tensor:  # the weights are looked up at each call: sharded ones come and go
+        result = linear(x, base.weight, base.bias)
+        update = linear(linear(x.to(a.weight.dtype), a.weight), b.weight) * scaling
+        return (result + update).to(result.dtype)
+
+    return forward

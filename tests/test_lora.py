@@ -7,7 +7,14 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from components.lora import LoraSettings, active_adapter, adapter_tensors, add_adapter, copy_adapter
+from components.lora import (
+    LoraSettings,
+    active_adapter,
+    adapter_tensors,
+    add_adapter,
+    copy_adapter,
+    quick_adapters,
+)
 
 INPUT = torch.linspace(-1, 1, 12).view(2, 6)
 
@@ -129,3 +136,31 @@ def test_only_the_current_adapter_learns(three: PeftModel) -> None:
     (three(INPUT) - target).square().mean().backward()
     moved = {name for name, parameter in three.named_parameters() if parameter.grad is not None}
     assert moved == {name for name in before if "lora_" in name and ".default." in name}
+
+
+def test_quick_adapters_compute_the_same_to_the_bit(three: PeftModel) -> None:
+    expected = {}
+    for name in ("default", "old"):
+        with active_adapter(three, name):
+            expected[name] = three(INPUT)
+    assert not torch.equal(expected["default"], expected["old"])
+    layer = three.get_base_model().first
+    for name, values in expected.items():
+        with active_adapter(three, name), quick_adapters(three):
+            assert "forward" in vars(layer)
+            assert torch.equal(three(INPUT), values)
+        assert "forward" not in vars(layer)
+    with three.disable_adapter():
+        plain = three(INPUT)
+        with quick_adapters(three):
+            assert torch.equal(three(INPUT), plain)
+
+
+def test_quick_adapters_follow_weights_that_are_replaced(three: PeftModel) -> None:
+    layer = three.get_base_model().first
+    with quick_adapters(three), torch.no_grad():
+        layer.lora_B["default"].weight = nn.Parameter(torch.zeros(8, 2))
+        quick = three(INPUT)
+    assert torch.equal(quick, three(INPUT))
+    with three.disable_adapter():
+        assert torch.equal(quick, three(INPUT))

@@ -15,7 +15,7 @@ from transformers import AutoProcessor, DynamicCache, Qwen2_5_VLForConditionalGe
 
 from components.compute import Placement, generator_on
 from components.critic.prompt import PROMPT, conversation
-from components.lora import LoraSettings, add_adapter, save_adapter
+from components.lora import LoraSettings, add_adapter, quick_adapters, save_adapter
 from components.parallel.ranks import Share, most
 from components.parallel.sharding import move_rest, shard
 from components.weights import load_weights, save_weights, train_weights
@@ -297,27 +297,28 @@ class Critic:
         next_position = (prompts.attention_mask_BP.sum(1, keepdim=True) + deltas).repeat_interleave(group, 0)
         states, tokens, log_probabilities, masks = [hidden], [], [], []
         live = torch.ones(len(hidden), dtype=torch.bool, device=self.device)
-        for _ in range(max_new_tokens):
-            log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
-            token = _draw(log_p, temperature, generator, rows)
-            token = torch.where(live, token, self.pad_token)
-            tokens.append(token)
-            log_probabilities.append(log_p.gather(1, token[:, None])[:, 0])
-            masks.append(live)
-            live = live & (token != self.end_token)
-            if not (live.any() if rows is None else most(int(live.any()))):
-                break
-            mask = torch.cat([mask, masks[-1][:, None].long()], dim=1)
-            states.append(
-                backbone(
-                    input_ids=token[:, None],
-                    attention_mask=mask,
-                    position_ids=next_position[None].expand(3, -1, -1),
-                    past_key_values=cache,
-                    use_cache=True,
-                ).last_hidden_state
-            )
-            next_position = next_position + 1
+        with quick_adapters(self.model), torch.inference_mode():  # little beside bookkeeping in so small a pass
+            for _ in range(max_new_tokens):
+                log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
+                token = _draw(log_p, temperature, generator, rows)
+                token = torch.where(live, token, self.pad_token)
+                tokens.append(token)
+                log_probabilities.append(log_p.gather(1, token[:, None])[:, 0])
+                masks.append(live)
+                live = live & (token != self.end_token)
+                if not (live.any() if rows is None else most(int(live.any()))):
+                    break
+                mask = torch.cat([mask, masks[-1][:, None].long()], dim=1)
+                states.append(
+                    backbone(
+                        input_ids=token[:, None],
+                        attention_mask=mask,
+                        position_ids=next_position[None].expand(3, -1, -1),
+                        past_key_values=cache,
+                        use_cache=True,
+                    ).last_hidden_state
+                )
+                next_position = next_position + 1
         mask_BT = torch.stack(masks, dim=1)
         length = int(mask_BT.any(dim=0).sum())  # shorter than what was written where other ranks went on
         tokens_BT, mask_BT = torch.stack(tokens[:length], dim=1), mask_BT[:, :length]
