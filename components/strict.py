@@ -23,6 +23,8 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _from_plain_data(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, (str, list, tuple, dict)):
+            return value
         # Reading JSON text, pydantic itself turns strings into paths, and would refuse a path made here.
         return _as_declared(cls.model_fields[info.field_name].annotation, value, paths=info.mode == "python")
 

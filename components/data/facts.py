@@ -121,7 +121,9 @@ class FactStore:
             "mode TEXT, reason TEXT) WITHOUT ROWID"
         )
         self._database.execute("CREATE TABLE IF NOT EXISTS lengths (root TEXT PRIMARY KEY, records INTEGER)")
-        self._committed = time.monotonic()
+        self._written = time.monotonic()
+        self._waiting: dict[str, tuple] = {}  # rows to be written together: each statement is a wait for the readers
+        self._empty = self._database.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
 
     def __enter__(self) -> "FactStore":
         return self
@@ -129,11 +131,15 @@ class FactStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._database.commit()
+        self._write()
         self._database.close()
 
     def get(self, path: Path, status: os.stat_result, max_pixels: int) -> FileFacts | None:
         """The facts of an unchanged file, or None. That a file is unusable holds for the same ``max_pixels`` only."""
+        if str(path) in self._waiting:
+            self._write()
+        if self._empty:
+            return None
         row = self._database.execute(
             "SELECT sha256, perceptual_hash, width, height, bit_depth, mode, reason FROM facts WHERE path = ? AND "
             "size = ? AND modified = ? AND recipe = ? AND (max_pixels = ? OR reason IS NULL AND width * height <= ?)",
@@ -144,11 +150,17 @@ class FactStore:
     def put(self, path: Path, status: os.stat_result, max_pixels: int, facts: FileFacts) -> None:
         """Remember facts that were read after ``status`` was taken; on disk within a second."""
         key = (str(path), status.st_size, status.st_mtime_ns, _RECIPE, max_pixels)
+        self._waiting[key[0]] = (*key, *astuple(facts))
+        if time.monotonic() - self._written > _COMMIT_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
         marks = ", ".join("?" * 12)
-        self._database.execute(f"INSERT OR REPLACE INTO facts VALUES ({marks})", (*key, *astuple(facts)))
-        if time.monotonic() - self._committed > _COMMIT_SECONDS:
-            self._database.commit()
-            self._committed = time.monotonic()
+        self._database.executemany(f"INSERT OR REPLACE INTO facts VALUES ({marks})", self._waiting.values())
+        self._database.commit()
+        self._empty = self._empty and not self._waiting
+        self._waiting.clear()
+        self._written = time.monotonic()
 
     def length(self, root: Path) -> int | None:
         """How many records a dataset had in the last build, for the time that is left of this one."""

@@ -1,6 +1,7 @@
 """A user's own pairs: two folders of photos, before and after, with the same names."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,7 +33,7 @@ class PairedFolder(Source):
     licence: ClassVar[str] = "the user's own"
     homepage: ClassVar[None] = None
 
-    @property
+    @cached_property
     def dataset(self) -> str:
         return self.settings.dataset or self.root.resolve().name
 

@@ -1,6 +1,7 @@
 """A user's own photos: every photo in a folder and below it, camera raw files included."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import ClassVar
 
 from pydantic import Field
@@ -27,7 +28,7 @@ class SingleFolder(Source):
     licence: ClassVar[str] = "the user's own"
     homepage: ClassVar[None] = None
 
-    @property
+    @cached_property
     def dataset(self) -> str:
         return self.settings.dataset or self.root.resolve().name
 
