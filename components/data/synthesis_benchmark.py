@@ -67,13 +67,10 @@ def measure(photos: Sequence[np.ndarray], recipes: Mapping[str, Recipe], rounds:
     }
     errors: dict[str, dict[str, float]] = {library: {} for library in run}
     for name, recipe in recipes.items():
-        expected = reference(photos[0], recipe)
-        for library, function in run.items():
-            found = function(photos[0], recipe)  # also compiles and fills caches before the clock runs
-            if expected is not None:
-                rounded = (expected * 255).round().permute(1, 2, 0).numpy()
-                difference = (found.astype(np.float64) - rounded)[_BORDER:-_BORDER, _BORDER:-_BORDER]
-                errors[library][name] = float(np.sqrt(np.mean(difference**2)))
+        for library, function in run.items():  # this also compiles and fills caches before the clock runs
+            found = [_squared_error(function(photo, recipe), photo, recipe) for photo in photos]
+            if None not in found:
+                errors[library][name] = float(np.sqrt(np.mean(found)))
     seconds = {library: {name: [] for name in recipes} for library in run}
     for _ in range(rounds):
         for name, recipe in recipes.items():
@@ -83,6 +80,15 @@ def measure(photos: Sequence[np.ndarray], recipes: Mapping[str, Recipe], rounds:
         library: Timing({name: statistics.median(times) for name, times in of.items()}, errors[library])
         for library, of in seconds.items()
     }
+
+
+def _squared_error(found: np.ndarray, photo: np.ndarray, recipe: Recipe) -> float | None:
+    """Mean square, in 8-bit codes, of what a result is off the rounded reference; None where there is none."""
+    expected = reference(photo, recipe)
+    if expected is None:
+        return None
+    rounded = (expected * 255).round().permute(1, 2, 0).numpy()
+    return float(np.mean((found.astype(np.float64) - rounded)[_BORDER:-_BORDER, _BORDER:-_BORDER] ** 2))
 
 
 def _seconds(
