@@ -26,13 +26,19 @@ from rich.console import Console
 from rich.table import Table
 
 from components import files
-from components.evaluation.records import Evaluation, read_evaluation
+from components.data.records import read_manifest
+from components.enhance.crafter import Crafter
+from components.evaluation.evaluate import evaluate_crafter
+from components.evaluation.records import Evaluation, EvaluationSettings
 from components.evaluation.stages import StageGain, compare_stages
 from components.evaluation.tables import INPUT, OURS, BootstrapSettings
+from components.images import MAX_PIXELS
 from components.settings import load_settings
 from components.strict import Strict
+from components.training.tracker import NullTracker
 
 ROOT = Path(__file__).resolve().parents[2]
+BASE, PHOTOS = ROOT / "data" / "base", ROOT / "data" / "photos"
 RESULT = ROOT / "reports" / "benchmarks" / "main.json"
 _SAMPLE_SECONDS = 0.5
 
@@ -94,6 +100,19 @@ def evaluation_rows(evaluation: Evaluation) -> list[BenchmarkRow]:
             ok=critic.score_correlation >= 0.6,
         ),
     ]
+
+
+def judge_in_full(manifest: Path, adapters: tuple[Path, Path], settings: EvaluationSettings) -> Evaluation:
+    """The pipeline's evaluation of Critic and Artist once more, on the photos as large as they are.
+
+    Args:
+        adapters: the Critic's and the Artist's.
+    """
+    crafter = Crafter.from_parts(BASE, *adapters, placement=settings.compute.place())
+    whole = settings.model_copy(update={"max_side": MAX_PIXELS})
+    with tempfile.TemporaryDirectory(prefix="spc-judged-") as folder:
+        photos = read_manifest(manifest)
+        return evaluate_crafter(crafter, photos, PHOTOS, BASE, Path(folder), whole, NullTracker())
 
 
 def stage_row(gain: StageGain) -> BenchmarkRow:
@@ -187,16 +206,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         costs = _run_twice(options.config, environment, console) if options.pipeline else []
         outputs = _outputs(environment)
-        evaluation = read_evaluation(Path(outputs["evaluate/evaluation"]))
-        console.print("Scoring the policies of stages II and III on the held-out photos ...")
         settings = load_settings(options.config)
+        reinforced = (
+            Path(outputs["reinforce/reinforced_critic_adapter"]),
+            Path(outputs["reinforce/reinforced_artist_adapter"]),
+        )
+        console.print("Judging the edits of the held-out photos at their full resolution ...")
+        evaluation = judge_in_full(Path(outputs["validate/validated_manifest"]), reinforced, settings.evaluate)
+        console.print("Scoring the policies of stages II and III on the held-out photos ...")
         gain = compare_stages(
-            ROOT / "data" / "base",
+            BASE,
             (Path(outputs["train_critic/critic_adapter"]), Path(outputs["adapt_artist/adapted_artist_adapter"])),
-            (
-                Path(outputs["reinforce/reinforced_critic_adapter"]),
-                Path(outputs["reinforce/reinforced_artist_adapter"]),
-            ),
+            reinforced,
             Path(outputs["synthesize/pairs"]),
             settings.reinforce,
             BootstrapSettings(),

@@ -10,7 +10,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from components.evaluation import benchmark
+from components.data.records import Manifest, write_manifest
+from components.enhance.crafter import CrafterSettings
+from components.evaluation import benchmark, evaluate
 from components.evaluation.benchmark import (
     BenchmarkRow,
     Usage,
@@ -20,11 +22,13 @@ from components.evaluation.benchmark import (
     show,
     stage_row,
 )
-from components.evaluation.records import Evaluation
+from components.evaluation.metrics import LPIPS_FILE, measure_case
+from components.evaluation.records import Evaluation, EvaluationSettings
 from components.evaluation.stages import StageGain, stage_gain
 from components.evaluation.tables import BootstrapSettings, Interval
 from components.training.comparison import PolicyScores
 from tests.evaluation.builders import make_evaluation, make_figures
+from tests.tiny_models import write_adapters, write_base, write_lpips
 
 
 def exactly(value: float) -> Interval:
@@ -108,12 +112,33 @@ def test_missed_figures_are_shown_as_missed() -> None:
     assert sum("met" in line for line in lines) == 4
 
 
+def test_photos_are_judged_as_large_as_they_are(
+    photos: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, manifest = photos
+    write_manifest(manifest, tmp_path / "manifest")
+    base = write_base(tmp_path / "base")
+    write_lpips(base / LPIPS_FILE)
+    adapters = write_adapters(base, tmp_path)
+    monkeypatch.setattr(benchmark, "BASE", base)
+    monkeypatch.setattr(benchmark, "PHOTOS", folder)
+    sizes = []
+
+    def seen(picture: torch.Tensor, *arguments: object) -> dict[str, float]:
+        sizes.append(tuple(picture.shape[-2:]))
+        return measure_case(picture, *arguments)
+
+    monkeypatch.setattr(evaluate, "measure_case", seen)
+    crafter = CrafterSettings(critic_short_side=28, max_new_tokens=4, steps=1, draws=1)
+    settings = EvaluationSettings(views=1, max_side=40, crafter=crafter, bootstrap=BootstrapSettings(resamples=100))
+    evaluation = benchmark.judge_in_full(tmp_path / "manifest", adapters, settings)
+    assert evaluation.cases == 3
+    assert set(sizes) == {(60, 90), (76, 90), (84, 90)}
+
+
 def test_the_rows_are_written_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "evaluation").mkdir()
-    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
-    (tmp_path / "evaluation" / "table.json").write_text(evaluation.model_dump_json())
     steps = (
-        "evaluate/evaluation",
+        "validate/validated_manifest",
         "train_critic/critic_adapter",
         "adapt_artist/adapted_artist_adapter",
         "reinforce/reinforced_critic_adapter",
@@ -122,6 +147,8 @@ def test_the_rows_are_written_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path:
     )
     monkeypatch.setattr(benchmark, "_outputs", lambda environment: {s: str(tmp_path / s.split("/")[1]) for s in steps})
     gain = StageGain(before=0.4, after=0.5, gain=Interval(value=0.1, low=0.01, high=0.2))
+    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
+    monkeypatch.setattr(benchmark, "judge_in_full", lambda *arguments: evaluation)
     monkeypatch.setattr(benchmark, "compare_stages", lambda *arguments: gain)
     assert benchmark.main(["--no-pipeline", "--out", str(tmp_path / "main.json")]) == 0
     rows = json.loads((tmp_path / "main.json").read_text())["rows"]
