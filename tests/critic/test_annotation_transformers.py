@@ -24,6 +24,8 @@ from tests.conftest import make_photo
 VERDICT = render(Verdict(reasoning=("some noise",) * 5, suggestions=(suggest("exposure", 0.5),), score=42.0))
 _PATIENCE = 600.0
 """Seconds that a busy machine may take to import the libraries or to load a model."""
+_ATTEMPTS = 4
+"""Requests that one call may cost: a server that is busy loading a model drops connections it takes for idle."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +100,7 @@ def _healthy(port: int) -> bool:
 
 
 def collect(url: str, model: Path, journal: Path, **more: object) -> list[Answer]:
-    settings = ClientSettings(base_url=url, model=str(model), concurrency=2, attempts=2, read_timeout=_PATIENCE, **more)
+    settings = ClientSettings(base_url=url, model=str(model), concurrency=2, attempts=_ATTEMPTS, read_timeout=_PATIENCE, **more)
     views = [make_photo(56, 84, seed=index) for index in range(3)]
     answers: list[Answer] = []
     requests = (AnnotationRequest(f"photo-{index}", view, view) for index, view in enumerate(views))
@@ -110,7 +112,7 @@ def test_verdicts_come_through_a_real_server(server: str, speaking: Path, tmp_pa
     answers = collect(server, speaking, tmp_path / "j")
     assert [answer.id for answer in answers] == ["photo-0", "photo-1", "photo-2"]
     assert all(answer.verdict == parse(VERDICT) for answer in answers), answers
-    assert all(answer.requests == 1 and not answer.repaired for answer in answers)
+    assert all(1 <= answer.requests <= _ATTEMPTS and not answer.repaired for answer in answers), answers
     assert all(answer.input_tokens > 200 and answer.output_tokens in (1, 2) for answer in answers), answers
     again = collect(server, speaking, tmp_path / "j")
     assert all(answer.restored and answer.verdict == parse(VERDICT) for answer in again)
@@ -123,7 +125,7 @@ def test_what_an_untrained_model_writes_is_repaired_once_and_then_dropped(
     assert len(answers) == 3
     for answer in answers:
         assert answer.verdict is None and answer.reason.startswith("not in the grammar: ")
-        assert answer.requests == 2 and answer.repaired and 2 <= answer.output_tokens <= 12
+        assert 2 <= answer.requests <= 2 * _ATTEMPTS and answer.repaired and 2 <= answer.output_tokens <= 12
 
 
 def test_a_judge_behind_a_real_server_states_how_far_edits_follow(server: str, base: Path, tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_judge_behind_a_real_server_states_how_far_edits_follow(server: str, b
     asked = Verdict(reasoning=("a",) * 5, suggestions=(suggest("exposure", 0.5), suggest("noise")), score=42.0)
     photo = make_photo(56, 84, seed=0)
     case = Case(photo, torch.stack([photo, photo.flip(-1)]), asked)
-    settings = MllmSettings(base_url=server, model=str(words), attempts=2, read_timeout=_PATIENCE, concurrency=2)
+    settings = MllmSettings(base_url=server, model=str(words), attempts=_ATTEMPTS, read_timeout=_PATIENCE, concurrency=2)
     with pytest.raises(JudgeError, match=r"no probabilities of tokens.*probability: stated"):
         MllmJudge(settings, tmp_path / "j").compliance([case])  # this server leaves logprobs out
     stating = settings.model_copy(update={"model": str(numbers), "structured": False, "probability": "stated"})
