@@ -31,7 +31,7 @@ SIGNATURE = ModelSignature(
             ColSpec(DataType.string, "verdict"),
         ]
     ),
-    params=ParamSchema([ParamSpec("seed", DataType.long, 0), ParamSpec("strength", DataType.double, 1.0)]),
+    params=ParamSchema([ParamSpec("seed", DataType.long, 0), ParamSpec("strength", DataType.double, None)]),
 )
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
@@ -70,7 +70,7 @@ class CrafterModel(PythonModel):
 
         Args:
             model_input: bytes of a JPEG, PNG, TIFF, WebP or AVIF file a row.
-            params: ``seed`` of the Artist's noise and ``strength`` from 0 to 2.
+            params: ``seed`` of the Artist's noise and ``strength`` from 0 to 2, by default the model's own.
 
         Returns:
             columns ``photo`` (bytes, same format; others become PNG), ``text`` (the Critic's words) and ``verdict``
@@ -96,7 +96,7 @@ class CrafterModel(PythonModel):
         for number, content in enumerate(photos):
             try:
                 answer = self._service.enhance(
-                    _file(content), int(options.get("seed", 0)), float(options.get("strength", 1.0)), deadline
+                    _file(content), int(options.get("seed", 0)), options.get("strength"), deadline
                 )
             except Refused as refused:
                 code = codes.get(refused.reason, INVALID_PARAMETER_VALUE)

@@ -22,7 +22,7 @@ _POLICY = (
 def create_demo(service: PhotoService) -> FastAPI:
     """The application of ``service`` with the page at `/`."""
     app = create_app(service)
-    page = PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8").replace("{{strength}}", f"{service.strength:.2f}")
 
     @app.get("/")
     async def index() -> HTMLResponse:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from components import files
 from components.artist.model import DESCRIPTION_FILE
@@ -35,6 +36,7 @@ from components.release.layout import (
     stored_shapes,
     weight_files,
 )
+from components.weights import WEIGHTS_FILE, load_weights
 
 log = logging.getLogger(__name__)
 _DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -51,6 +53,8 @@ def export_release(
 ) -> list[Path]:
     """Write adapters and, unless told otherwise, base models as the release has them.
 
+    Weights that a stage trained in full (`components.weights`) replace those of the base models that are written.
+
     Args:
         out: a new or empty folder.
         base: base models as data/base has them; with `adapters_only` their configurations suffice.
@@ -60,10 +64,13 @@ def export_release(
         the files and folders that were written.
 
     Raises:
-        ReleaseError: something is not of this model; `out` may then be incomplete.
+        ReleaseError: there is nothing to write, or an adapter belongs to weights that would not be written, or
+            something is not of this model; `out` may then be incomplete.
         FileExistsError: `out` has content.
     """
     _require_empty(out)
+    if adapters_only:
+        _require_adapters(critic_adapter, artist_adapter)
     configurations = read_configurations(base)
     written = []
     if artist_adapter is not None:
@@ -74,7 +81,7 @@ def export_release(
         written.append(out / CRITIC_ADAPTER)
     if adapters_only:
         return written
-    _join(weight_files(base / "artist" / "transformer"), out / TRANSFORMER_FILE)
+    _join(weight_files(base / "artist" / "transformer"), out / TRANSFORMER_FILE, _whole_weights(artist_adapter))
     if (found := fingerprint(stored_shapes([out / TRANSFORMER_FILE]))) != RECOGNISED_TRANSFORMER:
         log.warning(
             "%s has the fingerprint %s: the release's loader recognises %s only, the full-size transformer",
@@ -85,6 +92,7 @@ def export_release(
     (out / VAE_FILE).parent.mkdir(parents=True)
     _join(weight_files(base / "artist" / "vae"), out / VAE_FILE)
     _copy_critic(base / "critic", out / CRITIC_FOLDER)
+    _replace_critic(out / CRITIC_FOLDER, critic_adapter)
     _add_files_of_transformers_4(out / CRITIC_FOLDER)
     return [*written, out / TRANSFORMER_FILE, out / VAE_FILE, out / CRITIC_FOLDER]
 
@@ -155,6 +163,35 @@ def _copy_critic(source: Path, out: Path) -> None:
     shutil.copytree(source, out)
 
 
+def _require_adapters(*adapters: Path | None) -> None:
+    given = [adapter for adapter in adapters if adapter is not None]
+    if not given:
+        raise ReleaseError("adapters alone were asked for and none was given: name the Critic's, the Artist's or both")
+    for adapter in given:
+        if _whole_weights(adapter):
+            raise ReleaseError(
+                f"{adapter}: this adapter belongs to the weights beside it, {WEIGHTS_FILE}, and does something else on "
+                "the base model; export the base models with it"
+            )
+
+
+def _whole_weights(adapter: Path | None) -> Path | None:
+    """The file of weights that a stage trained in full, if there is one beside its adapter."""
+    file = adapter and adapter / WEIGHTS_FILE
+    return file if file and file.exists() else None
+
+
+def _replace_critic(folder: Path, adapter: Path | None) -> None:
+    """Put weights that were trained in full into a Critic's folder."""
+    if not _whole_weights(adapter):
+        return
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype="auto")
+    load_weights(model, adapter)
+    for path in weight_files(folder):
+        path.unlink()
+    model.save_pretrained(folder)
+
+
 def _add_files_of_transformers_4(folder: Path) -> None:
     """Beside what transformers 5 writes, what the release's transformers 4.57 reads: it knows neither
     `rope_parameters` nor `processor_config.json`, and its Qwen2Tokenizer wants `vocab.json` and `merges.txt`."""
@@ -179,15 +216,19 @@ def _add_files_of_transformers_4(folder: Path) -> None:
         files.write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
 
 
-def _join(parts: list[Path], out: Path) -> None:
-    """Copy a model's one file, or join its shards (which are then in memory at once)."""
+def _join(parts: list[Path], out: Path, replacing: Path | None = None) -> None:
+    """Copy a model's one file; or join its shards and put other weights in (all of it is then in memory at once)."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as temporary:
-        if len(parts) == 1:
+        if len(parts) == 1 and replacing is None:
             shutil.copyfile(parts[0], temporary)
-        else:
-            tensors = {name: tensor for part in parts for name, tensor in load_file(part).items()}
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            return
+        tensors = {name: tensor for part in parts for name, tensor in load_file(part).items()}
+        for name, tensor in load_file(replacing).items() if replacing else ():
+            if name not in tensors or tensors[name].shape != tensor.shape:
+                raise ReleaseError(f"{replacing}: {name} {tuple(tensor.shape)} is no weight of {parts[0].parent}")
+            tensors[name] = tensor.to(tensors[name].dtype)
+        save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _require_empty(out: Path) -> None:

@@ -163,7 +163,7 @@ def create_app(service: PhotoService) -> FastAPI:
     @app.post("/enhance")
     async def enhance(request: Request) -> Response:
         async def handle(body: bytes, deadline: float) -> bytes:
-            seed, strength = _number(request, "seed", int, 0), _number(request, "strength", float, 1.0)
+            seed, strength = _number(request, "seed", int) or 0, _number(request, "strength", float)
             made = await desk.work(deadline, partial(service.enhance, body, seed, strength, deadline))
             content = {
                 "photo": base64.b64encode(made.photo).decode("ascii"),
@@ -188,10 +188,10 @@ def create_app(service: PhotoService) -> FastAPI:
     return app
 
 
-def _number(request: Request, name: str, kind: type[_Result], default: _Result) -> _Result:
+def _number(request: Request, name: str, kind: type[_Result]) -> _Result | None:
     text = request.query_params.get(name)
     if text is None:
-        return default
+        return None
     try:
         return kind(text)
     except ValueError as error:

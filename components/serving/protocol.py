@@ -22,7 +22,8 @@ class Invocation(NamedTuple):
 
     photos: tuple[bytes, ...]
     seed: int
-    strength: float
+    strength: float | None
+    """None: the model's own."""
 
 
 def parse_invocation(body: bytes, max_photos: int) -> Invocation:
@@ -72,12 +73,14 @@ def _cells(name: str, data: Any) -> list[Any]:
     raise _invalid(f'{name}: expected [{{"{COLUMN}": "<Base64>"}}, ...]')
 
 
-def _params(params: Any) -> tuple[int, float]:
+def _params(params: Any) -> tuple[int, float | None]:
     if not isinstance(params, dict) or set(params) - {"seed", "strength"}:
         raise _invalid(f"params: expected an object with seed and strength, found {_short(params)}")
-    seed, strength = params.get("seed", 0), params.get("strength", 1.0)
+    seed, strength = params.get("seed", 0), params.get("strength")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise _invalid(f"params.seed: expected an integer, found {_short(seed)}")
+    if strength is None:
+        return seed, None
     if not isinstance(strength, int | float) or isinstance(strength, bool):
         raise _invalid(f"params.strength: expected a number, found {_short(strength)}")
     return seed, float(strength)

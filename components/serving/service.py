@@ -20,7 +20,7 @@ from components.images import Photo, UnreadablePhoto, read_header, read_photo, w
 from components.strict import Strict
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the crafter's business
-    from components.enhance.crafter import Enhanced, Judgement
+    from components.enhance.crafter import CrafterSettings, Enhanced, Judgement
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
 """Formats that are answered in kind, with the suffix `components.images` writes them by; others become PNG."""
@@ -67,7 +67,9 @@ class Refused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
 class Enhancer(Protocol):
     """What is served: `components.enhance.crafter.Crafter`."""
 
-    def enhance(self, photo: Photo, seed: int, strength: float) -> "Enhanced": ...
+    settings: "CrafterSettings"
+
+    def enhance(self, photo: Photo, seed: int = 0, *, strength: float | None = None) -> "Enhanced": ...
 
     def critique(self, photo: Photo) -> "Judgement": ...
 
@@ -100,12 +102,19 @@ class PhotoService:
         self._turn = threading.Lock()
         self._places = threading.BoundedSemaphore(self.limits.waiting + 1)
 
-    def enhance(self, content: bytes, seed: int = 0, strength: float = 1.0, deadline: float | None = None) -> Answer:
+    @property
+    def strength(self) -> float:
+        """The model's own strength, where a request names none."""
+        return self._crafter.settings.strength
+
+    def enhance(
+        self, content: bytes, seed: int = 0, strength: float | None = None, deadline: float | None = None
+    ) -> Answer:
         """Enhance the picture file ``content``.
 
         Args:
             seed: of the Artist's noise, from 0 to 2^63 - 1.
-            strength: from 0 (unchanged) to 2.
+            strength: from 0 (unchanged) to 2; by default the model's own.
             deadline: on the clock of `time.monotonic`; a request still waiting then is given up.
 
         Raises:
@@ -113,7 +122,7 @@ class PhotoService:
         """
         if not 0 <= seed < 2**63:
             raise Refused(Reason.INVALID, f"seed: expected a number from 0 to 2^63 - 1, found {seed}")
-        if not 0 <= strength <= 2:
+        if strength is not None and not 0 <= strength <= 2:
             raise Refused(Reason.INVALID, f"strength: expected a number from 0 to 2, found {strength}")
         with self._admitted(content, deadline) as source:
             photo = self._read(source)

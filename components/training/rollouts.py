@@ -4,7 +4,7 @@ The Critic looks at each photo and at its better version and writes a group of v
 the photo condition the Artist's edits through H_c as captured while they were written. Groups are by photo.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from pydantic import Field
@@ -120,7 +120,7 @@ def gather(
     verdicts = [parses(text) for text in rollout.texts]
     terms = _critic_terms(verdicts, batch, better, settings)
     weights = settings.critic
-    rewards = sum(terms[name] * getattr(weights, name) for name in ("format", "ranking", "suggestion"))
+    rewards = sum(values * getattr(weights, name) for name, values in terms.items())
     judged = CriticExperience(rollout.prompts.repeat(settings.verdicts), rollout, terms, rewards, batch.share.twice())
     about_inputs = slice(0, len(batch.views) * settings.verdicts)
     verdicts = verdicts[about_inputs]
@@ -169,8 +169,8 @@ def _edit(
     ]
     nothing = torch.zeros(settings.edits)
     terms = {
-        name: torch.cat([nothing if row is None else getattr(row, name).cpu() for row in rows])
-        for name in ("compliance", "photometric", "perceptual", "total")
+        field.name: torch.cat([nothing if row is None else getattr(row, field.name).cpu() for row in rows])
+        for field in fields(ArtistRewards)
     }
     judged = torch.tensor([row is not None for row in rows]).repeat_interleave(settings.edits)
     return ArtistExperience(source, clean, latent, grid, terms, terms["total"], judged, batch.share.each(group))

@@ -26,6 +26,7 @@ _PATIENCE = 600.0
 """Seconds that a busy machine may take to import the libraries or to load a model."""
 _ATTEMPTS = 4
 """Requests that one call may cost: a server that is busy loading a model drops connections it takes for idle."""
+_BUSY = {"attempts": _ATTEMPTS, "read_timeout": _PATIENCE}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def _healthy(port: int) -> bool:
 
 
 def collect(url: str, model: Path, journal: Path, **more: object) -> list[Answer]:
-    settings = ClientSettings(base_url=url, model=str(model), concurrency=2, attempts=_ATTEMPTS, read_timeout=_PATIENCE, **more)
+    settings = ClientSettings(base_url=url, model=str(model), concurrency=2, **_BUSY, **more)
     views = [make_photo(56, 84, seed=index) for index in range(3)]
     answers: list[Answer] = []
     requests = (AnnotationRequest(f"photo-{index}", view, view) for index, view in enumerate(views))
@@ -134,7 +135,7 @@ def test_a_judge_behind_a_real_server_states_how_far_edits_follow(server: str, b
     asked = Verdict(reasoning=("a",) * 5, suggestions=(suggest("exposure", 0.5), suggest("noise")), score=42.0)
     photo = make_photo(56, 84, seed=0)
     case = Case(photo, torch.stack([photo, photo.flip(-1)]), asked)
-    settings = MllmSettings(base_url=server, model=str(words), attempts=_ATTEMPTS, read_timeout=_PATIENCE, concurrency=2)
+    settings = MllmSettings(base_url=server, model=str(words), concurrency=2, **_BUSY)
     with pytest.raises(JudgeError, match=r"no probabilities of tokens.*probability: stated"):
         MllmJudge(settings, tmp_path / "j").compliance([case])  # this server leaves logprobs out
     stating = settings.model_copy(update={"model": str(numbers), "structured": False, "probability": "stated"})

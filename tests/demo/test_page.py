@@ -49,6 +49,7 @@ def test_a_photo_from_choice_to_download(
     page.goto(address)
     assert page.get_by_role("button", name="Enhance").is_disabled()
     page.get_by_label("Choose a photo").set_input_files(photo)
+    assert page.get_by_label("Strength").input_value() == "1.25"  # the model's own
     page.get_by_label("Strength").fill("2")
     page.get_by_role("button", name="Enhance").click()
     page.get_by_text("In its own words").wait_for()

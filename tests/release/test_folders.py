@@ -1,6 +1,7 @@
 """Whole releases, written and read again; and the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from components.critic.model import Critic
 from components.release.__main__ import main
 from components.release.folders import export_release, import_release
 from components.release.layout import ReleaseError, fingerprint, stored_shapes
+from components.weights import WEIGHTS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,39 @@ def test_shards_are_joined(base: Path, tmp_path: Path) -> None:
     joined = stored_shapes([tmp_path / "out" / "dit.safetensors"])
     assert joined == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert fingerprint(joined) == fingerprint(stored_shapes(sorted(shards.glob("*.safetensors"))))
+
+
+def _with_whole_weights(adapter: Path, model: torch.nn.Module, part: str, folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter's folder as a stage with `trainable: full` leaves it, with every weight of `part` changed."""
+    shutil.copytree(adapter, folder)
+    weights = {name: value + 0.25 for name, value in model.state_dict().items() if name.startswith(part)}
+    save_file(weights, folder / WEIGHTS_FILE)
+    return weights
+
+
+def test_weights_trained_in_full_replace_those_of_the_base_models(base: Path, adapters: Path, tmp_path: Path) -> None:
+    critic_model, artist_model = Critic.load(base / "critic").model, Artist.load(base / "artist").transformer
+    artist = _with_whole_weights(adapters / "artist", artist_model, "transformer_blocks.", tmp_path / "artist")
+    critic = _with_whole_weights(adapters / "critic", critic_model, "model.language_model.layers.", tmp_path / "critic")
+    assert artist and critic
+    export_release(tmp_path / "out", base, tmp_path / "critic", tmp_path / "artist")
+    before, written = artist_model.state_dict(), load_file(tmp_path / "out" / "dit.safetensors")
+    assert written.keys() == before.keys()
+    assert all(torch.equal(value, artist.get(name, before[name])) for name, value in written.items())
+    before, loaded = critic_model.state_dict(), Critic.load(tmp_path / "out" / "vlm").model.state_dict()
+    assert loaded.keys() == before.keys()
+    assert all(torch.equal(value, critic.get(name, before[name])) for name, value in loaded.items())
+
+
+def test_an_adapter_is_not_parted_from_its_weights(base: Path, adapters: Path, tmp_path: Path) -> None:
+    _with_whole_weights(adapters / "artist", torch.nn.Linear(2, 2), "weight", tmp_path / "artist")
+    with pytest.raises(ReleaseError, match=rf"{WEIGHTS_FILE}.*export the base models"):
+        export_release(tmp_path / "out", base, None, tmp_path / "artist", adapters_only=True)
+    with pytest.raises(ReleaseError, match="none was given"):
+        export_release(tmp_path / "out", base, None, None, adapters_only=True)
+    with pytest.raises(ReleaseError, match=r"weight \(2, 2\) is no weight of"):
+        export_release(tmp_path / "other", base, None, tmp_path / "artist")
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_line(base: Path, adapters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from components.critic.grammar import Verdict
+from components.enhance.crafter import CrafterSettings
 from components.images import Photo
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.0)
@@ -26,12 +27,15 @@ class Result:
 class Brightener:
     """Adds ``strength`` tenths of full scale; the verdict does not parse for seed 0."""
 
+    settings = CrafterSettings(strength=1.25)
+
     def __init__(self, seconds: float = 0.0):
         self.seconds, self.calls, self.together, self.most = seconds, 0, 0, 0
         self._lock = threading.Lock()
 
-    def enhance(self, photo: Photo, seed: int = 0, strength: float = 1.0) -> Result:
+    def enhance(self, photo: Photo, seed: int = 0, *, strength: float | None = None) -> Result:
         self._work()
+        strength = self.settings.strength if strength is None else strength
         brighter = photo.with_pixels((photo.pixels + strength / 10).clamp(0, 1))
         return Result(f"seed {seed}", VERDICT if seed else None, brighter)
 

@@ -27,7 +27,7 @@ TEXT = base64.b64encode(PHOTO).decode()
     ],
 )
 def test_every_form_of_the_protocol_is_read(content: dict[str, Any]) -> None:
-    assert parse_invocation(json.dumps(content).encode(), 8) == Invocation((PHOTO,), 0, 1.0)
+    assert parse_invocation(json.dumps(content).encode(), 8) == Invocation((PHOTO,), 0, None)
 
 
 def test_parameters_are_read() -> None:

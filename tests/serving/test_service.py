@@ -31,6 +31,12 @@ def test_answers_in_kind(file_format: str, expected: str) -> None:
     assert VERDICT.model_validate_json(answer.verdict) == VERDICT
 
 
+def test_the_models_own_strength_holds_where_none_is_named() -> None:
+    service = PhotoService(Brightener())
+    assert service.strength == 1.25
+    assert level(service.enhance(picture()).photo) == pytest.approx(100 + 32, abs=1)
+
+
 def test_a_verdict_that_does_not_parse_is_null() -> None:
     assert PhotoService(Brightener()).enhance(picture()).verdict == "null"
 
