@@ -232,7 +232,7 @@ def test_a_completion_without_tokens_changes_nothing_but_a_mean_over_completions
 def test_a_batch_without_any_token_has_a_loss_of_zero(loss_type: LossType) -> None:
     values = case() | {"mask_BT": torch.zeros(6, 9, dtype=torch.bool)}
     found = policy_loss(**values, settings=GrpoSettings(loss_type=loss_type, kl=0.05))
-    assert float(found.loss) == float(found.kl) == float(found.clip_fraction) == 0
+    assert found.loss.item() == found.kl.item() == float(found.clip_fraction) == 0
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
