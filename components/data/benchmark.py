@@ -41,7 +41,7 @@ from components.images import MAX_PIXELS, read_header
 
 RESULT = ROOT / "reports" / "benchmarks" / "data.json"
 PHOTOS = ROOT / "data" / "photos"
-_CORPUS = 240  # photos of about a megapixel
+_CORPUS = 960  # photos of about a megapixel
 _REPEATS = 3
 _RECORDS = 200_000
 _SHARD = 40  # photos a shard

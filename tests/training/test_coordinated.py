@@ -1,7 +1,6 @@
 """Stage III on tiny models: what it reports, what it moves and leaves alone, what it drops, and how it resumes."""
 
 import dataclasses
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from components.artist.model import Artist
@@ -23,7 +22,6 @@ from components.training import coordinated
 from components.training.checkpoints import CheckpointStore
 from components.training.coordinated import ReinforceSettings, reinforce
 from components.training.rollouts import Round, gather
-from components.weights import WEIGHTS_FILE
 from tests.recording import RecordingTracker
 from tests.training.stage_three import SETTINGS, Inputs, read_by_hash, reading_by_hash
 
@@ -103,29 +101,6 @@ def test_every_reward_term_is_reported_in_every_iteration(finished: Run) -> None
             assert all(0 <= value <= 1 for _, value in series), name
     for name in ("critic/reward", "critic/loss", "critic/kl", "artist/loss", "artist/kl", "artist/old_decay"):
         assert len(finished.tracker.series(f"reinforce/{name}")) == 2, name
-
-
-def test_it_trains_adapters_on_top_of_weights_trained_in_full(inputs: Inputs, finished: Run, tmp_path: Path) -> None:
-    """Those weights act, stay as they are and are handed on beside the adapters."""
-    folders = {"critic": inputs.critic_adapter, "artist": inputs.artist_adapter}
-    for name, (module, part) in {
-        "critic": (finished.critic.vision_language_model, "model.language_model.layers."),
-        "artist": (finished.artist.transformer.get_base_model(), "transformer_blocks."),
-    }.items():
-        folders[name] = shutil.copytree(folders[name], tmp_path / name)
-        weights = {
-            key.replace(".base_layer.", "."): value.clone() * 1.01
-            for key, value in module.state_dict().items()
-            if key.startswith(part) and "lora_" not in key
-        }
-        save_file(weights, folders[name] / WEIGHTS_FILE)
-    given = inputs._replace(critic_adapter=folders["critic"], artist_adapter=folders["artist"])
-    done = run(given, tmp_path / "out", settings(iterations=1))
-    for name, folder in folders.items():
-        assert (done.out / name / WEIGHTS_FILE).read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
-        assert not same(adapter(done.out / name), adapter(folder))
-    plain, on_top = finished.rounds[0].artist, done.rounds[0].artist
-    assert not torch.equal(plain.clean_BSC, on_top.clean_BSC)
 
 
 def test_rates_of_passing_drift_and_throughput_are_reported(finished: Run) -> None:
