@@ -12,7 +12,7 @@ COPY requirements.lock /tmp/requirements.lock
 RUN python -m venv /opt/venv \
     && case "$VARIANT" in \
          cuda) ;; \
-         cpu) sed -i -E '/^(nvidia-|cuda-|triton=)/d' /tmp/requirements.lock; \
+         cpu) sed -i -E '/^(nvidia-|cuda-|triton=)/d; s/^torch(vision)?==.*/&+cpu/' /tmp/requirements.lock; \
               export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ;; \
          *) echo "VARIANT is '$VARIANT', expected cpu or cuda" >&2; exit 2 ;; \
        esac \
@@ -58,7 +58,7 @@ COPY configs configs
 COPY components components
 COPY steps steps
 COPY pipelines pipelines
-RUN pip install --no-cache-dir --no-deps --no-build-isolation --editable .
+RUN pip install --no-cache-dir --no-compile --no-deps --no-build-isolation --editable .
 WORKDIR /app
 USER 1000:1000
 ENTRYPOINT []
