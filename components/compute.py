@@ -55,12 +55,16 @@ class TrainingComputeSettings(ComputeSettings):
     """Device, precision and number of processes of a stage that trains.
 
     Attributes:
+        nodes: machines (pods, on a cluster) that train together, each with `processes`. The ranks are those of all.
+        wait_for_nodes: how long a node waits for the others to begin, in seconds.
         sharding: how several processes hold a model: `ddp`, whole in each of them; `fsdp`, in equal shares.
     """
 
     processes: int = Field(
         default=1, gt=0, description="one for each GPU of this machine; more than one are started by accelerate"
     )
+    nodes: int = Field(default=1, gt=0)
+    wait_for_nodes: float = Field(default=1800.0, gt=0)
     sharding: Literal["ddp", "fsdp"] = "ddp"
 
     @property

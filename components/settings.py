@@ -20,6 +20,7 @@ from components.data.annotations import AnnotationSettings
 from components.data.drift import DriftSettings
 from components.data.expectations import ValidationSettings
 from components.data.ingest import IngestSettings
+from components.data.partition import ScaleOutSettings
 from components.data.synthesis import SynthesisSettings
 from components.evaluation.records import EvaluationSettings
 from components.registry.promotion import GateSettings
@@ -33,6 +34,7 @@ class Settings(Strict):
     ingest: IngestSettings = Field(default_factory=IngestSettings)
     validation: ValidationSettings = Field(default_factory=ValidationSettings)
     drift: DriftSettings = Field(default_factory=DriftSettings)
+    scale_out: ScaleOutSettings = Field(default_factory=ScaleOutSettings)
     annotate: AnnotationSettings = Field(default_factory=AnnotationSettings)
     synthesize: SynthesisSettings = Field(default_factory=SynthesisSettings)
     train_critic: CriticSftSettings

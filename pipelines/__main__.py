@@ -87,14 +87,24 @@ def _chosen_pipeline(
     options: argparse.Namespace, state: State, parameters: dict[str, Any]
 ) -> tuple["Pipeline", dict[str, Any]]:
     """The training pipeline, or, where a champion is to go on learning and there is one, the retraining pipeline."""
+    in_shards = parameters["settings"]["scale_out"]["shards"] > 1
     if options.from_champion:
         from pipelines.stack import champion_on, read_stack
 
         if (version := champion_on(read_stack(options.stack, state))) is not None:
+            parameters = {**parameters, "champion": version}
+            if in_shards:
+                from pipelines.sharded_retraining import sharded_retraining
+
+                return sharded_retraining, parameters
             from pipelines.retraining import retraining
 
-            return retraining, {**parameters, "champion": version}
+            return retraining, parameters
         print("There is no champion yet: training from stage I.")
+    if in_shards:
+        from pipelines.sharded_training import sharded_training
+
+        return sharded_training, parameters
     from pipelines.training import training
 
     return training, parameters

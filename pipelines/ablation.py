@@ -5,6 +5,8 @@ from typing import Any
 from zenml import pipeline
 
 from components.evaluation.ablation import without_photometric
+from pipelines.nodes import nodes_of
+from pipelines.stack_file import StackError
 from steps.ablate import REINFORCE_WITHOUT_PHOTOMETRIC, ablate
 from steps.adapt_artist import adapt_artist
 from steps.annotate import annotate
@@ -26,7 +28,13 @@ def ablation(settings: dict[str, Any], data_revision: str, working_copy: str) ->
         settings: as the training pipeline's.
         data_revision: the DVC revision of data/.
         working_copy: digest of the files on disk, so that touched ones are looked at again.
+
+    Raises:
+        StackError: a stage is to train on several nodes.
     """
+    if several := nodes_of(settings):
+        raise StackError(f"the ablation trains each variant on one node: set {min(several)}.compute.nodes to 1")
+
     # Data and stages I and II, as the training pipeline makes them
     manifest = ingest(data_revision, working_copy, settings["ingest"])
     manifest, _ = validate(manifest, settings["validation"])

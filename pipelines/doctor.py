@@ -129,7 +129,7 @@ def examine(stack: StackFile, state: State, settings: Mapping[str, Any]) -> Iter
     if stack.namespace:
         from pipelines.doctor_cluster import examine_cluster
 
-        yield from examine_cluster(stack)
+        yield from examine_cluster(stack, settings)
 
 
 def _run(name: str, check: Callable[[], str]) -> Finding:
@@ -241,9 +241,10 @@ def _mlflow(url: str, credentials: Mapping[str, str]) -> str:
 
 
 def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
-    """Whether the training stages fit into the GPUs of one pod, with the base models under data/base.
+    """Whether the training stages fit into the GPUs of their pods, with the base models under data/base.
 
-    A stage uses as many GPUs as it has processes, and holds the models as its `compute.sharding` says.
+    A stage uses as many GPUs as it has processes, on as many nodes as it asks for, and holds the models as its
+    `compute.sharding` says.
     """
     from components.planning.models import PUBLISHED, read_configurations
     from components.planning.plan import PlanSettings, make_plan
@@ -253,13 +254,15 @@ def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
     base = ROOT / "data" / "base"
     computes = {name: settings[name]["compute"] for name in STAGES}
     plans = []
-    for count in sorted({compute["processes"] for compute in computes.values()}):
-        names = [name for name, compute in computes.items() if compute["processes"] == count]
-        if count > pods.gpus:
+    shapes = {name: (compute["processes"], compute["nodes"]) for name, compute in computes.items()}
+    for processes, nodes in sorted(set(shapes.values())):
+        names = [name for name, shape in shapes.items() if shape == (processes, nodes)]
+        if processes > pods.gpus:
             raise Unhealthy(
-                f"{names[0]} is to run in {count} processes, one for each GPU, and a pod has {pods.gpus}",
-                f"set {names[0]}.compute.processes to {pods.gpus}, or give the pods {count} GPUs in the stack file",
+                f"{names[0]} is to run in {processes} processes, one for each GPU, and a pod has {pods.gpus}",
+                f"set {names[0]}.compute.processes to {pods.gpus}, or give the pods {processes} GPUs in the stack file",
             )
+        count = processes * nodes
         wanted = PlanSettings(gpu=pods.gpu_model, count=count, shardings=("ddp",) if count == 1 else ("ddp", "fsdp"))
         try:
             plan = make_plan(

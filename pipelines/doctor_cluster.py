@@ -1,6 +1,6 @@
 """The checks of `make doctor` that ask the Kubernetes API: rights, what the stack names, nodes, room in the quota."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.doctor import Finding, Unhealthy, _run
@@ -35,8 +35,12 @@ def quantity(text: str) -> float:
     return float(text)
 
 
-def examine_cluster(stack: StackFile) -> Iterator[Finding]:
-    """Every check that needs the API of the cluster; if it cannot be reached, that is the only finding."""
+def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every check that needs the API of the cluster; if it cannot be reached, that is the only finding.
+
+    Args:
+        settings: the checked configuration that is to run, as plain data.
+    """
     from kubernetes import client
 
     context = str(stack.components["orchestrator"].configuration.get("kubernetes_context", ""))
@@ -74,8 +78,10 @@ def examine_cluster(stack: StackFile) -> Iterator[Finding]:
             f"priority {name}", lambda n=name: _exists(lambda: storage.read_priority_class(n), f"priority class {n}")
         )
     for name, pods in stack.pods.items():
-        yield _run(f"nodes for {name}", lambda p=pods: _nodes(core, p))
-        yield _run(f"quota for {name}", lambda p=pods: _quota(core, namespace, p))
+        computes = [settings.get(stage, {}).get("compute", {}) for stage in pods.stages]
+        most = max((compute.get("nodes", 1) for compute in computes), default=1)
+        yield _run(f"nodes for {name}", lambda p=pods, n=most: _nodes(core, p, n))
+        yield _run(f"quota for {name}", lambda p=pods, n=most: _quota(core, namespace, p, n))
 
 
 def _reach(context: str, into: list[Any]) -> str:
@@ -149,8 +155,8 @@ def _claim(core: Any, name: str, namespace: str) -> str:
     return outcome
 
 
-def _nodes(core: Any, pods: PodsFile) -> str:
-    """A node that could take one such pod if it were empty."""
+def _nodes(core: Any, pods: PodsFile, count: int) -> str:
+    """Nodes that could take `count` such pods if they were empty."""
     from kubernetes.client import ApiException
 
     selector = ",".join(f"{key}={value}" for key, value in pods.node_selector.items())
@@ -166,16 +172,25 @@ def _nodes(core: Any, pods: PodsFile) -> str:
             f"`kubectl label node NODE {selector.replace(',', ' ')}`, or change node_selector in the stack file",
         )
     wanted = {"cpu": pods.cpu, "memory": pods.memory} | ({pods.gpu_resource: str(pods.gpus)} if pods.gpus else {})
-    lacking: dict[str, str] = {}
+    asked = ", ".join(f"{key} {value}" for key, value in wanted.items())
+    room, lacking = 0, dict[str, str]()
     for node in nodes:
         have = node.status.allocatable or {}
         lacks = [name for name, amount in wanted.items() if quantity(have.get(name, "0")) < quantity(amount)]
         taints = [taint for taint in node.spec.taints or [] if taint.effect == "NoSchedule"]
         if not lacks and all(_tolerated(taint, pods) for taint in taints):
-            return f"{node.metadata.name} can take one ({', '.join(f'{key} {value}' for key, value in wanted.items())})"
+            room += min(int(quantity(have[name]) / quantity(amount)) for name, amount in wanted.items())
+            if room >= count:
+                return f"{node.metadata.name} can take one ({asked})" if count == 1 else f"room for {count} ({asked})"
+            continue
         untolerated = [f"taint {taint.key}" for taint in taints if not _tolerated(taint, pods)]
         short = [f"{name} {have.get(name, '0')} of {wanted[name]}" for name in lacks]
         lacking[node.metadata.name] = ", ".join([*short, *untolerated])
+    if room:
+        raise Unhealthy(
+            f"room for {room} pods at once, and a stage trains on {count} ({asked} each)",
+            f"add nodes, or set compute.nodes of the stage to {room}",
+        )
     raise Unhealthy(
         "; ".join(f"{name}: {why}" for name, why in lacking.items()),
         "add a larger node (and the device plugin for GPUs), or ask for less in the stack file",
@@ -194,7 +209,7 @@ def _tolerated(taint: Any, pods: PodsFile) -> bool:
     return False
 
 
-def _quota(core: Any, namespace: str, pods: PodsFile) -> str:
+def _quota(core: Any, namespace: str, pods: PodsFile, count: int) -> str:
     wanted = {"requests.cpu": pods.cpu, "requests.memory": pods.memory, "limits.memory": pods.memory}
     if pods.gpus:
         wanted[f"requests.{pods.gpu_resource}"] = str(pods.gpus)
@@ -202,9 +217,11 @@ def _quota(core: Any, namespace: str, pods: PodsFile) -> str:
     for quota in quotas:
         hard, used = quota.status.hard or {}, quota.status.used or {}
         for name, amount in wanted.items():
-            if name in hard and quantity(used.get(name, "0")) + quantity(amount) > quantity(hard[name]):
+            if name in hard and quantity(used.get(name, "0")) + count * quantity(amount) > quantity(hard[name]):
+                times = f" {count} times" if count > 1 else ""
                 raise Unhealthy(
-                    f"{quota.metadata.name}: {name} {used.get(name, '0')} of {hard[name]} used, {amount} more wanted",
+                    f"{quota.metadata.name}: {name} {used.get(name, '0')} of {hard[name]} used, {amount} more "
+                    f"wanted{times}",
                     "wait for other jobs, or raise the quota (deploy/base/limits.yaml)",
                 )
     return "there is room" if quotas else "the namespace has no quota"

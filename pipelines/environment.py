@@ -14,6 +14,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 """The repository: the source root of the pipelines and the home of configs/, data/ and reports/."""
 
+DYNAMIC_PIPELINES = {"ZENML_PARAMETER_SIZE_THRESHOLD": "-1"}
+"""Has ZenML hand parameters to the steps of dynamic pipelines as it does in static ones. Otherwise each is uploaded as
+an artifact of every run, and a step that has taken such an artifact is never found in the cache."""
 _FOREIGN = ("ZENML_STORE_", "ZENML_SECRETS_STORE_", "ZENML_ACTIVE_", "ZENML_REPOSITORY_PATH", "MLFLOW_")
 
 
@@ -91,6 +94,7 @@ def prepare(server: Server | None = None) -> State:
         "ZENML_ENABLE_REPO_INIT_WARNINGS": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "ZENML_DISABLE_STEP_NAMES_IN_LOGS": "true",
+        **DYNAMIC_PIPELINES,
         "AUTO_OPEN_DASHBOARD": "false",
         "ZENML_AUTO_OPEN_DASHBOARD": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

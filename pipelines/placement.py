@@ -4,10 +4,12 @@ ZenML's own `ResourceSettings` do not reach the pods of the Kubernetes orchestra
 resources. Disruptions (a drained node, a preempted pod) cost no retry; ZenML's default counts them.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.environment import ROOT
-from pipelines.stack_file import PodsFile, StackFile
+from pipelines.environment import DYNAMIC_PIPELINES, ROOT
+from pipelines.stack_file import PodsFile, StackError, StackFile
+from steps.pods import FROM_LABELS, STATE_VARIABLE, training_step
 
 POD_FAILURE_POLICY: dict[str, Any] = {
     "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
@@ -18,23 +20,48 @@ _LABELS = {"app.kubernetes.io/part-of": "smartphotocrafter", "app.kubernetes.io/
 _CLUSTERS = ("kubernetes", "kubeflow")
 
 
-def pipeline_options(stack: StackFile) -> dict[str, Any]:
+def pipeline_options(
+    stack: StackFile, dynamic: Sequence[str] = (), nodes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Keyword arguments of ``Pipeline.with_options`` that put every stage where ``stack`` wants it.
 
     Empty for a stack that runs in this process.
+
+    Args:
+        dynamic: names of the steps of a dynamic pipeline, which would otherwise share the pod that starts them.
+        nodes: how many nodes a stage trains on, of those that want several (pipelines/nodes.py).
+
+    Raises:
+        StackError: the stack cannot run a stage on several nodes.
     """
     flavor = stack.components["orchestrator"].flavor
+    if nodes and flavor != "kubernetes":
+        raise StackError(
+            f"{next(iter(nodes))}.compute.nodes: the stack {stack.name!r} cannot train on several nodes, which takes "
+            "the orchestrator and the step operator `kubernetes`: set it to 1"
+        )
     if flavor not in _CLUSTERS:
         return {}
     everywhere = next(pods for pods in stack.pods.values() if not pods.stages)
+    steps: dict[str, dict[str, Any]] = {
+        stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(flavor, pods)}
+        for pods in stack.pods.values()
+        for stage in pods.stages
+    }
+    for stage, count in (nodes or {}).items():
+        pods = next((pods for pods in stack.pods.values() if stage in pods.stages), everywhere)
+        steps.pop(stage, None)  # the step of that name waits for the others, which takes no GPU
+        steps[training_step(stage)] = {
+            "step_operator": True,
+            "settings": {"step_operator.kubernetes": _nodes_settings(stack, pods, count)},
+            "retry": _retry(flavor, pods),
+        }
+    for stage in dynamic:
+        steps.setdefault(stage, {})["runtime"] = "isolated"
     return {
         "settings": {f"orchestrator.{flavor}": _settings(stack, everywhere), "docker": docker_settings(stack)},
         "retry": _retry(flavor, everywhere),
-        "steps": {
-            stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(flavor, pods)}
-            for pods in stack.pods.values()
-            for stage in pods.stages
-        },
+        "steps": steps,
     }
 
 
@@ -92,6 +119,26 @@ def docker_settings(stack: StackFile) -> dict[str, Any]:
     }
 
 
+def _nodes_settings(stack: StackFile, pods: PodsFile, count: int) -> dict[str, Any]:
+    """Fields of the step operator's settings for a stage on several nodes, a pod of the class each.
+
+    Raises:
+        StackError: its pods and those of the steps around it share no state folder.
+    """
+    everywhere = next(pods for pods in stack.pods.values() if not pods.stages)
+    shared = {(claim, path) for claim, path in pods.claims.items() if path == pods.environment.get(STATE_VARIABLE)}
+    if not shared & set(everywhere.claims.items()):
+        raise StackError(
+            f"a stage on several nodes needs a volume claim that all classes of pods mount at the same path, with "
+            f"{STATE_VARIABLE} set to it"
+        )
+    settings = pod_settings(pods)
+    labels = {name: {"fieldRef": {"fieldPath": f"metadata.labels['{label}']"}} for name, label in FROM_LABELS.items()}
+    settings["env"] = [*settings["env"], *({"name": name, "valueFrom": source} for name, source in labels.items())]
+    account = {"service_account_name": stack.service_account} if stack.service_account else {}
+    return {"pod_settings": settings, "pod_count": count, **account}
+
+
 def _retry(flavor: str, pods: PodsFile) -> dict[str, int]:
     """How often a failed stage starts again; on plain Kubernetes the job controller decides how long it waits."""
     pauses = {"delay": 10, "backoff": 2} if flavor == "kubeflow" else {}
@@ -109,7 +156,7 @@ def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:
         "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
         "volumes": [],
         "volume_mounts": [],
-        "env": [],
+        "env": [{"name": name, "value": value} for name, value in DYNAMIC_PIPELINES.items()],
         "env_from": [],
     }
     if stack.service_account:

@@ -1,16 +1,15 @@
 """The retraining pipeline: the champion goes on learning on the newest data. The whole graph, and nothing else."""
 
+from operator import call
 from typing import Any
 
 from zenml import pipeline
 
-from steps.adapt_artist import adapt_artist
+from pipelines.learning import refine
+from pipelines.nodes import spread
 from steps.drift import drift
-from steps.evaluate import evaluate
 from steps.ingest import ingest
 from steps.load_champion import load_champion
-from steps.promote import promote
-from steps.reinforce import reinforce
 from steps.synthesize import synthesize
 from steps.validate import validate
 
@@ -30,16 +29,11 @@ def retraining(settings: dict[str, Any], data_revision: str, working_copy: str, 
     # Data: DVC checkout -> manifest -> validated manifest -> drift against the data before -> pairs
     manifest = ingest(data_revision, working_copy, settings["ingest"])
     manifest, _ = validate(manifest, settings["validation"])
-    drift(manifest, data_revision, settings["drift"])
+    drifted = drift(manifest, data_revision, settings["drift"])
     pairs = synthesize(manifest, data_revision, settings["synthesize"])
 
     # Where to go on from
     critic, artist = load_champion(champion, data_revision)
 
-    # Stages II and III: the Artist on the new pairs, then both in one loop
-    artist = adapt_artist(critic, artist, pairs, data_revision, settings["adapt_artist"], after=["drift"])
-    critic, artist = reinforce(critic, artist, pairs, data_revision, settings["reinforce"])
-
-    # Judgement: held-out photos, then the gate; a champion that is not beaten stays
-    package, _ = evaluate(critic, artist, manifest, data_revision, settings["evaluate"])
-    promote(package, manifest, data_revision, settings["gate"], settings["evaluate"])
+    # Stages II and III, judgement
+    refine(spread(call), critic, artist, manifest, pairs, data_revision, settings, after=[drifted])

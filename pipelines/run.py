@@ -12,11 +12,14 @@ from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri
 from zenml.models import PipelineRunResponse, PipelineRunUpdate
+from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from pipelines.environment import State
+from pipelines.nodes import nodes_of
 from pipelines.placement import pipeline_options
 from pipelines.stack import read_stack, register
+from pipelines.stack_file import StackError
 from steps.folders import discard
 from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, open_run
 
@@ -71,7 +74,14 @@ def _run_locked(
                 "An earlier run was killed; %d MLflow runs of it are marked so. Going on from what it finished.", killed
             )
     name = f"{pipeline.name}-{datetime.now(UTC):%Y-%m-%d-%H%M%S-%f}"[:-3]
-    configured = pipeline.with_options(run_name=name, **pipeline_options(described))
+    dynamic = [step.name for step in pipeline.depends_on] if isinstance(pipeline, DynamicPipeline) else []
+    if dynamic and not Client().active_stack.orchestrator.supports_dynamic_pipelines:
+        raise StackError(
+            f"the orchestrator of the stack {stack!r} runs no dynamic pipelines: set scale_out.shards to 1, or take a "
+            "stack that does (local, kubernetes)"
+        )
+    nodes = nodes_of(parameters.get("settings", {}))
+    configured = pipeline.with_options(run_name=name, **pipeline_options(described, dynamic, nodes))
     configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
     opened = open_run(name, experiment)
     try:

@@ -1,9 +1,15 @@
-"""Stage II: the Artist learns to follow the Critic's hidden states instead of task prompts."""
+"""Stage II: the Artist learns to follow the Critic's hidden states instead of task prompts.
+
+On several nodes (pipelines/nodes.py) two steps take the place of the first one, with the pods between them.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
 
+from zenml.artifacts.unmaterialized_artifact import UnmaterializedArtifact
+
 from steps.folders import checkpoint_folder, output_folder
+from steps.nodes import hand_over, preparation
 from steps.stage import stage
 from steps.tracking import tracked
 
@@ -31,5 +37,33 @@ def adapt_artist(
             out=out,
             checkpoints=checkpoint_folder(),
         )
+        tracker.artifact(out, "adapter")
+        return out
+
+
+@preparation
+def prepare_adapt_artist(
+    critic_adapter: UnmaterializedArtifact,
+    artist_adapter: UnmaterializedArtifact,
+    pairs: UnmaterializedArtifact,
+    data_revision: str,
+    settings: dict[str, Any],
+) -> Annotated[str, "adapt_artist_job"]:
+    """The folder of the job, on the volume that the pods of the stage share."""
+    from components.artist.sft import ArtistSftSettings
+
+    with tracked():
+        checked = ArtistSftSettings.model_validate(settings).model_dump(mode="json")
+        adapters = {"critic_adapter": critic_adapter, "artist_adapter": artist_adapter}
+        return hand_over("adapt_artist", checked, data_revision, pairs_dir=pairs, **adapters)
+
+
+@stage
+def follow_adapt_artist(job: str, settings: dict[str, Any]) -> Annotated[Path, "adapted_artist_adapter"]:
+    """The adapter, once the pods have trained it; meanwhile what they report goes to MLflow."""
+    from components.training.nodes import follow
+
+    with tracked(settings) as tracker:
+        out = follow(Path(job), tracker).out
         tracker.artifact(out, "adapter")
         return out

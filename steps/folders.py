@@ -6,11 +6,13 @@ died and is run again unchanged has the same key and so finds its checkpoints; o
 
 import os
 import shutil
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from zenml import get_step_context
 
-STATE_VARIABLE = "SPC_STATE"
+from steps.pods import STATE_VARIABLE
 
 
 def state_folder() -> Path:
@@ -31,6 +33,26 @@ def checkpoint_folder() -> Path:
     folder = state_folder() / "checkpoints" / _name_of_running_step()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def job_folder() -> Path:
+    """The folder of the job that the running step prepares for several nodes; it stays, with the result in it."""
+    return state_folder() / "nodes" / _name_of_running_step()
+
+
+def shared_folder(name: str, source: Callable[[], Path]) -> Path:
+    """The copy of a folder that pods on all nodes can read, made from ``source()`` if it is not there yet."""
+    target = state_folder() / "inputs" / name
+    if not target.exists():
+        partial = target.with_name(f".{name}.{uuid.uuid4().hex}")
+        shutil.copytree(source(), partial)
+        try:
+            partial.rename(target)
+        except OSError:  # another step was quicker
+            if not target.exists():
+                raise
+            shutil.rmtree(partial)
+    return target
 
 
 def discard(state: Path, keep_checkpoints: bool) -> None:

@@ -7,6 +7,7 @@ process out, and the operating system lifts it when its holder dies, however it 
 
 import fcntl
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -37,34 +38,42 @@ class Journal(Generic[Entry]):
     Args:
         path: created when missing, with its folder.
         entry: what a line is.
+        others: further journals whose answers count as known. They are only read, as they are on entering, and may be
+            written by other processes at the same time; ``path`` may be among them.
 
     Raises:
         JournalError: on entering, when another process holds the journal or a complete line is no entry.
     """
 
-    def __init__(self, path: Path, entry: type[Entry]) -> None:
+    def __init__(self, path: Path, entry: type[Entry], others: Iterable[Path] = ()) -> None:
         self.path = Path(path)
+        self._others = [other for other in map(Path, others) if other != self.path]
         self._entry = entry
         self._file = -1
+        self._open: list[int] = []
         self._size = 0
-        self._places: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, tuple[int, int, int]] = {}
+        """File, first byte and length of each entry."""
 
     def __enter__(self) -> Self:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file = self._opened(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             self._lock()
-            self._read()
+            self._size = self._read(self.path, self._file)
+            os.ftruncate(self._file, self._size)  # a last line that was not written completely
             _sync_folder(self.path.parent)
+            for other in self._others:
+                self._read(other, self._opened(other, os.O_RDONLY))
         except BaseException:
-            os.close(self._file)
+            self._close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        self._close()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -73,8 +82,8 @@ class Journal(Generic[Entry]):
         """The entry for a question, or None when it has no final answer yet."""
         if key not in self._places:
             return None
-        start, length = self._places[key]
-        return self._entry.model_validate_json(os.pread(self._file, length, start))
+        file, start, length = self._places[key]
+        return self._entry.model_validate_json(os.pread(file, length, start))
 
     def append(self, entry: Entry) -> None:
         """Record a final answer; it is on the disk when this returns.
@@ -94,8 +103,16 @@ class Journal(Generic[Entry]):
         except OSError:
             os.ftruncate(self._file, self._size)
             raise
-        self._places[entry.key] = (self._size, len(line))
+        self._places[entry.key] = (self._file, self._size, len(line))
         self._size += len(line)
+
+    def _opened(self, path: Path, flags: int) -> int:
+        self._open.append(os.open(path, flags, 0o644))
+        return self._open[-1]
+
+    def _close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
 
     def _lock(self) -> None:
         try:
@@ -105,22 +122,23 @@ class Journal(Generic[Entry]):
                 f"{self.path}: another process is writing into this journal; wait for it, or stop it first"
             ) from error
 
-    def _read(self) -> None:
-        """Find the entries and cut off a last line that was not written completely."""
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+    def _read(self, path: Path, file: int) -> int:
+        """Find the entries of one file; the number of bytes they take, without a last line that is not complete."""
+        size = 0
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     break
                 try:
                     entry = self._entry.model_validate_json(line)
                 except ValidationError as error:
                     raise JournalError(
-                        f"{self.path}:{number}: expected an answer as one JSON object a line, found {line[:60]!r}; "
+                        f"{path}:{number}: expected an answer as one JSON object a line, found {line[:60]!r}; "
                         "name another file, or remove this one if its answers are not needed"
                     ) from error
-                self._places.setdefault(entry.key, (self._size, len(line)))
-                self._size += len(line)
-        os.ftruncate(self._file, self._size)
+                self._places.setdefault(entry.key, (file, size, len(line)))
+                size += len(line)
+        return size
 
 
 def _sync_folder(folder: Path) -> None:

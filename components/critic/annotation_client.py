@@ -81,12 +81,14 @@ class OpenAICompatibleAnnotator:
     Args:
         settings: server, model and limits.
         journal: see `components.critic.annotation_journal`; created when missing.
+        others: further journals whose answers are not asked for again; only read.
     """
 
-    def __init__(self, settings: ClientSettings, journal: Path) -> None:
+    def __init__(self, settings: ClientSettings, journal: Path, others: Iterable[Path] = ()) -> None:
         self.name = settings.model
         self.settings = settings
         self.journal = Path(journal)
+        self.others = tuple(others)
         self.asked = 0
         """Chat completions that the last run asked for, retries and repairs included."""
 
@@ -106,7 +108,7 @@ class OpenAICompatibleAnnotator:
 
     async def _annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
         settings = self.settings
-        with AnnotationJournal(self.journal) as journal:
+        with AnnotationJournal(self.journal, self.others) as journal:
             async with ChatServer(settings, settings.concurrency) as server:
                 run = _Run(settings, journal, server, requests, receive)
                 try:

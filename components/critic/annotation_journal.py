@@ -1,5 +1,6 @@
 """The journal of annotation: every final answer about a photo, so that a killed run asks for none of them again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
@@ -57,8 +58,8 @@ class JournalEntry(KeyedEntry):
 class AnnotationJournal(Journal[JournalEntry]):
     """Final answers by question, on disk; see `components.chat.journal.Journal`."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, JournalEntry)
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
+        super().__init__(path, JournalEntry, others)
 
     def answer(self, key: str, request_id: str) -> Answer | None:
         """The recorded answer to a question, or None when there is none yet.

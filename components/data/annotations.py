@@ -4,12 +4,13 @@ Opinion scores of people replace the annotator's where they exist; verdicts that
 are dropped, and every drop is counted by its reason.
 """
 
+import contextlib
 import json
 import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -26,6 +27,7 @@ from components.critic.annotation_conflicts import conflict
 from components.critic.grammar import render
 from components.data.damage import sample_degradation
 from components.data.faults import sample_faults
+from components.data.partition import by_photo
 from components.data.records import Manifest, PhotoRecord
 from components.data.seeding import generator_for
 from components.data.splits import Split
@@ -83,10 +85,15 @@ class AnnotationReport(Strict):
     seconds: float
 
 
-def build_annotator(settings: AnnotationSettings, journal: Path) -> Annotator:
-    """The annotator that the settings name; ``journal`` is where the client keeps its answers across runs."""
+def build_annotator(settings: AnnotationSettings, journal: Path, others: Iterable[Path] = ()) -> Annotator:
+    """The annotator that the settings name.
+
+    Args:
+        journal: where the client keeps its answers across runs.
+        others: journals of other shards, in which it looks for answers as well.
+    """
     if settings.annotator == "openai":
-        return OpenAICompatibleAnnotator(settings.client, journal)
+        return OpenAICompatibleAnnotator(settings.client, journal, others)
     return OfflineAnnotator()
 
 
@@ -124,8 +131,8 @@ def annotate(
                 input_tokens=answer.input_tokens,
                 output_tokens=answer.output_tokens,
                 requests=answer.requests,
-                repaired=answer.repaired,
-                restored=answer.restored,
+                repaired=int(answer.repaired),  # the first value is kept as it is, and a report holds no truth values
+                restored=int(answer.restored),
             )
             reason = answer.reason if answer.verdict is None else conflict(answer.verdict, request)
             if answer.verdict is None or reason:
@@ -165,6 +172,43 @@ def annotate(
     files.write_text(Path(out) / DROPPED_FILE, "".join(rejected))
     files.write_text(Path(out) / REPORT_FILE, report.model_dump_json(indent=2) + "\n")
     return report
+
+
+def merge_annotations(manifest: Manifest, parts: Sequence[Path], out: Path) -> dict[str, int]:
+    """Put the annotations of all shards of a manifest together, as `annotate` writes them of the whole, to the byte.
+
+    Args:
+        parts: what `annotate` wrote of each shard.
+        out: directory for `annotations.jsonl` and `dropped.jsonl`.
+
+    Returns:
+        number of views that are "annotated" and "dropped".
+
+    Raises:
+        ValueError: a photo of the manifest is in none of the parts, or in several; or a part has others.
+    """
+    counts = Counter(annotated=0, dropped=0)
+    with contextlib.ExitStack() as opened:
+        merged = [_merged(manifest, parts, name, opened) for name in (ANNOTATIONS_FILE, DROPPED_FILE)]
+        targets = [
+            opened.enter_context(opened.enter_context(files.replacing(out / name)).open("wb"))
+            for name in (ANNOTATIONS_FILE, DROPPED_FILE)
+        ]
+        for record, *lines in zip(manifest, *merged, strict=True):
+            if not any(lines):
+                raise ValueError(f"{record.id} was neither annotated nor dropped: is a part missing?")
+            for kind, target, of_photo in zip(counts, targets, lines, strict=True):
+                target.writelines(of_photo)
+                counts[kind] += len(of_photo)
+    return dict(counts)
+
+
+def _merged(
+    manifest: Manifest, parts: Sequence[Path], name: str, opened: contextlib.ExitStack
+) -> Iterator[list[bytes]]:
+    """Lines of one of the files by photo; their ids are those of the photos with the number of the view."""
+    sources = [opened.enter_context((part / name).open("rb")) for part in parts]
+    return by_photo(manifest, sources, lambda line: json.loads(line)["id"].rpartition("#")[0])
 
 
 class _Progress:

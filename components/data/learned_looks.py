@@ -31,7 +31,7 @@ def learn_looks(
         UnreadablePhoto, FileNotFoundError: a photo has been damaged or removed since ingestion.
     """
     learnt = {}
-    for name, pairs in sorted(_graded(records, most).items()):
+    for name, pairs in sorted(graded_pairs(records, most).items()):
         fit = fit_look(_pictures(pairs, read), name)
         learnt[name] = keep_asset(assets, format_cube(fit.look).encode(), ".cube")
         log.info(
@@ -44,8 +44,8 @@ def learn_looks(
     return learnt
 
 
-def _graded(records: Sequence[PhotoRecord], most: int) -> Mapping[str, list[tuple[PhotoRecord, PhotoRecord]]]:
-    """Input and target by look, of the train split."""
+def graded_pairs(records: Sequence[PhotoRecord], most: int) -> Mapping[str, list[tuple[PhotoRecord, PhotoRecord]]]:
+    """Input and target by look, of the train split: the first ``most`` of each."""
     inputs = {record.pair: record for record in records if record.pair and record.role == "input"}
     found: dict[str, list[tuple[PhotoRecord, PhotoRecord]]] = {}
     for record in records:

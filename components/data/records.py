@@ -22,6 +22,7 @@ from components.strict import Strict
 
 MANIFEST_FILE = "manifest.parquet"
 QUARANTINE_FILE = "quarantine.jsonl"
+SHARED_FILE = "shared.parquet"
 _REVISION_KEY = b"smartphotocrafter.data_revision"
 _ROW_GROUP = 4096
 
@@ -104,11 +105,14 @@ class Manifest:
         rows: one row a photo in `SCHEMA`; of a written manifest they stay on disk until they are asked for.
         data_revision: the DVC hash of the data directory the photos came from, or None when it is not under DVC.
         quarantine: files left out, with the reason.
+        shared: of a shard (`components.data.partition`), the photos of the whole manifest that its pairs may be made
+            with, in order; some may be among its rows.
     """
 
     rows: pyarrow.dataset.Dataset
     data_revision: str | None = None
     quarantine: tuple[Quarantined, ...] = ()
+    shared: tuple[PhotoRecord, ...] = ()
 
     @classmethod
     def of(
@@ -125,9 +129,7 @@ class Manifest:
         return self.rows.count_rows()
 
     def __iter__(self) -> Iterator[PhotoRecord]:
-        for batch in self.batches():
-            for row in batch.to_pylist():
-                yield PhotoRecord(**row)
+        return _records(self.batches())
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
         """The rows in order, some thousand at a time; only ``columns`` if they are named."""
@@ -137,6 +139,10 @@ class Manifest:
     def frame(self, columns: Sequence[str] | None = None) -> pandas.DataFrame:
         """The rows as a pandas frame, for validation and statistics; name ``columns`` to hold no others in memory."""
         return pyarrow.Table.from_batches(self.batches(columns), schema=_schema_of(columns)).to_pandas()
+
+
+def _records(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[PhotoRecord]:
+    return (PhotoRecord(**row) for batch in batches for row in batch.to_pylist())
 
 
 def record_batches(records: Iterable[PhotoRecord]) -> Iterator[pyarrow.RecordBatch]:
@@ -188,10 +194,13 @@ def read_manifest(directory: Path) -> Manifest:
     revision = (schema.metadata or {}).get(_REVISION_KEY)
     quarantine_path = directory / QUARANTINE_FILE
     lines = quarantine_path.read_text("utf-8").splitlines() if quarantine_path.is_file() else []
+    shared_path = directory / SHARED_FILE
+    shared = pyarrow.parquet.read_table(shared_path, schema=SCHEMA).to_batches() if shared_path.is_file() else []
     return Manifest(
         rows=pyarrow.dataset.dataset(path, schema=SCHEMA, format="parquet"),
         data_revision=revision.decode() if revision else None,
         quarantine=tuple(Quarantined(**json.loads(line)) for line in lines),
+        shared=tuple(_records(shared)),
     )
 
 

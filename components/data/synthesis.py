@@ -8,8 +8,10 @@ photos or other kinds are added, and any pair can be rebuilt alone (`components.
 """
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +25,9 @@ from components.data import pairs
 from components.data.aligned import aligned_pairs
 from components.data.damage import BOKEH_LEVELS, sample_degradation, sample_seed
 from components.data.faults import sample_faults
-from components.data.learned_looks import learn_looks
-from components.data.pairs import KINDS, Pair, PairKind, make_pair
+from components.data.learned_looks import graded_pairs, learn_looks
+from components.data.pairs import KINDS, Pair, PairKind, PairReader, make_pair
+from components.data.partition import by_photo
 from components.data.prompts import instruction
 from components.data.records import Manifest, PhotoRecord
 from components.data.rendered import BACKGROUND, CUTOUT, rendered_pairs
@@ -89,16 +92,59 @@ def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: Synthe
         UnreadablePhoto, FileNotFoundError: a photo of the manifest has been damaged or removed since ingestion.
         ValueError: pairs with a look are asked for and there is no look.
     """
-    records = list(manifest)
-    sources = _Sources(records, Path(photos_dir), out / ASSETS)
-    sources.looks = keep_looks(settings, out / ASSETS)
-    sources.looks |= learn_looks(records, sources.read, out / ASSETS, settings.learned_looks)
-    if settings.look and not sources.looks:
-        raise ValueError(
-            "expected looks for pairs with a look (.cube files by name, or graded pairs to learn from), found none; "
-            "set look to 0"
-        )
-    size = settings.photos_per_shard
+    sources = _Sources(manifest, Path(photos_dir), out / ASSETS, settings)
+    return _write(sources, out, settings, lambda records: _made(records, sources, settings))
+
+
+def merge_pairs(
+    manifest: Manifest, photos_dir: Path, parts: Sequence[Path], out: Path, settings: SynthesisSettings
+) -> dict[str, int]:
+    """Put the pairs of all shards of a manifest together, as `synthesize` makes them of the whole, to the byte.
+
+    No picture is made again.
+
+    Args:
+        parts: what `synthesize` made of each shard, with the same settings.
+        out: an empty directory.
+
+    Returns:
+        number of pairs by "split/kind".
+
+    Raises:
+        ValueError: a part holds pairs of photos that are not in the manifest, or that another part has as well.
+    """
+    sources = _Sources(manifest, Path(photos_dir), out / ASSETS, settings)
+    for part in parts:
+        if (part / ASSETS).is_dir():
+            shutil.copytree(part / ASSETS, out / ASSETS, dirs_exist_ok=True)
+    made = by_photo(sources.records, [PairReader(part) for part in parts], lambda pair: pair.photo_id)
+    counts = _write(sources, out, settings, lambda records: itertools.islice(made, len(records)))
+    next(made, None)  # raises where a part has pairs left
+    return counts
+
+
+def shared_photos(manifest: Manifest, settings: SynthesisSettings) -> list[PhotoRecord]:
+    """Photos that pairs of any other photo may be made with, in order: cut-outs, and those that looks are learned from.
+
+    A shard of the manifest needs them beside its own photos.
+    """
+    most = settings.learned_looks
+    candidates = [
+        record for record in manifest if CUTOUT in record.labels or (most and record.pair and record.split == "train")
+    ]
+    graded = graded_pairs(candidates, most).values()
+    teaching = {record.id for pairs_of_look in graded for pair in pairs_of_look for record in pair}
+    return [record for record in candidates if CUTOUT in record.labels or record.id in teaching]
+
+
+def _write(
+    sources: "_Sources",
+    out: Path,
+    settings: SynthesisSettings,
+    make: Callable[[Sequence[PhotoRecord]], Iterable[list[Pair]]],
+) -> dict[str, int]:
+    """Write the pairs of all photos as shards with an index; ``make`` gives those of some photos, a list for each."""
+    records, size = sources.records, settings.photos_per_shard
     groups = [records[start : start + size] for start in range(0, len(records), size)]
     names = [f"pairs-{number:05d}-of-{len(groups):05d}{SUFFIX}" for number in range(len(groups))]
     with tqdm(total=len(records), desc="synthesize", unit="photo") as progress:
@@ -108,12 +154,18 @@ def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: Synthe
                 log.info("%s is kept from an earlier run", name)
                 progress.update(len(group))
             else:
-                pairs.write_shard(out / name, _shard(group, sources, settings, progress), key)
+                pairs.write_shard(out / name, _counted(make(group), progress), key)
     for stale in set(out.glob(f"pairs-*{SUFFIX}")) - {out / name for name in names}:
         stale.unlink()
     counts = pairs.write_index(out, names)
     log.info("%d pairs of %d photos: %s", sum(counts.values()), len(records), counts)
     return counts
+
+
+def _counted(made: Iterable[list[Pair]], progress: tqdm) -> Iterator[list[Pair]]:
+    for of_photo in made:
+        yield of_photo
+        progress.update(1)
 
 
 def keep_looks(settings: SynthesisSettings, assets: Path) -> dict[str, str]:
@@ -204,18 +256,26 @@ def sample_operations(
 
 
 class _Sources:
-    """Where the photos of a manifest are, and which of them belong together."""
+    """The photos of a manifest, where they are, which of them belong together, and the looks for them."""
 
-    def __init__(self, records: Sequence[PhotoRecord], photos_dir: Path, assets: Path) -> None:
+    def __init__(self, manifest: Manifest, photos_dir: Path, assets: Path, settings: SynthesisSettings) -> None:
         self.photos_dir, self.assets = photos_dir, assets
-        self.looks: dict[str, str] = {}
+        self.records = list(manifest)
+        shared = manifest.shared or self.records  # a whole manifest has them among its own
         self.inputs: dict[str, list[PhotoRecord]] = {}
-        self.cutouts: dict[str, list[PhotoRecord]] = {}
-        for record in records:
+        for record in self.records:
             if record.pair and record.role == "input":
                 self.inputs.setdefault(record.pair, []).append(record)
+        self.cutouts: dict[str, list[PhotoRecord]] = {}
+        for record in shared:
             if CUTOUT in record.labels:
                 self.cutouts.setdefault(record.split, []).append(record)
+        self.looks = keep_looks(settings, assets) | learn_looks(shared, self.read, assets, settings.learned_looks)
+        if settings.look and not self.looks:
+            raise ValueError(
+                "expected looks for pairs with a look (.cube files by name, or graded pairs to learn from), found "
+                "none; set look to 0"
+            )
 
     def read(self, record: PhotoRecord) -> Photo:
         return read_photo(self.photos_dir / record.path)
@@ -244,14 +304,10 @@ def _pairs_of(record: PhotoRecord, sources: _Sources, settings: SynthesisSetting
     return made
 
 
-def _shard(
-    records: Sequence[PhotoRecord], sources: _Sources, settings: SynthesisSettings, progress: tqdm
-) -> Iterator[list[Pair]]:
+def _made(records: Sequence[PhotoRecord], sources: _Sources, settings: SynthesisSettings) -> Iterator[list[Pair]]:
     """Pairs of each photo in order, made on as many threads as torch may use; most of the work holds no lock."""
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for made in pool.map(lambda record: _pairs_of(record, sources, settings), records):
-            yield made
-            progress.update(1)
+        yield from pool.map(lambda record: _pairs_of(record, sources, settings), records)
 
 
 def _rated_below(record: PhotoRecord, mos: float | None) -> bool:

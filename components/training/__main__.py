@@ -24,7 +24,8 @@ from pathlib import Path
 from components.files import write_text
 from components.parallel import ranks
 from components.training.events import EventWriter
-from components.training.launch import OWNER_FILE, RESULT_FILE, Failure, Job, owner_is_gone
+from components.training.job import RESULT_FILE, Failure, read_job
+from components.training.launch import OWNER_FILE, owner_is_gone
 from components.training.tracker import NullTracker
 
 STAGES = {
@@ -46,7 +47,7 @@ def run(stage: str, job_file: Path) -> None:
     folder = job_file.resolve().parent
     try:
         module, settings_name = STAGES[stage]
-        job = Job.model_validate_json(job_file.read_text(encoding="utf-8"))
+        job = read_job(job_file)
         library = importlib.import_module(module)
         settings = getattr(library, settings_name).model_validate(job.settings)
         if os.environ.get("ACCELERATE_USE_FSDP") == "true" and settings.compute.sharding != "fsdp":

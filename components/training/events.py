@@ -49,10 +49,14 @@ class EventWriter:
 
 
 class EventReader:
-    """Hands what an `EventWriter` wrote to a tracker, each event once."""
+    """Hands what an `EventWriter` wrote to a tracker, each event once.
 
-    def __init__(self, folder: Path, tracker: Tracker):
-        self._folder, self._tracker = Path(folder), tracker
+    Args:
+        keep: leave the files of pictures, for another reader.
+    """
+
+    def __init__(self, folder: Path, tracker: Tracker, keep: bool = False):
+        self._folder, self._tracker, self._keep = Path(folder), tracker, keep
         self._position = 0
 
     def forward(self) -> None:
@@ -73,7 +77,8 @@ class EventReader:
         if kind == "picture":
             file = self._folder / event.pop("file")
             event["image"] = load_file(file)["image"]
-            file.unlink()
+            if not self._keep:
+                file.unlink()
         elif kind == "artifact":
             event["path"] = Path(event["path"])
         getattr(self._tracker, kind)(**event)

@@ -5,7 +5,6 @@ reports comes back through a file, its result and its errors too; when the start
 """
 
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -15,54 +14,31 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from components.compute import TrainingComputeSettings
-from components.strict import Strict
 from components.training.events import EventReader
+from components.training.job import Job, StageError, result, why
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATIONS = ROOT / "configs" / "accelerate"
-JOB_FILE, RESULT_FILE, FAILURE_FILES, OWNER_FILE = "job.json", "result.json", "failure-*.json", "owner.lock"
+OWNER_FILE = "owner.lock"
 _SECONDS_TO_END = 60.0
 
 
-class StageError(RuntimeError):
-    """A stage in several processes ended without a result; the message says which rank failed first, and of what.
+class Place(NamedTuple):
+    """Which of several machines (nodes) this is, and where the first one listens."""
 
-    Attributes:
-        exit_code: of the launcher.
-    """
-
-    def __init__(self, message: str, exit_code: int):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class Job(Strict):
-    """What the processes are to do.
-
-    Attributes:
-        settings: of the stage, as plain data.
-        arguments: folders, by the names that the stage's function gives them.
-    """
-
-    settings: dict[str, Any]
-    arguments: dict[str, Path]
-
-
-class Failure(Strict):
-    """How a rank failed, and when (seconds since the epoch)."""
-
-    rank: int
-    time: float
-    error: str
-    traceback: str
+    nodes: int
+    node: int
+    """From 0."""
+    address: str
+    port: int
 
 
 def launch(
@@ -76,44 +52,66 @@ def launch(
 
     Raises:
         StageError: a process failed; the others are ended, and checkpoints stay for the next attempt.
-        ValueError: there are fewer GPUs than processes.
+        ValueError: there are fewer GPUs than processes, or several nodes are asked for.
     """
     compute: TrainingComputeSettings = settings.compute
+    if compute.nodes > 1:
+        raise ValueError(
+            f"compute.nodes is {compute.nodes}, and this is one machine: run `python -m components.training.nodes` on "
+            "each, or the stages II and III by the pipeline on a cluster (docs/distributed.md)"
+        )
     if compute.processes == 1:
         return function(settings=settings, tracker=tracker, **arguments)
-    configuration = _configuration(compute)
     with tempfile.TemporaryDirectory(prefix="spc-stage-") as name:
         folder = Path(name)
         job = Job(settings=settings.model_dump(mode="json"), arguments={k: p.resolve() for k, p in arguments.items()})
-        (folder / JOB_FILE).write_text(job.model_dump_json(), encoding="utf-8")
-        command = [
-            *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)),
-            *("--num_processes", str(compute.processes), "--main_process_port", "0"),
-            *("--num_cpu_threads_per_process", str(_threads(compute.processes))),
-            *("-m", "components.training", function.__name__, "--job", str(folder / JOB_FILE)),
-        ]
-        log.info("%s: starting %d processes with %s", function.__name__, compute.processes, configuration.name)
+        command = launcher(function.__name__, job.write(folder), compute)
+        log.info("%s: starting %d processes", function.__name__, compute.processes)
+        events = EventReader(folder, tracker)
         with _owned(folder):
-            code = _run(command, EventReader(folder, tracker))
-        result = folder / RESULT_FILE
-        if code == 0 and result.exists():
-            return json.loads(result.read_text(encoding="utf-8"))
-        raise StageError(f"{function.__name__} in {compute.processes} processes: {_reason(folder, code)}", code)
+            code = run(command, events.forward)
+        events.forward()
+        closing = result(folder)
+        if code == 0 and closing is not None:
+            return closing
+        raise StageError(f"{function.__name__} in {compute.processes} processes: {why(folder, code)}", code)
 
 
-def _run(command: list[str], events: EventReader) -> int:
-    """Run to the end while events are handed on; returns the exit code."""
+def launcher(stage: str, job: Path, compute: TrainingComputeSettings, place: Place | None = None) -> list[str]:
+    """The command that starts this machine's processes of a stage, through accelerate.
+
+    Args:
+        job: the file.
+        place: of this machine among others; None: it is alone, and any free port will do.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes.
+    """
+    machines = ["--main_process_port", "0"]
+    if place is not None:
+        machines = ["--num_machines", str(place.nodes), "--machine_rank", str(place.node)]
+        machines += ["--main_process_ip", place.address, "--main_process_port", str(place.port)]
+    return [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(_configuration(compute))),
+        *("--num_processes", str((place.nodes if place else 1) * compute.processes), *machines),
+        *("--num_cpu_threads_per_process", str(_threads(compute.processes))),
+        *("-m", "components.training", stage, "--job", str(job)),
+    ]
+
+
+def run(command: list[str], meanwhile: Callable[[], None]) -> int:
+    """Run to the end and call `meanwhile` every half second; returns the exit code.
+
+    The command is ended with whatever ends this: an exception of `meanwhile`, too.
+    """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
     try:
         while True:
             try:
-                code = process.wait(timeout=0.5)
+                return process.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
-                events.forward()
-            else:
-                events.forward()
-                return code
+                meanwhile()
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)  # which torchrun passes on
@@ -122,17 +120,6 @@ def _run(command: list[str], events: EventReader) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _reason(folder: Path, code: int) -> str:
-    found = [Failure.model_validate_json(path.read_text()) for path in folder.glob(FAILURE_FILES)]
-    if not found:
-        return (
-            f"a process ended without a word (the launcher's exit code is {code}): killed, perhaps for want of memory, "
-            "or by the watchdog, which has then said so on the standard error"
-        )
-    first = min(found, key=lambda failure: failure.time)
-    return f"rank {first.rank} failed: {first.error}\n{first.traceback}"
 
 
 def _configuration(compute: TrainingComputeSettings) -> Path:

@@ -45,6 +45,8 @@ class Controllers:
             self.start(self._run_job(key, item))
         elif key.resource == "pods":
             self.start(self.kubelet.run(key, item))
+        elif key.resource == "services":
+            self.kubelet.publish(key)
 
     def deleted(self, key: Key, orphan: bool, grace: float | None = None) -> None:
         """Remove an object and, unless they are orphaned, what it owns; running pods end first."""

@@ -1,18 +1,127 @@
-"""Submits the small pipeline to the stack `kubernetes` in a process of its own: ZenML reads its environment once.
+"""Submits a small pipeline to the stack `kubernetes` in a process of its own: ZenML reads its environment once.
 
-`python -m tests.cluster.drive SETTINGS` after a training run has completed; the last line printed is a JSON object.
+`python -m tests.cluster.drive SETTINGS`; the last line printed is a JSON object.
 """
 
 import json
 import os
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from pipelines.environment import ROOT, Server, prepare
+from pipelines.environment import ROOT, Server, State, prepare
 
 
 def main() -> None:
-    """Run once with the settings of the first argument over the defaults: count, pause, name, and the crafter's."""
+    """Run once: over ``shards`` or ``nodes`` if the first argument names a number of them, or through the gate."""
     state = prepare(Server("kubernetes", os.environ["SPC_ZENML_URL"], os.environ["SPC_ZENML_API_KEY"]))
+    wanted = json.loads(sys.argv[1])
+    if "shards" in wanted:
+        summary = run_shards(wanted["shards"], state)
+    elif "nodes" in wanted:
+        summary = run_nodes(wanted, state)
+    else:
+        summary = run_placed(wanted, state)
+    print(json.dumps(summary))
+
+
+def run_shards(shards: int, state: State) -> dict[str, Any]:
+    """The data stages over shards; with the hashes of what they made and of what is made here without them."""
+    from components.data.annotations import REPORT_FILE, AnnotationSettings, annotate, build_annotator
+    from components.data.records import read_manifest
+    from components.data.synthesis import SynthesisSettings, synthesize
+    from components.data.versioning import data_revision
+    from pipelines.configuration import checked_settings
+    from pipelines.run import run_pipeline
+    from steps.directories import content_hash
+    from steps.lineage import data_folders, working_copy
+    from tests.cluster.shards import shards as pipeline
+
+    settings = checked_settings(ROOT / "configs" / "small.yaml", [f"scale_out.shards={shards}"], state)
+    copy = working_copy(*data_folders(settings))
+    parameters = {"settings": settings, "data_revision": data_revision(ROOT), "working_copy": copy}
+    run = run_pipeline(pipeline, parameters, stack="kubernetes", state=state).run
+    manifest = read_manifest(run.steps["validate"].outputs["validated_manifest"][0].load())
+    photos = ROOT / "data" / "photos"
+    with TemporaryDirectory() as folder:
+        annotations, pairs = Path(folder) / "annotations", Path(folder) / "pairs"
+        annotation = AnnotationSettings.model_validate(settings["annotate"])
+        annotate(manifest, photos, annotations, annotation, build_annotator(annotation, Path(folder) / "answers.jsonl"))
+        (annotations / REPORT_FILE).unlink()
+        synthesize(manifest, photos, pairs, SynthesisSettings.model_validate(settings["synthesize"]))
+        alone = [content_hash(annotations), content_hash(pairs)]
+    return {
+        "status": run.status.value,
+        "steps": {name: step.status.value for name, step in run.steps.items()},
+        "in_shards": [content_hash(run.steps[name].output.load()) for name in ("annotate", "synthesize")],
+        "alone": alone,
+    }
+
+
+def run_nodes(wanted: dict[str, Any], state: State) -> dict[str, Any]:
+    """Stage II on so many ``nodes`` for so many ``steps``; how far its weights are from those that one process trains.
+
+    With ``dynamic`` it is a dynamic pipeline, and nothing is compared. ``more`` holds further settings of the stage.
+    """
+    from safetensors.torch import load_file
+
+    from components.artist.sft import ArtistSftSettings, adapt_artist
+    from components.data.versioning import data_revision
+    from components.training.tracker import NullTracker
+    from pipelines.configuration import checked_settings
+    from pipelines.run import run_pipeline
+    from tests.cluster.nodes import dynamic_nodes, nodes
+
+    dynamic = wanted.get("dynamic", False)
+    optimiser = {"steps": wanted["steps"], "learning_rate": 1e-4}
+    settings = checked_settings(ROOT / "configs" / "small.yaml", [], state)["adapt_artist"]
+    settings |= {"checkpoint_every": 1, "optimiser": settings["optimiser"] | optimiser, **wanted.get("more", {})}
+    trained = _training_run().steps
+    inputs = [trained[name].output for name in ("train_critic", "train_artist", "synthesize")]
+    parameters = {
+        "settings": {"adapt_artist": settings | {"compute": settings["compute"] | {"nodes": wanted["nodes"]}}},
+        "data_revision": data_revision(ROOT),
+        "inputs": [str(artifact.id) for artifact in inputs],
+    }
+    run = run_pipeline(dynamic_nodes if dynamic else nodes, parameters, stack="kubernetes", state=state).run
+    summary: dict[str, Any] = {
+        "status": run.status.value,
+        "steps": {name: step.status.value for name, step in run.steps.items()},
+    }
+    if not dynamic:
+        critic, artist, pairs = (artifact.load() for artifact in inputs)
+        there = run.steps["adapt_artist"].output.load()
+        with TemporaryDirectory() as folder:
+            here = Path(folder) / "adapter"
+            adapt_artist(
+                base=ROOT / "data" / "base",
+                critic_adapter=critic,
+                artist_adapter=artist,
+                pairs_dir=pairs,
+                out=here,
+                settings=ArtistSftSettings.model_validate(settings),
+                tracker=NullTracker(),
+                checkpoints=Path(folder) / "checkpoints",
+            )
+            mine, theirs = (load_file(path / "adapter_model.safetensors") for path in (here, there))
+        before = load_file(artist / "adapter_model.safetensors")
+        summary["far"] = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+        summary["moved"] = max(float((mine[name] - before[name]).abs().max()) for name in mine)
+    return summary
+
+
+def _training_run() -> Any:
+    """The last training run that completed."""
+    from zenml.client import Client
+
+    return Client().list_pipeline_runs(
+        pipeline_name="training", status="completed", sort_by="desc:created", size=1, hydrate=True
+    )[0]
+
+
+def run_placed(wanted: dict[str, Any], state: State) -> dict[str, Any]:
+    """The pipeline with the gate, after a training run has completed; count, pause, name and the crafter's settings."""
     from zenml.client import Client
 
     from components.data.versioning import data_revision
@@ -20,12 +129,10 @@ def main() -> None:
     from pipelines.run import run_pipeline
     from tests.cluster.graph import placed
 
-    wanted = {"count": 6, "pause": 0.0, "name": "", "crafter": {}, **json.loads(sys.argv[1])}
+    wanted = {"count": 6, "pause": 0.0, "name": "", "crafter": {}, **wanted}
     settings = checked_settings(ROOT / "configs" / "small.yaml", [], state)
     settings["evaluate"]["crafter"] |= wanted.pop("crafter")
-    trained = Client().list_pipeline_runs(
-        pipeline_name="training", status="completed", sort_by="desc:created", size=1, hydrate=True
-    )[0]
+    trained = _training_run()
     parameters = {
         "counting": wanted,
         "package": str(trained.steps["evaluate"].outputs["package"][0].id),
@@ -35,14 +142,13 @@ def main() -> None:
     }
     finished = run_pipeline(placed, parameters, stack="kubernetes", state=state)
     run = Client().get_pipeline_run(finished.run.id)
-    summary = {
+    return {
         "run": run.name,
         "status": run.status.value,
         "mlflow_run": finished.mlflow_run,
         "steps": {name: step.status.value for name, step in run.steps.items()},
         "model": json.loads((run.steps["reinforce"].output.load() / "model.json").read_text()),
     }
-    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A pod gets the first node that has its labels, whose taints it tolerates and that has the GPUs it asks for. Its command
 runs in namespaces of its own (mounts, processes, host name) with the environment of the image, /app, /tmp and the
 mount points private to it, and the files of its service account. The image is never fetched: this virtual environment
-stands for it. CPU and memory limits, users and the network are not enforced.
+stands for it. CPU and memory limits, users and the network are not enforced; all pods have the loopback address, and
+/etc/hosts knows them by their names and by those that headless services give them.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ _GPU = "nvidia.com/gpu"
 _GRACE = 5.0  # seconds; the real default is 30
 _SCRIPT = f"""
 account={_SERVICE_ACCOUNT}; hostname "$1"; mount -t tmpfs tmpfs /run
-mkdir -p $account; mount --bind "$2" $account; mount --bind "$3" /app
-tmp=$4; shift 4
+mkdir -p $account; mount --bind "$2" $account; mount --bind "$3" /app; mount --bind "$4" /etc/hosts
+tmp=$5; shift 5
 while [ "$1" != -- ]; do mkdir -p "$2"; mount --bind "$1" "$2"; shift 2; done
 shift; mount --bind "$tmp" /tmp; cd /app; exec "$@"
 """
@@ -64,6 +65,9 @@ class Kubelet:
         self.store, self.folder, self.certificate = store, folder, certificate
         self.image_environment, self.issue_token = image_environment, issue_token
         self.port = 0
+        self._hosts = folder / "hosts"  # stands for the cluster's DNS, in all pods
+        self._hosts.parent.mkdir(parents=True, exist_ok=True)
+        self._hosts.write_text("127.0.0.1 localhost\n")
         self._running: dict[Key, _Running] = {}
         self._disrupted: set[Key] = set()
 
@@ -109,8 +113,9 @@ class Kubelet:
         report |= {"ready": True, "started": True, "state": {"running": {"startedAt": status["startTime"]}}}
         try:
             code = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
+        except asyncio.CancelledError:  # the job has failed by another pod
+            await self.end(key)
+            status["phase"] = "Failed"
             raise
         finally:
             self._running.pop(key, None)
@@ -177,11 +182,27 @@ class Kubelet:
         mounts: list[str] = []
         for mount in container.get("volumeMounts") or []:
             mounts += [str(self._volume(key, volumes[mount["name"]])), mount["mountPath"]]
-        host = (spec.get("hostname") or key.name)[:63]
         isolate = ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         run = [*(container.get("command") or []), *(container.get("args") or [])]
-        private = [str(account), str(folder / "app"), str(folder / "tmp")]
-        return [*isolate, "bash", "-ec", _SCRIPT, "pod", host, *private, *mounts, "--", *run]
+        private = [str(account), str(folder / "app"), str(self._hosts), str(folder / "tmp")]
+        return [*isolate, "bash", "-ec", _SCRIPT, "pod", self._name(key, spec), *private, *mounts, "--", *run]
+
+    def publish(self, service: Key) -> None:
+        """Make the names known that a headless service gives to pods which are there already."""
+        for key, pod in self.store.select("pods", service.namespace):
+            if pod["spec"].get("subdomain") == service.name and pod["spec"].get("nodeName"):
+                self._name(key, pod["spec"])
+
+    def _name(self, key: Key, spec: Object) -> str:
+        """The host name of a pod; it is made known, and with it the name that the service of its subdomain gives it."""
+        host = (spec.get("hostname") or key.name)[:63]
+        names = [host]
+        service = self.store.find(Key("services", key.namespace, spec.get("subdomain", "")))
+        if service is not None and service["spec"].get("clusterIP") == "None":
+            names.append(f"{host}.{service['metadata']['name']}.{key.namespace}.svc")
+        with self._hosts.open("a") as file:
+            file.write(f"127.0.0.1 {' '.join(names)}\n")
+        return host
 
     def _volume(self, key: Key, volume: Object) -> Path:
         if claim := volume.get("persistentVolumeClaim"):

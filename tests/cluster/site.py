@@ -31,7 +31,13 @@ from tests.pipelines.project import Project
 Result = TypeVar("Result")
 REAL = os.environ.get("SPC_TEST_CONTEXT", "")
 """Context of a real cluster; empty: the emulated one."""
-MORE_CODE = ("tests/cluster/drive.py", "tests/cluster/graph.py", "tests/pipelines/small.py")
+MORE_CODE = (
+    "tests/cluster/drive.py",
+    "tests/cluster/graph.py",
+    "tests/cluster/nodes.py",
+    "tests/cluster/shards.py",
+    "tests/pipelines/small.py",
+)
 ITERATIONS = 16
 """Of stage III in the training run: enough to be caught in the middle."""
 _IGNORED = "/data/\n/.spc/\n/.dvc/cache/\n/.dvc/tmp/\n/reports/\n__pycache__/\n"
@@ -96,7 +102,7 @@ class Site:
         return self._submit(["pipelines", *arguments], during)
 
     def drive(self, during: Callable[[], None] | None = None, **settings: Any) -> Outcome:
-        """Submit the small pipeline of tests/cluster/graph.py."""
+        """Submit a small pipeline, as tests/cluster/drive.py says."""
         return self._submit(["tests.cluster.drive", json.dumps(settings)], during)
 
     def pods(self, stage: str) -> list[client.V1Pod]:
@@ -182,7 +188,7 @@ def train(site: Site) -> Trained:
     def drain() -> None:
         """Once MLflow has heard of the second iteration, there is a checkpoint of the first."""
         evicted.append(site.new_pod("reinforce", set(), seconds=1500))
-        site.wait(lambda: _iterations_of_open_run(site.mlflow) >= 2, seconds=300)
+        site.wait(lambda: steps_of_open_run(site.mlflow, "reinforce") >= 2, seconds=300)
         site.evict(evicted[0])
 
     profile = ("--config", "configs/small.yaml", "--stack", "kubernetes")
@@ -190,10 +196,10 @@ def train(site: Site) -> Trained:
     return Trained(outcome.code, outcome.output, *evicted[:1])
 
 
-def _iterations_of_open_run(mlflow: str) -> int:
-    """How many iterations of the stage III that runs at the moment have reached MLflow."""
+def steps_of_open_run(mlflow: str, stage: str) -> int:
+    """How many steps (iterations, in stage III) of a stage that runs at the moment have reached MLflow."""
     experiment = MlflowClient(mlflow).get_experiment_by_name("smartphotocrafter")
-    query = "attributes.status = 'RUNNING' and tags.mlflow.runName = 'reinforce'"
+    query = f"attributes.status = 'RUNNING' and tags.mlflow.runName = '{stage}'"
     found = httpx.post(  # MLflow's own client does not tell the step of a run's last metrics
         f"{mlflow}/api/2.0/mlflow/runs/search",
         json={"experiment_ids": [experiment.experiment_id], "filter": query},

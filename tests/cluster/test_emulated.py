@@ -162,6 +162,31 @@ def test_failures_count_and_disruptions_do_not(cluster: EmulatedCluster, mount_p
 
 
 @PODS
+def test_pods_of_an_indexed_job_know_their_number_and_each_other_and_fail_together(
+    cluster: EmulatedCluster, mount_points: None
+) -> None:
+    kubernetes = api(cluster)
+    core, batch = client.CoreV1Api(kubernetes), client.BatchV1Api(kubernetes)
+    name = f"pair-0.pair.{cluster.namespace}.svc"
+    script = (
+        f"until getent hosts {name}; do sleep 0.1; done >/dev/null; getent hosts $(hostname); "
+        "echo $JOB_COMPLETION_INDEX; test $JOB_COMPLETION_INDEX = 0 || exit 3; exec sleep 60"
+    )
+    indexed = {"completionMode": "Indexed", "completions": 2, "parallelism": 2}
+    batch.create_namespaced_job(cluster.namespace, job("pair", script, {"subdomain": "pair"}, **indexed))
+    time.sleep(0.5)
+    assert not batch.read_namespaced_job("pair", cluster.namespace).status.conditions, "no name without a service"
+    service = {"metadata": {"name": "pair"}, "spec": {"clusterIP": "None", "selector": {"job-name": "pair"}}}
+    core.create_namespaced_service(cluster.namespace, service)
+    failed = finished(batch, cluster, "pair")
+    assert (failed.status.failed, failed.status.conditions[0].reason) == (1, "BackoffLimitExceeded")
+    pods = core.list_namespaced_pod(cluster.namespace, label_selector="job-name=pair").items
+    assert [pod.status.phase for pod in pods] == ["Failed", "Failed"]
+    said = {core.read_namespaced_pod_log(pod.metadata.name, cluster.namespace) for pod in pods}
+    assert any(text.startswith("127.0.0.1") and "pair-1" in text and text.endswith("\n1\n") for text in said)
+
+
+@PODS
 def test_a_pod_that_fits_no_node_waits(cluster: EmulatedCluster, mount_points: None) -> None:
     kubernetes = api(cluster)
     batch, core = client.BatchV1Api(kubernetes), client.CoreV1Api(kubernetes)

@@ -29,6 +29,28 @@ def write(path: Path, *indices: int) -> None:
             journal.append(JournalEntry.of(key(index), "m", answer(index)))
 
 
+def test_answers_of_other_journals_are_known_while_others_write_into_them(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
+    write(mine, 0)
+    write(other, 1)
+    with AnnotationJournal(other) as writer:
+        complete = other.read_bytes()
+        with other.open("ab") as file:
+            file.write(b'{"key": "half of a li')
+        with AnnotationJournal(mine, [mine, other, other]) as journal:
+            assert [journal.answer(key(n), f"photo-{n}") is not None for n in range(3)] == [True, True, False]
+            assert journal.answer(key(1), "photo-1") == writer.answer(key(1), "photo-1")
+            with pytest.raises(ValueError, match="has an answer already"):
+                journal.append(JournalEntry.of(key(1), "m", answer(1)))
+            journal.append(JournalEntry.of(key(2), "m", answer(2)))
+        assert other.read_bytes().startswith(complete) and other.read_bytes() != complete, "it is not ours to repair"
+    with AnnotationJournal(mine) as journal:
+        assert len(journal) == 2 and journal.answer(key(2), "photo-2") is not None
+    other.write_text("no journal\n")
+    with pytest.raises(JournalError, match=r"other\.jsonl:1"), AnnotationJournal(mine, [other]):
+        pass
+
+
 def test_answers_come_back_as_they_were_and_as_restored(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "journal.jsonl"
     write(path, 0, 1)

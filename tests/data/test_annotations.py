@@ -45,6 +45,12 @@ def run(manifest: Manifest, photos_dir: Path, out: Path, annotator: object) -> A
     return annotate(manifest, photos_dir, out, SETTINGS, annotator)
 
 
+def test_a_single_view_is_reported_like_many(manifest: Manifest, photos_dir: Path, tmp_path: Path) -> None:
+    alone, settings = Manifest.of(list(manifest)[:1]), SETTINGS.model_copy(update={"faulty_views": 0})
+    report = annotate(alone, photos_dir, tmp_path, settings, OfflineAnnotator())
+    assert (report.annotated, report.restored, report.repaired) == (1, 0, 0)
+
+
 def test_views_rebuild_bit_for_bit_whatever_the_order_of_answers(
     manifest: Manifest, photos_dir: Path, tmp_path: Path
 ) -> None:

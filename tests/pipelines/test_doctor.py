@@ -11,7 +11,7 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from pipelines.doctor import Finding, Unhealthy, _memory, examine, in_lines
-from pipelines.doctor_cluster import quantity
+from pipelines.doctor_cluster import examine_cluster, quantity
 from pipelines.environment import ROOT, State
 from pipelines.stack_file import StackFile, read_stack_file
 from tests.cluster.emulated import CONTEXT, EmulatedCluster
@@ -219,3 +219,20 @@ def test_the_memory_plan_is_asked_for_the_gpus_of_the_stack(
     settings["reinforce"]["compute"]["processes"] = 2
     with pytest.raises(Unhealthy, match="2 processes, one for each GPU, and a pod has 1"):
         _memory(gpu, settings)
+    settings["reinforce"]["compute"] |= {"processes": 1, "nodes": 2}
+    assert _memory(gpu, settings) == "1 H100-80G: reinforce 60.0 of 70.0 GiB"
+    assert asked[-1] == ("H100-80G", 2, ("ddp", "fsdp"))
+
+
+def test_a_stage_on_nodes_needs_room_for_all_its_pods_at_once(site: Site, state: State) -> None:
+    stack = without_plan(read_stack_file("kubernetes", state))
+
+    def cluster_findings(nodes: int) -> dict[str, Finding]:
+        asking = {"reinforce": {"compute": {"nodes": nodes}}}
+        return {finding.check: finding for finding in examine_cluster(stack, asking)}
+
+    assert cluster_findings(2)["nodes for gpu"].detail.startswith("room for 2 (cpu 8, memory 96Gi, nvidia.com/gpu 1")
+    found = cluster_findings(5)
+    assert found["nodes for gpu"].detail.startswith("room for 2 pods at once, and a stage trains on 5")
+    assert found["quota for gpu"].detail.endswith("requests.nvidia.com/gpu 0 of 4 used, 1 more wanted 5 times")
+    assert found["nodes for light"].ok and found["quota for light"].ok

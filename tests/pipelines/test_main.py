@@ -2,12 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from zenml.pipelines.pipeline_definition import Pipeline
 
 from components import settings as settings_module
+from pipelines import run as run_module
 from pipelines.__main__ import checked_settings, main
 from pipelines.environment import ROOT, State, prepare
+from pipelines.sharded_training import sharded_training
+from pipelines.training import training
 
 LOCAL = ROOT / "configs" / "local.yaml"
 
@@ -43,6 +48,22 @@ def test_mistakes_end_the_run_before_it_starts(
 ) -> None:
     assert main(["run", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("shards", "graph"), [(1, training), (2, sharded_training)])
+def test_the_number_of_shards_decides_which_graph_is_run(
+    shards: int, graph: Pipeline, state: State, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Pipeline] = []
+
+    def refuse(pipeline: Pipeline, *_: Any, **__: Any) -> None:
+        asked.append(pipeline)
+        raise run_module.BusyError("not now")
+
+    monkeypatch.setattr(run_module, "run_pipeline", refuse)
+    assert main(["run", "--set", f"scale_out.shards={shards}"]) == 2
+    assert "not now" in capsys.readouterr().err
+    assert asked == [graph]
 
 
 def test_an_unknown_stack_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,9 +17,12 @@ from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
 from pipelines.environment import State
 from pipelines.placement import POD_FAILURE_POLICY, docker_settings, pipeline_options, pod_settings
 from pipelines.stack_file import ImageFile, StackFile, read_stack_file
+from steps.ablate import REINFORCE_WITHOUT_PHOTOMETRIC, ablate
+from steps.judge import judge
 from tests.pipelines.clusters import cluster_environment
 
-GPU_STAGES = {"train_critic", "train_artist", "adapt_artist", "reinforce", "evaluate", "promote"}
+TRAINING_STAGES = {"train_critic", "train_artist", "adapt_artist", "reinforce", "evaluate", "promote"}
+GPU_STAGES = TRAINING_STAGES | {REINFORCE_WITHOUT_PHOTOMETRIC, ablate.name, judge.name}
 
 
 @pytest.fixture(params=["kubernetes", "kubeflow"])
@@ -107,6 +110,15 @@ def test_the_pod_that_starts_the_others_is_small_and_known_to_the_network_polici
     assert starter["node_selectors"] == {"smartphotocrafter/pool": "cpu"}
     assert starter["resources"]["requests"]["memory"] == "1Gi"
     assert not starter["env_from"]
+
+
+def test_steps_of_a_dynamic_pipeline_get_pods_of_their_own_beside_their_settings(kubernetes: StackFile) -> None:
+    static, dynamic = pipeline_options(kubernetes), pipeline_options(kubernetes, ["annotate", "reinforce"])
+    assert dynamic["steps"].pop("annotate") == {"runtime": "isolated"}
+    assert dynamic["steps"]["reinforce"].pop("runtime") == "isolated"
+    assert dynamic == static
+    starter = dynamic["settings"]["orchestrator.kubernetes"]["orchestrator_pod_settings"]
+    assert starter["env"] == [{"name": "ZENML_PARAMETER_SIZE_THRESHOLD", "value": "-1"}]
 
 
 def test_a_laptop_has_no_placement(state: State) -> None:

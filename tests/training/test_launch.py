@@ -17,7 +17,8 @@ from components.parallel import ranks
 from components.parallel.ranks import Share
 from components.training.__main__ import run
 from components.training.events import EVENTS_FILE, EventReader, EventWriter
-from components.training.launch import OWNER_FILE, Failure, Job, launch
+from components.training.job import Failure, Job
+from components.training.launch import OWNER_FILE, launch
 from components.training.loop import OptimiserSettings
 from tests.recording import RecordingTracker
 
