@@ -153,7 +153,7 @@ def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:
     settings["orchestrator_pod_settings"] = pod_settings(
         next(pods for pods in stack.pods.values() if not pods.stages)
     ) | {
-        "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "resources": {"requests": {"cpu": "250m", "memory": "1536Mi"}, "limits": {"memory": "3Gi"}},
         "volumes": [],
         "volume_mounts": [],
         "env": [{"name": name, "value": value} for name, value in DYNAMIC_PIPELINES.items()],

@@ -109,6 +109,22 @@ def test_a_job_that_is_done_is_not_done_again_in_a_dynamic_pipeline_either(site:
         assert "starting" not in site.log(pod)
 
 
+def test_an_error_that_stays_is_told_and_ends_the_run(site: Site, joined: Joined) -> None:
+    before = {pod.metadata.name for pod in site.pods(STAGE)}
+    reason, heard = "weights are trained in float32, and compute.dtype is bfloat16", []
+
+    def listen() -> None:
+        waiting = site.new_pod(STAGE, before)
+        site.wait(lambda: reason in site.log(waiting))
+        heard.append(site.log(waiting))
+
+    more = {"trainable": "full", "compute": {"device": "cpu", "dtype": "bfloat16"}}
+    outcome = site.drive(during=listen, nodes=NODES, steps=1, more=more)
+    assert outcome.code != 0
+    assert re.search(rf"failed: rank [01] failed: ValueError: {reason}.*Traceback", heard[0], re.DOTALL)
+    site.wait(lambda: not [pod for pod in site.pods(STAGE) if pod.status.phase == "Running"], seconds=120)
+
+
 def found(site: Site, path: str, name: str) -> dict[str, Any]:
     """An object as the API has it."""
     answer = site.kubernetes.call_api(f"{path}/{name}", "GET", response_type="object", auth_settings=["BearerToken"])

@@ -108,7 +108,7 @@ def test_the_pod_that_starts_the_others_is_small_and_known_to_the_network_polici
     starter = pipeline_options(kubernetes)["settings"]["orchestrator.kubernetes"]["orchestrator_pod_settings"]
     assert starter["labels"]["app.kubernetes.io/component"] == "stage"
     assert starter["node_selectors"] == {"smartphotocrafter/pool": "cpu"}
-    assert starter["resources"]["requests"]["memory"] == "1Gi"
+    assert starter["resources"]["requests"]["memory"] == "1536Mi"
     assert not starter["env_from"]
 
 
