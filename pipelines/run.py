@@ -81,7 +81,11 @@ def _run_locked(
             "stack that does (local, kubernetes)"
         )
     nodes = nodes_of(parameters.get("settings", {}))
-    configured = pipeline.with_options(run_name=name, **pipeline_options(described, dynamic, nodes))
+    placed = pipeline_options(described, dynamic, nodes)
+    if steps := placed.get("steps"):  # the stack file places those of all pipelines
+        pipeline.prepare(**parameters)
+        placed["steps"] = {step: options for step, options in steps.items() if step in pipeline.invocations}
+    configured = pipeline.with_options(run_name=name, **placed)
     configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
     opened = open_run(name, experiment)
     try:

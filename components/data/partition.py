@@ -65,7 +65,7 @@ def partition(manifest: Manifest, out: Path, shards: int, shared: Sequence[Photo
         format=parquet,
         partitioning=pyarrow.dataset.partitioning(pyarrow.schema([_NUMBER])),
         file_options=parquet.make_write_options(compression="zstd"),
-        use_threads=False,  # keeps the order
+        preserve_order=True,
         min_rows_per_group=_ROW_GROUP,  # by its own rows alone, wherever the batches of the whole begin
         max_rows_per_group=_ROW_GROUP,
     )

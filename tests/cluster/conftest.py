@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         pytest.skip("slow: `make test-cluster` runs it")
     if not REAL and (os.geteuid() != 0 or shutil.which("unshare") is None):
         pytest.skip("the emulated cluster needs root and unshare; CONTEXT= names a real one")
+    if not REAL and Path(sys.prefix).is_relative_to("/tmp"):
+        pytest.fail(f"emulated pods have a /tmp of their own and would miss {sys.prefix}: clone this to another folder")
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))  # so that all is stopped
     with open_site(tmp_path_factory.mktemp("site")) as opened:
         yield opened
