@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Services:
         self.folder = folder
         self.api_key = self.database = ""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._folders: list[Path] = []
         self._s3_port, self._zenml_port, self._mlflow_port = free_port(), free_port(), free_port()
         self._s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=self._s3_port, verbose=False)
         self.s3_url, self.zenml_url, self.mlflow_url = (
@@ -74,6 +76,8 @@ class Services:
     def __exit__(self, *_: object) -> None:
         for name in reversed(list(self._processes)):  # PostgreSQL last: it waits for those that use it
             self.end(name)
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
         self._s3.stop()
 
     def s3(self) -> Any:
@@ -145,11 +149,9 @@ class Services:
         programs = _postgres_programs()
         if not programs:
             return f"sqlite:///{self.folder / 'mlflow.db'}"
-        folder, port = self.folder / "postgres", free_port()
-        folder.mkdir()
-        for path in (folder, *folder.parents):  # the server refuses root, so its user must reach the folder
-            if path.is_relative_to("/tmp") and path != Path("/tmp"):
-                path.chmod(path.stat().st_mode | 0o011)
+        # The server refuses root, and folders of pytest are closed to others by every run of it that starts.
+        folder, port = Path(tempfile.mkdtemp(prefix="spc-postgres-")), free_port()
+        self._folders.append(folder)
         shutil.chown(folder, "postgres", "postgres")
         data = folder / "data"
         as_postgres = ["runuser", "-u", "postgres", "--"]
