@@ -16,6 +16,7 @@ from pydantic import Field
 
 from components.data.records import (
     MANIFEST_FILE,
+    ROW_GROUP,
     SCHEMA,
     SHARED_FILE,
     Manifest,
@@ -27,7 +28,6 @@ from components.strict import Strict
 
 Item = TypeVar("Item")
 _NUMBER = pyarrow.field("shard", pyarrow.int32(), nullable=False)
-_ROW_GROUP = 4096
 
 
 class ScaleOutSettings(Strict):
@@ -66,8 +66,8 @@ def partition(manifest: Manifest, out: Path, shards: int, shared: Sequence[Photo
         partitioning=pyarrow.dataset.partitioning(pyarrow.schema([_NUMBER])),
         file_options=parquet.make_write_options(compression="zstd"),
         preserve_order=True,
-        min_rows_per_group=_ROW_GROUP,  # by its own rows alone, wherever the batches of the whole begin
-        max_rows_per_group=_ROW_GROUP,
+        min_rows_per_group=ROW_GROUP,  # by its own rows alone, wherever the batches of the whole begin
+        max_rows_per_group=ROW_GROUP,
     )
     folders = {number: out / str(number) for number in range(shards) if (out / str(number)).is_dir()}
     for folder in folders.values():

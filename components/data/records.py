@@ -24,7 +24,8 @@ MANIFEST_FILE = "manifest.parquet"
 QUARANTINE_FILE = "quarantine.jsonl"
 SHARED_FILE = "shared.parquet"
 _REVISION_KEY = b"smartphotocrafter.data_revision"
-_ROW_GROUP = 4096
+ROW_GROUP = 4096
+"""Rows of a group in the Parquet files, and of a batch in memory."""
 
 
 class PhotoRecord(Strict):
@@ -134,7 +135,7 @@ class Manifest:
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pyarrow.RecordBatch]:
         """The rows in order, some thousand at a time; only ``columns`` if they are named."""
         names = None if columns is None else list(columns)
-        yield from self.rows.to_batches(columns=names, batch_size=_ROW_GROUP, batch_readahead=2, fragment_readahead=1)
+        yield from self.rows.to_batches(columns=names, batch_size=ROW_GROUP, batch_readahead=2, fragment_readahead=1)
 
     def frame(self, columns: Sequence[str] | None = None) -> pandas.DataFrame:
         """The rows as a pandas frame, for validation and statistics; name ``columns`` to hold no others in memory."""
@@ -148,7 +149,7 @@ def _records(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[PhotoRecord]:
 def record_batches(records: Iterable[PhotoRecord]) -> Iterator[pyarrow.RecordBatch]:
     """Records as Arrow batches of a row group each."""
     source = iter(records)
-    while rows := [record.model_dump() for record in islice(source, _ROW_GROUP)]:
+    while rows := [record.model_dump() for record in islice(source, ROW_GROUP)]:
         yield pyarrow.RecordBatch.from_pylist(rows, schema=SCHEMA)
 
 
@@ -161,7 +162,7 @@ def write_rows(path: Path, batches: Iterable[pyarrow.RecordBatch], data_revision
         pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for batch in batches:
-            writer.write_batch(batch.replace_schema_metadata(metadata), row_group_size=_ROW_GROUP)
+            writer.write_batch(batch.replace_schema_metadata(metadata), row_group_size=ROW_GROUP)
 
 
 def write_quarantine(quarantine: Iterable[Quarantined], directory: Path) -> None:
