@@ -37,6 +37,8 @@ def data_revision(root: Path) -> str:
 def dvc_checkout(root: Path, timeout: float = 3600.0) -> str:
     """Run `dvc pull` in ``root``: fetch from the default remote what the cache lacks and check it out.
 
+    Where the code is without its history, as in the pods of a run, DVC is told to do without git.
+
     Args:
         root: the repository, with .dvc/ and data.dvc.
         timeout: seconds before a stalled transfer is given up.
@@ -48,20 +50,27 @@ def dvc_checkout(root: Path, timeout: float = 3600.0) -> str:
         DataUnavailable: an object is missing from the remote, the remote cannot be reached, or the data directory
             holds changes that DVC does not know. Nothing is overwritten.
     """
+    root = Path(root).resolve()
     revision = data_revision(root)
-    command = [sys.executable, "-m", "dvc", "pull", DATA_FILE]
-    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        _dvc(root, timeout, "config", "--local", "core.no_scm", "true")
     try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = _dvc(root, timeout, "pull", DATA_FILE)
     except subprocess.TimeoutExpired as error:
         raise DataUnavailable(
             f"`dvc pull` in {root} did not finish in {timeout:g} s: is the remote reachable?"
         ) from error
     if done.returncode != 0:
-        raise DataUnavailable(_explain(Path(root), revision, done.stderr.strip() or done.stdout.strip()))
+        raise DataUnavailable(_explain(root, revision, done.stderr.strip() or done.stdout.strip()))
     return revision
+
+
+def _dvc(root: Path, timeout: float, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "dvc", *arguments]
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "NO_COLOR": "1"}
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def _explain(root: Path, revision: str, output: str) -> str:

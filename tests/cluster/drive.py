@@ -60,27 +60,25 @@ def run_shards(shards: int, state: State) -> dict[str, Any]:
 
 
 def run_nodes(wanted: dict[str, Any], state: State) -> dict[str, Any]:
-    """Stage II on so many ``nodes`` for so many ``steps``; how far its weights are from those that one process trains.
+    """A ``stage`` on so many ``nodes``; how far its weights are from those that one process trains.
 
-    With ``dynamic`` it is a dynamic pipeline, and nothing is compared. ``more`` holds further settings of the stage.
+    ``settings`` are the stage's beside those of the profile. With ``dynamic`` it is a dynamic pipeline, and nothing is
+    compared.
     """
-    from safetensors.torch import load_file
-
-    from components.artist.sft import ArtistSftSettings, adapt_artist
     from components.data.versioning import data_revision
-    from components.training.tracker import NullTracker
     from pipelines.configuration import checked_settings
     from pipelines.run import run_pipeline
     from tests.cluster.nodes import dynamic_nodes, nodes
 
-    dynamic = wanted.get("dynamic", False)
-    optimiser = {"steps": wanted["steps"], "learning_rate": 1e-4}
-    settings = checked_settings(ROOT / "configs" / "small.yaml", [], state)["adapt_artist"]
-    settings |= {"checkpoint_every": 1, "optimiser": settings["optimiser"] | optimiser, **wanted.get("more", {})}
+    stage, dynamic = wanted["stage"], wanted.get("dynamic", False)
+    changes = [f"{stage}.{name}={json.dumps(value)}" for name, value in wanted["settings"].items()]
+    settings = checked_settings(ROOT / "configs" / "small.yaml", changes, state)[stage]
     trained = _training_run().steps
-    inputs = [trained[name].output for name in ("train_critic", "train_artist", "synthesize")]
+    artist = {"adapt_artist": "train_artist", "reinforce": "adapt_artist"}[stage]
+    inputs = [trained[name].output for name in ("train_critic", artist, "synthesize")]
     parameters = {
-        "settings": {"adapt_artist": settings | {"compute": settings["compute"] | {"nodes": wanted["nodes"]}}},
+        "stage": stage,
+        "settings": {stage: settings | {"compute": settings["compute"] | {"nodes": wanted["nodes"]}}},
         "data_revision": data_revision(ROOT),
         "inputs": [str(artifact.id) for artifact in inputs],
     }
@@ -89,26 +87,38 @@ def run_nodes(wanted: dict[str, Any], state: State) -> dict[str, Any]:
         "status": run.status.value,
         "steps": {name: step.status.value for name, step in run.steps.items()},
     }
-    if not dynamic:
-        critic, artist, pairs = (artifact.load() for artifact in inputs)
-        there = run.steps["adapt_artist"].output.load()
-        with TemporaryDirectory() as folder:
-            here = Path(folder) / "adapter"
-            adapt_artist(
-                base=ROOT / "data" / "base",
-                critic_adapter=critic,
-                artist_adapter=artist,
-                pairs_dir=pairs,
-                out=here,
-                settings=ArtistSftSettings.model_validate(settings),
-                tracker=NullTracker(),
-                checkpoints=Path(folder) / "checkpoints",
-            )
-            mine, theirs = (load_file(path / "adapter_model.safetensors") for path in (here, there))
-        before = load_file(artist / "adapter_model.safetensors")
-        summary["far"] = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-        summary["moved"] = max(float((mine[name] - before[name]).abs().max()) for name in mine)
-    return summary
+    if dynamic:
+        return summary
+    there = {name: artifact.load() for name, (artifact,) in run.steps[stage].outputs.items()}
+    return summary | _compare(stage, settings, [artifact.load() for artifact in inputs], there)
+
+
+def _compare(stage: str, settings: dict[str, Any], inputs: list[Path], there: dict[str, Path]) -> dict[str, Any]:
+    """Train here in one process: how far, by output, the adapters ``there`` are from these, and how far these moved."""
+    from safetensors.torch import load_file
+
+    from components.training.__main__ import run
+    from components.training.job import Job
+
+    def between(one: Path, other: Path) -> float:
+        mine, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (one, other))
+        return max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
+
+    critic, artist, pairs = inputs
+    with TemporaryDirectory() as name:
+        out, checkpoints = Path(name) / "out", Path(name) / "checkpoints"
+        arguments = {"base": ROOT / "data" / "base", "critic_adapter": critic, "artist_adapter": artist}
+        arguments |= {"pairs_dir": pairs, "out": out, "checkpoints": checkpoints}
+        run(stage, Job(settings=settings, arguments=arguments).write(Path(name)))
+        here = {
+            "adapted_artist_adapter": (artist, out),
+            "reinforced_critic_adapter": (critic, out / "critic"),
+            "reinforced_artist_adapter": (artist, out / "artist"),
+        }
+        return {
+            "far": {output: between(here[output][1], folder) for output, folder in there.items()},
+            "moved": {output: between(*here[output]) for output in there},
+        }
 
 
 def _training_run() -> Any:

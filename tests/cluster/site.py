@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -77,7 +78,7 @@ class Site:
         namespace: of the pods.
         kubernetes: an administrator's client.
         mlflow: address of the MLflow server.
-        project: what is submitted.
+        project: folder of what is submitted.
         cluster, services, s3: only where they are emulated; faults of servers need them.
     """
 
@@ -87,7 +88,7 @@ class Site:
         namespace: str,
         kubernetes: client.ApiClient,
         mlflow: str,
-        project: Project,
+        project: Path,
         cluster: EmulatedCluster | None = None,
         services: Services | None = None,
         s3: FaultyProxy | None = None,
@@ -96,6 +97,12 @@ class Site:
         self.project, self.cluster, self.services, self.s3 = project, cluster, services, s3
         self._submitter: subprocess.Popen[bytes] | None = None
         self.core, self.batch = client.CoreV1Api(kubernetes), client.BatchV1Api(kubernetes)
+
+    def of(self, project: Path) -> "Site":
+        """The same cluster and servers for another project."""
+        environment = self.environment | {"PYTHONPATH": str(project)}
+        known = self.namespace, self.kubernetes, self.mlflow
+        return Site(environment, *known, project, self.cluster, self.services, self.s3)
 
     def run(self, *arguments: str, during: Callable[[], None] | None = None) -> Outcome:
         """`python -m pipelines` with these arguments; ``during`` is called once it was started."""
@@ -164,7 +171,7 @@ class Site:
         with tempfile.TemporaryFile("w+") as output:
             self._submitter = subprocess.Popen(
                 [sys.executable, "-m", *module],
-                cwd=self.project.folder,
+                cwd=self.project,
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -213,10 +220,10 @@ def steps_of_open_run(mlflow: str, stage: str) -> int:
 @contextlib.contextmanager
 def open_site(folder: Path) -> Iterator[Site]:
     """Start what has to be started, below ``folder``, and stop it again."""
-    project = _project(folder / "project")
+    project = _small_project(folder / "project")
     if REAL:
         environment = dict(os.environ) | {"SPC_KUBE_CONTEXT": REAL, "SPC_STATE": str(folder / "state")}
-        environment["PYTHONPATH"] = str(project.folder)
+        environment["PYTHONPATH"] = str(project)
         namespace = os.environ.get("SPC_NAMESPACE", "smartphotocrafter")
         api = config.new_client_from_config(context=REAL)
         yield Site(environment, namespace, api, os.environ.get("SPC_MLFLOW_URL", ""), project)
@@ -241,12 +248,12 @@ def open_site(folder: Path) -> Iterator[Site]:
         yield Site(environment, cluster.namespace, administrator, services.mlflow_url, project, cluster, services, s3)
 
 
-def _environment(folder: Path, project: Project, services: Services, s3: FaultyProxy) -> dict[str, str]:
+def _environment(folder: Path, project: Path, services: Services, s3: FaultyProxy) -> dict[str, str]:
     """Of whoever submits: the variables of configs/stacks/kubernetes.yaml, and nothing of this machine's user."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "OMP_NUM_THREADS") if key in os.environ}
     return kept | {
         "HOME": str(folder),
-        "PYTHONPATH": str(project.folder),
+        "PYTHONPATH": str(project),
         "SPC_STATE": str(folder / "state"),
         "SPC_KUBE_CONTEXT": CONTEXT,
         "SPC_ZENML_URL": services.zenml_url,
@@ -263,14 +270,30 @@ def _environment(folder: Path, project: Project, services: Services, s3: FaultyP
     }
 
 
-def _project(folder: Path) -> Project:
-    """A repository, since the code that travels to the pods is what git does not ignore."""
+def _small_project(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    project = Project(folder, MORE_CODE)
+    Project(folder, MORE_CODE)
     profile = folder / "configs" / "small.yaml"
     profile.write_text(yaml.safe_dump(yaml.safe_load(profile.read_text()) | {"gate": _LENIENT}))
     (folder / ".gitignore").write_text(_IGNORED)
+    _commit(folder)
+    return folder
+
+
+def whole_project(folder: Path) -> Path:
+    """A copy of this repository as it is, with changes that are not committed; its data is still to be fetched."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    _commit(folder)
+    return folder
+
+
+def _commit(folder: Path) -> None:
+    """Make it a repository, since the code that travels to the pods is what git does not ignore."""
     git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.org"]
     for arguments in ("init --quiet --initial-branch main", "add .", "commit --quiet --message first"):
         subprocess.run([*git, *arguments.split()], cwd=folder, check=True, capture_output=True)
-    return project

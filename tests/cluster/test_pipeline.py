@@ -6,6 +6,7 @@ real one (CONTEXT=) the variables of configs/stacks/kubernetes.yaml have to be s
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -39,7 +40,7 @@ def stack(site: Site, monkeypatch: pytest.MonkeyPatch) -> StackFile:
     for name, value in site.environment.items():
         if name.startswith("SPC_"):
             monkeypatch.setenv(name, value)
-    return read_stack_file("kubernetes", State(site.project.state))
+    return read_stack_file("kubernetes", State(Path(site.environment["SPC_STATE"])))
 
 
 def jobs(site: Site) -> dict[str, dict[str, Any]]:

@@ -167,7 +167,7 @@ def test_a_schedule_that_fires_twice_at_once_retrains_once(site: Site, tmp_path:
     }
     site.core.create_namespaced_secret(site.namespace, {"metadata": {"name": "spc-submit"}, "stringData": secret})
     before, starters = versions(site), names(site, "")
-    with git_server(site.project.folder) as repository:
+    with git_server(site.project) as repository:
         made = site.run(
             *("schedule", "--cron", "0 3 * * 1", "--stack", "kubernetes", "--config", "configs/small.yaml"),
             *("--repository", repository),

@@ -32,6 +32,16 @@ def test_data_is_brought_onto_the_disk(repository: Path) -> None:
     assert (repository / "data" / "a.txt").read_text() == "first"
 
 
+def test_data_is_brought_where_the_code_came_without_git(repository: Path) -> None:
+    """As in the pods of a run: DVC's configuration is that of a git repository, and there is none."""
+    configuration = repository / ".dvc" / "config"
+    without = configuration.read_text()
+    configuration.write_text(without.replace("no_scm = True", ""))
+    assert configuration.read_text() != without
+    dvc_checkout(repository)
+    assert (repository / "data" / "a.txt").read_text() == "first"
+
+
 def test_a_missing_object_is_named_and_files_of_the_user_are_kept(repository: Path) -> None:
     stored = next(path for path in (repository / "remote").rglob("*") if path.is_file() and path.suffix != ".dir")
     content = stored.read_bytes()
