@@ -4,18 +4,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.doctor import Finding, Unhealthy, _run
-from pipelines.stack_file import PodsFile, StackFile
+from pipelines.stack_file import KUBEFLOW, PodsFile, StackFile
 
-_RIGHTS = (
-    ("batch", "jobs", "create"),
-    ("batch", "jobs", "get"),
-    ("batch", "jobs", "list"),
-    ("", "pods", "list"),
-    ("", "pods/log", "get"),
-    ("", "secrets", "create"),
-    ("", "secrets", "delete"),
-)
-"""What submitting a run takes: group, resource and verb. deploy/base/access.yaml gives it."""
+_RIGHTS = {
+    "kubernetes": (
+        ("batch", "jobs", "create"),
+        ("batch", "jobs", "get"),
+        ("batch", "jobs", "list"),
+        ("", "pods", "list"),
+        ("", "pods/log", "get"),
+        ("", "secrets", "create"),
+        ("", "secrets", "delete"),
+    ),
+    KUBEFLOW: (("", "services/proxy", "get"), ("", "services/proxy", "create")),
+}
+"""What submitting a run takes, by the flavor of the orchestrator: group, resource and verb."""
+_ROLE = {
+    "kubernetes": "bind your user to the role smartphotocrafter-submit (deploy/base/access.yaml)",
+    KUBEFLOW: "bind your user to a role with get and create on services/proxy in that namespace",
+}
+_KUBEFLOW_API = "ml-pipeline"
 _APPLY = "`kubectl apply --kustomize deploy/overlays/production` makes it"
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _DECIMAL = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -50,9 +58,18 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
         return
     core, storage = client.CoreV1Api(found[0]), client.SchedulingV1Api(found[0])
     authorization = client.AuthorizationV1Api(found[0])
-    rights = _run("rights", lambda: _rights(authorization, namespace))
-    yield rights
+    flavor = stack.components["orchestrator"].flavor
+    yield _run("rights", lambda: _rights(authorization, namespace, flavor))
     yield _run("namespace", lambda: _exists(lambda: core.read_namespace(namespace), f"namespace {namespace}"))
+    if flavor == KUBEFLOW:
+        yield _run(
+            "kubeflow",
+            lambda: _exists(
+                lambda: core.read_namespaced_service(_KUBEFLOW_API, namespace),
+                f"service {_KUBEFLOW_API} in {namespace}",
+                "install Kubeflow Pipelines 2, or set SPC_KUBEFLOW_NAMESPACE to where it is",
+            ),
+        )
     if account := stack.service_account:
         yield _run(
             "service account",
@@ -109,11 +126,11 @@ def _reach(context: str, into: list[Any]) -> str:
     return f"Kubernetes {version} by the context {context}"
 
 
-def _rights(authorization: Any, namespace: str) -> str:
+def _rights(authorization: Any, namespace: str, flavor: str) -> str:
     from kubernetes import client
 
     refused = []
-    for group, resource, verb in _RIGHTS:
+    for group, resource, verb in _RIGHTS[flavor]:
         name, _, sub = resource.partition("/")
         attributes = client.V1ResourceAttributes(
             namespace=namespace, group=group, resource=name, subresource=sub or None, verb=verb
@@ -126,9 +143,9 @@ def _rights(authorization: Any, namespace: str) -> str:
     if refused:
         raise Unhealthy(
             f"not allowed in {namespace}: {', '.join(refused)}",
-            "bind your user to the role smartphotocrafter-submit (deploy/base/access.yaml)",
+            _ROLE[flavor],
         )
-    return f"all {len(_RIGHTS)} that submitting takes"
+    return f"all {len(_RIGHTS[flavor])} that submitting takes"
 
 
 def _exists(read: Any, what: str, remedy: str = _APPLY) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.environment import DYNAMIC_PIPELINES, ROOT
-from pipelines.stack_file import PodsFile, StackError, StackFile
+from pipelines.stack_file import KUBEFLOW, PodsFile, StackError, StackFile
 from steps.pods import FROM_LABELS, STATE_VARIABLE, training_step
 
 POD_FAILURE_POLICY: dict[str, Any] = {
@@ -16,8 +16,9 @@ POD_FAILURE_POLICY: dict[str, Any] = {
 }
 """A disrupted pod is replaced and costs no retry; any other failure counts, which is what Kubernetes does by itself."""
 _POD_SECURITY = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-_LABELS = {"app.kubernetes.io/part-of": "smartphotocrafter", "app.kubernetes.io/component": "stage"}
-_CLUSTERS = ("kubernetes", "kubeflow")
+LABELS = {"app.kubernetes.io/part-of": "smartphotocrafter", "app.kubernetes.io/component": "stage"}
+"""By which the network policies in deploy/ know the pods."""
+_CLUSTERS = ("kubernetes", KUBEFLOW)
 
 
 def pipeline_options(
@@ -32,7 +33,7 @@ def pipeline_options(
         nodes: how many nodes a stage trains on, of those that want several (pipelines/nodes.py).
 
     Raises:
-        StackError: the stack cannot run a stage on several nodes.
+        StackError: the stack cannot run a stage on several nodes, or asks Kubeflow for what it cannot do.
     """
     flavor = stack.components["orchestrator"].flavor
     if nodes and flavor != "kubernetes":
@@ -42,9 +43,11 @@ def pipeline_options(
         )
     if flavor not in _CLUSTERS:
         return {}
+    if flavor == KUBEFLOW:
+        _check_for_kubeflow(stack)
     everywhere = next(pods for pods in stack.pods.values() if not pods.stages)
     steps: dict[str, dict[str, Any]] = {
-        stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(flavor, pods)}
+        stage: {"settings": {f"orchestrator.{flavor}": _settings(stack, pods)}, "retry": _retry(pods)}
         for pods in stack.pods.values()
         for stage in pods.stages
     }
@@ -54,13 +57,13 @@ def pipeline_options(
         steps[training_step(stage)] = {
             "step_operator": True,
             "settings": {"step_operator.kubernetes": _nodes_settings(stack, pods, count)},
-            "retry": _retry(flavor, pods),
+            "retry": _retry(pods),
         }
     for stage in dynamic:
         steps.setdefault(stage, {})["runtime"] = "isolated"
     return {
         "settings": {f"orchestrator.{flavor}": _settings(stack, everywhere), "docker": docker_settings(stack)},
-        "retry": _retry(flavor, everywhere),
+        "retry": _retry(everywhere),
         "steps": steps,
     }
 
@@ -82,14 +85,21 @@ def pod_settings(pods: PodsFile) -> dict[str, Any]:
     if pods.priority_class:
         more["priority_class_name"] = pods.priority_class
     return {
-        "labels": _LABELS,  # by which the network policies in deploy/ know the pods
+        "labels": LABELS,
         "node_selectors": dict(pods.node_selector),
         "tolerations": [dict(toleration) for toleration in pods.tolerations],
         "resources": {"requests": requests, "limits": limits},
         "volumes": volumes,
         "volume_mounts": mounts,
-        "env": [{"name": name, "value": value} for name, value in sorted(pods.environment.items())],
-        "env_from": [{"secretRef": {"name": name}} for name in pods.secrets],
+        "env": [
+            *({"name": name, "value": value} for name, value in sorted(pods.environment.items())),
+            *(
+                {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
+                for secret, keys in pods.secrets.items()
+                for key in keys
+            ),
+        ],
+        "env_from": [{"secretRef": {"name": secret}} for secret, keys in pods.secrets.items() if not keys],
         "additional_pod_spec_args": more,
     }
 
@@ -139,16 +149,30 @@ def _nodes_settings(stack: StackFile, pods: PodsFile, count: int) -> dict[str, A
     return {"pod_settings": settings, "pod_count": count, **account}
 
 
-def _retry(flavor: str, pods: PodsFile) -> dict[str, int]:
-    """How often a failed stage starts again; on plain Kubernetes the job controller decides how long it waits."""
-    pauses = {"delay": 10, "backoff": 2} if flavor == "kubeflow" else {}
-    return {"max_retries": pods.retries, **pauses}
+def _check_for_kubeflow(stack: StackFile) -> None:
+    """Kubeflow Pipelines has no words for some things; what would be lost is refused.
+
+    Raises:
+        StackError: a class of pods has a priority class, or a secret without the names of its keys.
+    """
+    for name, pods in stack.pods.items():
+        if pods.priority_class:
+            raise StackError(f"{stack.name}: pods.{name}.priority_class: Kubeflow Pipelines knows none, take it out")
+        if whole := [secret for secret, keys in pods.secrets.items() if not keys]:
+            raise StackError(
+                f"{stack.name}: pods.{name}.secrets.{whole[0]}: Kubeflow Pipelines passes on single keys, name them"
+            )
+
+
+def _retry(pods: PodsFile) -> dict[str, int]:
+    """How often a failed stage starts again; the cluster does that, and decides how long it waits."""
+    return {"max_retries": pods.retries}
 
 
 def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:
     """Fields of the orchestrator's settings for one class of pods."""
-    if stack.components["orchestrator"].flavor == "kubeflow":
-        return {"pod_settings": pod_settings(pods)}
+    if stack.components["orchestrator"].flavor == KUBEFLOW:
+        return {"pods": pods.model_dump(mode="json")}
     settings: dict[str, Any] = {"pod_settings": pod_settings(pods), "pod_failure_policy": POD_FAILURE_POLICY}
     settings["orchestrator_pod_settings"] = pod_settings(
         next(pods for pods in stack.pods.values() if not pods.stages)

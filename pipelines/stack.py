@@ -6,7 +6,8 @@ from pathlib import Path
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.exceptions import AuthorizationException
-from zenml.models import ComponentResponse, StackResponse
+from zenml.models import ComponentResponse, FlavorUpdate, StackResponse
+from zenml.stack.flavor import validate_flavor_source
 
 from pipelines.environment import State
 from pipelines.stack_file import STACKS, ComponentFile, StackError, StackFile, read_stack_file
@@ -95,7 +96,19 @@ def _store_secret(client: Client, name: str, variables: dict[str, str]) -> None:
         client.update_secret(found[0].id, add_or_update_values=values)
 
 
+def _register_flavor(client: Client, kind: StackComponentType, wanted: ComponentFile) -> None:
+    """Make a flavor of the project's own known to the server, or its settings where they have changed."""
+    _, flavor = validate_flavor_source(wanted.source, kind)
+    found = client.list_flavors(name=wanted.flavor, type=kind, hydrate=True).items
+    if not found:
+        client.create_flavor(wanted.source, kind)
+    elif found[0].config_schema != flavor.config_schema:
+        client.zen_store.update_flavor(found[0].id, FlavorUpdate(config_schema=flavor.config_schema))
+
+
 def _register_component(client: Client, kind: StackComponentType, wanted: ComponentFile) -> ComponentResponse:
+    if wanted.source:
+        _register_flavor(client, kind, wanted)
     found = client.list_stack_components(type=kind, name=wanted.name, hydrate=True).items
     if not found:
         return client.create_stack_component(

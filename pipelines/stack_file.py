@@ -18,6 +18,8 @@ from components.strict import Strict
 from pipelines.environment import ROOT, State
 
 STACKS = ROOT / "configs" / "stacks"
+KUBEFLOW = "placed_kubeflow"
+"""Flavor of the orchestrator in pipelines/kubeflow.py."""
 
 
 class StackError(ValueError):
@@ -29,6 +31,7 @@ class ComponentFile(Strict):
 
     name: str = Field(min_length=1)
     flavor: str = Field(min_length=1)
+    source: str = Field(default="", description="Class of the flavor, if it is not one of ZenML's.")
     configuration: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -65,7 +68,11 @@ class PodsFile(Strict):
     priority_class: str = ""
     claims: dict[str, str] = Field(default_factory=dict, description="Mount path by the name of a volume claim.")
     environment: dict[str, str] = Field(default_factory=dict)
-    secrets: tuple[str, ...] = Field(default=(), description="Kubernetes secrets that become environment variables.")
+    secrets: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Kubernetes secrets that become environment variables: the keys that are wanted, where there are "
+        "such; no key named: all there are.",
+    )
     retries: int = Field(default=0, ge=0, description="How often a stage that failed is run again.")
 
     @model_validator(mode="after")
@@ -110,7 +117,7 @@ class StackFile(Strict):
     def namespace(self) -> str:
         """The Kubernetes namespace of the orchestrator's pods; empty for a stack without a cluster."""
         orchestrator = self.components.get("orchestrator")
-        key = {"kubernetes": "kubernetes_namespace", "kubeflow": "kubeflow_namespace"}
+        key = {"kubernetes": "kubernetes_namespace", KUBEFLOW: "kubeflow_namespace"}
         if orchestrator is None or orchestrator.flavor not in key:
             return ""
         return str(orchestrator.configuration.get(key[orchestrator.flavor], "default"))

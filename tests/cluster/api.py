@@ -47,6 +47,8 @@ class ApiServer:
         read_log: Callable[[Key], bytes | None],
     ) -> None:
         self.store, self.tokens = store, tokens
+        self.proxied: dict[str, Callable[[str, str, Any], Any]] = {}
+        """What answers for services that are asked through this server, by `name:port`: method, path, body to JSON."""
         self.requests: list[tuple[str, str, str, int]] = []
         """User, method, path and status of every request."""
         self._on_create, self._on_delete, self._on_evict = on_create, on_delete, on_evict
@@ -104,6 +106,8 @@ class ApiServer:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         verb = _VERBS.get(request.method, "get" if name else "list")
         self._require(user, verb, group, f"{resource}/{sub}" if sub else resource, namespace)
+        if resource == "services" and sub == "proxy" and name in self.proxied:
+            return web.json_response(self.proxied[name](request.method, f"/{'/'.join(rest[3:])}", body))
         if request.method == "POST" and sub == "eviction":
             self.store.get(Key("pods", namespace, str(name)))
             self._on_evict(Key("pods", namespace, str(name)))

@@ -227,17 +227,18 @@ class Kubelet:
             if reference := source.get("secretRef"):
                 yield from self._secret(key, reference["name"]).items()
         for variable in container.get("env") or []:
-            yield variable["name"], self._value(key, pod, variable)
+            if (value := self._value(key, pod, variable)) is not None:
+                yield variable["name"], value
 
-    def _value(self, key: Key, pod: Object, variable: Object) -> str:
+    def _value(self, key: Key, pod: Object, variable: Object) -> str | None:
         source = variable.get("valueFrom")
         if not source:
             return str(variable.get("value") or "")
         if reference := source.get("secretKeyRef"):
             secret = self._secret(key, reference["name"])
-            if reference["key"] not in secret:
+            if reference["key"] not in secret and not reference.get("optional"):
                 raise ConfigError(f'couldn\'t find key {reference["key"]} in secret "{reference["name"]}"')
-            return secret[reference["key"]]
+            return secret.get(reference["key"])
         return _field(pod, source["fieldRef"]["fieldPath"])
 
     def _secret(self, key: Key, name: str) -> dict[str, str]:

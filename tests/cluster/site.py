@@ -98,9 +98,9 @@ class Site:
         self._submitter: subprocess.Popen[bytes] | None = None
         self.core, self.batch = client.CoreV1Api(kubernetes), client.BatchV1Api(kubernetes)
 
-    def of(self, project: Path) -> "Site":
-        """The same cluster and servers for another project."""
-        environment = self.environment | {"PYTHONPATH": str(project)}
+    def of(self, project: Path, **variables: str) -> "Site":
+        """The same cluster and servers for another project, or with other variables."""
+        environment = self.environment | {"PYTHONPATH": str(project)} | variables
         known = self.namespace, self.kubernetes, self.mlflow
         return Site(environment, *known, project, self.cluster, self.services, self.s3)
 

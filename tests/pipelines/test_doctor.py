@@ -166,6 +166,23 @@ def test_a_user_without_rights_is_told_which(site: Site, state: State) -> None:
     assert "not checked" in found["namespace"].detail
 
 
+def test_kubeflow_is_asked_for_its_api_and_for_the_right_to_use_it(
+    site: Site, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPC_KUBEFLOW_NAMESPACE", site.cluster.namespace)
+    found = findings(state, "kubeflow")
+    assert "no service ml-pipeline" in found["kubeflow"].detail
+    assert "SPC_KUBEFLOW_NAMESPACE" in found["kubeflow"].remedy
+    site.cluster.apply({"kind": "Service", "metadata": {"name": "ml-pipeline"}})
+    found = findings(state, "kubeflow")
+    assert not [in_lines(finding) for finding in found.values() if not finding.ok]
+    token = site.cluster.token("system:serviceaccount:elsewhere:nobody")
+    site.cluster.write_kubeconfig(site.cluster.kubeconfig, token)
+    rights = findings(state, "kubeflow")["rights"]
+    assert "get services/proxy, create services/proxy" in rights.detail
+    assert "services/proxy" in rights.remedy
+
+
 def test_an_unknown_context_and_a_dead_cluster(site: Site, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPC_KUBE_CONTEXT", "nowhere")
     found = findings(state)

@@ -25,12 +25,6 @@ TRAINING_STAGES = {"train_critic", "train_artist", "adapt_artist", "reinforce", 
 GPU_STAGES = TRAINING_STAGES | {REINFORCE_WITHOUT_PHOTOMETRIC, ablate.name, judge.name}
 
 
-@pytest.fixture(params=["kubernetes", "kubeflow"])
-def stack(request: pytest.FixtureRequest, state: State, monkeypatch: pytest.MonkeyPatch) -> StackFile:
-    cluster_environment(monkeypatch)
-    return read_stack_file(request.param, state)
-
-
 @pytest.fixture
 def kubernetes(state: State, monkeypatch: pytest.MonkeyPatch) -> StackFile:
     cluster_environment(monkeypatch)
@@ -57,16 +51,15 @@ def jobs(stack: StackFile) -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, {"apiVersion": "batch/v1", "kind": "Job", **plain}  # which the address says when it is submitted
 
 
-def test_only_the_stages_that_run_models_get_gpus(stack: StackFile) -> None:
-    options = pipeline_options(stack)
-    flavor = stack.components["orchestrator"].flavor
-    everywhere = options["settings"][f"orchestrator.{flavor}"]["pod_settings"]
+def test_only_the_stages_that_run_models_get_gpus(kubernetes: StackFile) -> None:
+    options = pipeline_options(kubernetes)
+    everywhere = options["settings"]["orchestrator.kubernetes"]["pod_settings"]
     assert "nvidia.com/gpu" not in everywhere["resources"]["requests"]
     assert everywhere["node_selectors"] == {"smartphotocrafter/pool": "cpu"}
     assert options["retry"]["max_retries"] == 1
     assert set(options["steps"]) == GPU_STAGES
     for step in options["steps"].values():
-        pod = step["settings"][f"orchestrator.{flavor}"]["pod_settings"]
+        pod = step["settings"]["orchestrator.kubernetes"]["pod_settings"]
         assert pod["resources"]["requests"]["nvidia.com/gpu"] == pod["resources"]["limits"]["nvidia.com/gpu"] == "1"
         assert step["retry"]["max_retries"] == 3
 
