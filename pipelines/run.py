@@ -86,7 +86,9 @@ def _run_locked(
         pipeline.prepare(**parameters)
         placed["steps"] = {step: options for step, options in steps.items() if step in pipeline.invocations}
     configured = pipeline.with_options(run_name=name, **placed)
-    configured.configure(enable_cache=use_cache, execution_mode=ExecutionMode.FAIL_FAST)
+    modes = Client().active_stack.orchestrator.supported_execution_modes
+    mode = ExecutionMode.FAIL_FAST if ExecutionMode.FAIL_FAST in modes else modes[0]  # Kubeflow ends branches apart
+    configured.configure(enable_cache=use_cache, execution_mode=mode)
     opened = open_run(name, experiment)
     try:
         run = configured(**parameters)
