@@ -18,8 +18,8 @@ _RIGHTS = {
     ),
     KUBEFLOW: (("", "services/proxy", "get"), ("", "services/proxy", "create")),
 }
-"""What submitting a run takes, by the flavor of the orchestrator: group, resource and verb."""
-_ROLE = {
+"""What submitting a run takes, by the flavor of the orchestrator: group, resource and verb. See `_ROLE`."""
+_ROLE = {  # what gives it
     "kubernetes": "bind your user to the role smartphotocrafter-submit (deploy/base/access.yaml)",
     KUBEFLOW: "bind your user to a role with get and create on services/proxy in that namespace",
 }

@@ -52,10 +52,13 @@ def dvc_checkout(root: Path, timeout: float = 3600.0) -> str:
     """
     root = Path(root).resolve()
     revision = data_revision(root)
+    commands = [("pull", DATA_FILE)]
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
-        _dvc(root, timeout, "config", "--local", "core.no_scm", "true")
+        commands.insert(0, ("config", "--local", "core.no_scm", "true"))
     try:
-        done = _dvc(root, timeout, "pull", DATA_FILE)
+        for command in commands:
+            if (done := _dvc(root, timeout, *command)).returncode != 0:
+                break
     except subprocess.TimeoutExpired as error:
         raise DataUnavailable(
             f"`dvc pull` in {root} did not finish in {timeout:g} s: is the remote reachable?"

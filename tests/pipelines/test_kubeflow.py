@@ -31,14 +31,16 @@ def compiled(stack: StackFile, tmp_path: Path) -> dict[str, tuple[dict[str, Any]
     def step() -> dsl.ContainerSpec:
         return dsl.ContainerSpec(image="registry.example.org/team/smartphotocrafter:cuda", command=["python"])
 
-    found = {}
-    for name, pods in stack.pods.items():
-
+    def graph_of(name: str) -> Any:
         @dsl.pipeline(name=name)
         def graph() -> None:
-            place(step(), pods)  # noqa: B023  compiled at once
+            place(step(), stack.pods[name])
 
-        Compiler().compile(graph, str(tmp_path / f"{name}.yaml"))
+        return graph
+
+    found = {}
+    for name in stack.pods:
+        Compiler().compile(graph_of(name), str(tmp_path / f"{name}.yaml"))
         spec, platform = yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text())
         (executor,) = spec["deploymentSpec"]["executors"].values()
         (more,) = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
@@ -97,9 +99,12 @@ def test_all_of_them_have_labels_keys_and_no_root(compiled: dict[str, Any]) -> N
 
 def test_each_step_is_told_its_class_of_pods(stack: StackFile) -> None:
     options = pipeline_options(stack)
+    assert set(options["steps"]) == set(stack.pods["gpu"].stages)
+    assert options["retry"]["max_retries"] == 1
     for name, step in options["steps"].items():
         settings = PlacedSettings.model_validate(step["settings"][f"orchestrator.{KUBEFLOW}"])
         assert settings.pods == stack.pods["gpu"], name
+        assert step["retry"]["max_retries"] == 3
     everywhere = PlacedSettings.model_validate(options["settings"][f"orchestrator.{KUBEFLOW}"])
     assert everywhere.pods == stack.pods["light"]
 

@@ -90,6 +90,13 @@ def test_the_manifests_are_valid_and_ask_for_the_right_things(kubernetes: StackF
     assert "priorityClassName" not in light
 
 
+def test_a_secret_may_be_passed_on_key_by_key(kubernetes: StackFile) -> None:
+    made = pod_settings(kubernetes.pods["light"].model_copy(update={"secrets": {"spc-data": ("OPENAI_API_KEY",)}}))
+    source = {"name": "spc-data", "key": "OPENAI_API_KEY", "optional": True}
+    assert {"name": "OPENAI_API_KEY", "valueFrom": {"secretKeyRef": source}} in made["env"]
+    assert made["env_from"] == []
+
+
 def test_a_disruption_costs_no_retry(kubernetes: StackFile) -> None:
     (rule,) = POD_FAILURE_POLICY["rules"]
     assert rule == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
