@@ -6,6 +6,7 @@ its own, in which each task asks for what its class of pods asks for, by kfp-kub
 What Kubeflow Pipelines has no words for (priority classes, pod failure policies) a stack file must not ask for.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 import kfp
 from kfp import dsl, kubernetes
 from kfp.compiler import Compiler
+from kfp_server_api import ApiException
 from pydantic import Field
+from urllib3.exceptions import HTTPError
 from zenml.entrypoints import StepEntrypointConfiguration
 from zenml.integrations.kubeflow.flavors.kubeflow_orchestrator_flavor import (
     KubeflowOrchestratorConfig,
@@ -30,7 +33,10 @@ from zenml.stack import Stack
 from pipelines.placement import LABELS
 from pipelines.stack_file import KUBEFLOW, PodsFile
 
+log = logging.getLogger(__name__)
+
 _LOOK_EVERY = 10.0
+_PATIENCE = 600.0
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
 
 
@@ -170,7 +176,21 @@ def _in_snake_case(toleration: dict[str, Any]) -> dict[str, Any]:
 
 def _wait(client: kfp.Client, run_id: str) -> None:
     """Kfp's own waiting knows no end of a run that somebody cancelled, and gives up on long ones."""
-    while (state := client.get_run(run_id).state) not in _ENDED:
+    while (state := _state(client, run_id)) not in _ENDED:
         time.sleep(_LOOK_EVERY)
     if state != "SUCCEEDED":
         raise KubeflowRunError(f"Kubeflow's run {run_id} ended as {state}; its page says which step, and why")
+
+
+def _state(client: kfp.Client, run_id: str) -> str:
+    """Ask again, for up to `_PATIENCE` seconds, while the API does not answer: the run goes on without it."""
+    give_up = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return client.get_run(run_id).state
+        except (ApiException, HTTPError) as error:
+            refused = isinstance(error, ApiException) and error.status < 500
+            if refused or time.monotonic() > give_up:
+                raise
+            log.warning("Kubeflow's API does not answer, asking again about run %s: %s", run_id, error)
+            time.sleep(_LOOK_EVERY)

@@ -1,20 +1,25 @@
-"""Kubeflow Pipelines: what the stack file asks of pods is in what the compiler writes, and what it has no words for."""
+"""Kubeflow Pipelines: what the stack file asks of pods is in what the compiler writes; how the end of a run is seen."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from kfp import Client as KubeflowClient
 from kfp import dsl
 from kfp.compiler import Compiler
+from kfp_server_api import ApiException
+from urllib3.exceptions import HTTPError
 from zenml.client import Client
 
+from pipelines import kubeflow
 from pipelines.environment import State
-from pipelines.kubeflow import PlacedKubeflowFlavor, PlacedSettings, place
+from pipelines.kubeflow import KubeflowRunError, PlacedKubeflowFlavor, PlacedSettings, place
 from pipelines.placement import LABELS, pipeline_options
 from pipelines.stack import _register_component
 from pipelines.stack_file import KUBEFLOW, StackError, StackFile, read_stack_file
 from tests.pipelines.clusters import cluster_environment
+from tests.pipelines.loopback import Asked, serving
 
 
 @pytest.fixture
@@ -129,3 +134,43 @@ def test_the_flavor_is_registered_once(stack: StackFile) -> None:
     (flavor,) = client.list_flavors(name=KUBEFLOW).items
     assert flavor.source == wanted.source
     assert PlacedKubeflowFlavor().config_schema == client.get_flavor(KUBEFLOW).config_schema
+
+
+def _wait_through(answers: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for a run of which the API says one thing after the other."""
+    monkeypatch.setattr(kubeflow, "_LOOK_EVERY", 0.01)
+
+    def answer(request: Asked) -> tuple[int, Any]:
+        if request.path.endswith("/healthz"):
+            return 200, {"multi_user": False}
+        status, state = answers.pop(0)
+        return status, {"run_id": "1", "state": state}
+
+    with serving(answer) as api:
+        kubeflow._wait(KubeflowClient(api.url), "1")
+
+
+def test_an_api_that_does_not_answer_for_a_while_does_not_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(200, "RUNNING"), (503, ""), (502, ""), (200, "RUNNING"), (200, "SUCCEEDED")]
+    _wait_through(answers, monkeypatch)
+    assert answers == []
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_a_run_without_success_is_an_error(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KubeflowRunError, match=state):
+        _wait_through([(200, "PENDING"), (200, state)], monkeypatch)
+
+
+def test_a_run_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ApiException, match="404"):
+        _wait_through([(200, "RUNNING"), (404, "")], monkeypatch)
+
+
+def test_an_api_that_is_gone_for_good_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeflow, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(kubeflow, "_PATIENCE", 0.1)
+    with serving(lambda request: (200, {"multi_user": False})) as api:
+        client = KubeflowClient(api.url)
+    with pytest.raises(HTTPError):
+        kubeflow._wait(client, "1")
