@@ -141,6 +141,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "Installing the pinned dependencies (once; takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q -q -j 0 -x '/tests?/' $(VENV)/lib || true # some packages hold files that are no Python
 	@touch $@
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)
