@@ -1,6 +1,7 @@
 """The training pipeline started by Kubeflow Pipelines: submitted by its client, compiled, and run in pods by what was.
 
-The pod of stage III is killed in the middle. Slow, and of the emulated cluster only: see tests/cluster/kubeflow.py.
+The pod of stage III is killed in the middle. Comes after tests/cluster/test_pipeline.py, which wants a cluster that
+has run nothing. Slow, and of the emulated cluster only: see tests/cluster/kubeflow.py.
 """
 
 import re
