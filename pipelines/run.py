@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
@@ -25,9 +26,15 @@ from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, 
 
 log = logging.getLogger(__name__)
 
+_WITHOUT_SUCCESS = {ExecutionStatus.FAILED, ExecutionStatus.CANCELLED, ExecutionStatus.STOPPED}
+
 
 class BusyError(RuntimeError):
     """Another pipeline is running in the same state folder."""
+
+
+class RunFailedError(RuntimeError):
+    """A step of a run failed for good."""
 
 
 class FinishedRun(NamedTuple):
@@ -46,8 +53,9 @@ def run_pipeline(
     Raises:
         BusyError: another process runs a pipeline in ``state``.
         pipelines.stack.StackError: the stack file is wrong.
-        Exception: whatever stopped a step. The steps before it stay cached and its checkpoints stay on disk, so that
-            the next run goes on from there.
+        RunFailedError: a step failed in a pod.
+        Exception: whatever stopped a step here. The steps before it stay cached and its checkpoints stay on disk, so
+            that the next run goes on from there.
     """
     lock = FileLock(state.lock)
     try:
@@ -91,14 +99,27 @@ def _run_locked(
     configured.configure(enable_cache=use_cache, execution_mode=mode)
     opened = open_run(name, experiment)
     try:
-        run = configured(**parameters)
+        run = completed(configured(**parameters).id)
     except BaseException:
         with contextlib.suppress(MlflowException):
             fail_run(opened)
         raise
     mlflow_run = attach_cached_steps(run.id, experiment)
     discard(state.folder, keep_checkpoints=False)
-    return FinishedRun(Client().get_pipeline_run(run.id), mlflow_run)
+    return FinishedRun(run, mlflow_run)
+
+
+def completed(run_id: UUID) -> PipelineRunResponse:
+    """The run as the server has it: ZenML's orchestrator for Kubernetes returns from one that failed, too.
+
+    Raises:
+        RunFailedError: it failed, was cancelled or was stopped.
+    """
+    run = Client().get_pipeline_run(run_id)
+    if run.status in _WITHOUT_SUCCESS:
+        steps = ", ".join(sorted(name for name, step in run.steps.items() if not step.status.is_successful))
+        raise RunFailedError(f"the run {run.name} ended as {run.status.value} in {steps or 'no step'}")
+    return run
 
 
 def _fail_abandoned_runs() -> None:

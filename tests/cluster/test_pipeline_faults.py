@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipelines.schedule import CRON_JOB
 from steps.registry import CHALLENGER, MODEL
@@ -155,6 +156,19 @@ def test_a_revoked_key_is_a_clear_failure(site: Site) -> None:
     assert "SPC_ZENML_API_KEY" in outcome.output
     assert "Traceback" not in outcome.output
     assert versions(site) == before
+
+
+def test_a_stage_that_fails_for_good_is_a_clear_failure(site: Site) -> None:
+    before, client = versions(site), MlflowClient(site.mlflow)
+    strict = ("--set", "validation.max_quarantined=0")
+    outcome = site.run("run", "--config", "configs/small.yaml", "--stack", "kubernetes", *strict)
+    assert outcome.code == 1, outcome.output[-6000:]
+    assert re.search(r"RunFailedError: the run \S+ ended as failed in .*\bvalidate\b", outcome.output)
+    assert "Traceback" not in outcome.output
+    assert versions(site) == before
+    experiment = client.get_experiment_by_name("smartphotocrafter").experiment_id
+    parents = [run for run in client.search_runs([experiment]) if MLFLOW_PARENT_RUN_ID not in run.data.tags]
+    assert max(parents, key=lambda run: run.info.start_time).info.status == "FAILED"
 
 
 @EMULATED

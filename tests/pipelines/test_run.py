@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from zenml.client import Client
 
 from pipelines.environment import ROOT, State
-from pipelines.run import BusyError, run_pipeline
+from pipelines.run import BusyError, RunFailedError, completed, run_pipeline
 from tests.pipelines.small import small
 
 DEFAULTS = {"count": 6, "comment": "", "weight": 1}
@@ -144,6 +144,9 @@ def test_a_failed_step_keeps_its_losses_and_the_steps_before_it(
     )
     assert failed.data.metrics["sum"] == 2 * (0 + 1)
     assert client.get_run(failed.data.tags["mlflow.parentRunId"]).info.status == "FAILED"
+    (run,) = Client().list_pipeline_runs(status="failed", sort_by="desc:created", size=1).items
+    with pytest.raises(RunFailedError, match=f"the run {run.name} ended as failed in train$"):
+        completed(run.id)
     monkeypatch.delenv("SPC_TEST_RAISE_AT")
     after = run_small(state, weight=2)
     assert after.steps == {"make": "cached", "train": "completed", "report": "completed"}
