@@ -26,15 +26,13 @@ from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, 
 
 log = logging.getLogger(__name__)
 
-_WITHOUT_SUCCESS = {ExecutionStatus.FAILED, ExecutionStatus.CANCELLED, ExecutionStatus.STOPPED}
-
 
 class BusyError(RuntimeError):
     """Another pipeline is running in the same state folder."""
 
 
 class RunFailedError(RuntimeError):
-    """A step of a run failed for good."""
+    """A run ended without success: a step failed for good, or somebody ended it."""
 
 
 class FinishedRun(NamedTuple):
@@ -53,7 +51,7 @@ def run_pipeline(
     Raises:
         BusyError: another process runs a pipeline in ``state``.
         pipelines.stack.StackError: the stack file is wrong.
-        RunFailedError: a step failed in a pod.
+        RunFailedError: a step failed in a pod, or the run was cancelled or stopped there.
         Exception: whatever stopped a step here. The steps before it stay cached and its checkpoints stay on disk, so
             that the next run goes on from there.
     """
@@ -116,7 +114,7 @@ def completed(run_id: UUID) -> PipelineRunResponse:
         RunFailedError: it failed, was cancelled or was stopped.
     """
     run = Client().get_pipeline_run(run_id)
-    if run.status in _WITHOUT_SUCCESS:
+    if run.status.is_finished and not run.status.is_successful:
         steps = ", ".join(sorted(name for name, step in run.steps.items() if not step.status.is_successful))
         raise RunFailedError(f"the run {run.name} ended as {run.status.value} in {steps or 'no step'}")
     return run
