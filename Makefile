@@ -17,6 +17,7 @@ PHOTO  ?=
 OUT    ?=
 ARGS   ?=
 PORT   ?= 5000
+WORKERS ?= 2
 TO     ?=
 VERSIONS ?=
 REASON ?=
@@ -41,8 +42,8 @@ help: ## list every target
 pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted model (CONFIG= SET="key=value ..." STACK=)
 	@$(BIN)/python -m pipelines run --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)
 
-test: $(INSTALLED) $(FETCHED) ## run the tests (ARGS="-k name" narrows them)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) $(FETCHED) ## run the tests (ARGS="-k name" narrows them; WORKERS=2 processes)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PHOTO=in.jpg OUT=out.jpg ARGS="--compare")
 	@test -n "$(PHOTO)" -a -n "$(OUT)" || { echo 'which photo, and where to? make enhance PHOTO=in.jpg OUT=out.jpg' >&2; exit 2; }

@@ -1,5 +1,6 @@
-"""Fixtures shared by all tests: synthetic photos, so that tests need no data beside the code."""
+"""What all tests share: threads for workers, and synthetic photos, so that tests need no data beside the code."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.photometry.colour import linear_to_srgb
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One of several workers computes with one thread, and so does all that it starts: the others have their own."""
+    if hasattr(config, "workerinput"):
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 def make_photo(height: int = 64, width: int = 96, seed: int = 0) -> Tensor:

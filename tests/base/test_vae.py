@@ -24,7 +24,7 @@ def bank(tmp_path: Path) -> PhotoBank:
 
 def train(bank: PhotoBank, folder: Path, like: Path | None = None) -> RecordingTracker:
     tracker = RecordingTracker()
-    train_vae(bank, folder, folder.with_suffix(".work"), tracker, steps=20, batch=2, like=like)
+    train_vae(bank, folder, folder.with_suffix(".work"), tracker, steps=8, batch=2, like=like)
     return tracker
 
 
