@@ -42,7 +42,8 @@ help: ## list every target
 pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted model (CONFIG= SET="key=value ..." STACK=)
 	@$(BIN)/python -m pipelines run --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)
 
-test: $(INSTALLED) $(FETCHED) ## run the tests (ARGS="-k name" narrows them; WORKERS=2 processes)
+test: $(INSTALLED) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
+	@# A file stays in one process: its tests share what is slow to make.
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PHOTO=in.jpg OUT=out.jpg ARGS="--compare")

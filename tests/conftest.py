@@ -12,8 +12,8 @@ from components.photometry.colour import linear_to_srgb
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One of several workers computes with one thread, and so does all that it starts: the others have their own."""
-    if hasattr(config, "workerinput"):
+    """A worker of pytest-xdist computes with one thread, as does what it starts: each has its core."""
+    if hasattr(config, "workerinput"):  # only workers have it
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
 

@@ -87,8 +87,8 @@ def test_a_repeated_run_finds_the_job_and_its_result(state: State, first: Pipeli
     assert (adapter / "adapter.txt").read_text() == "weights"
     assert run(state, follow=True).steps["follow_adapt_artist"].status.value == "cached"
     client = mlflow.MlflowClient(state.tracking_uri)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    tagged = client.search_runs(experiments, f"tags.`zenml.step_run` = '{again.steps['follow_adapt_artist'].id}'")
+    experiment = client.get_experiment_by_name("smartphotocrafter").experiment_id
+    tagged = client.search_runs([experiment], f"tags.`zenml.step_run` = '{again.steps['follow_adapt_artist'].id}'")
     assert [child.info.status for child in tagged] == ["FINISHED"]
     other = run(state, processes=2)
     assert job_of(other) != folder
