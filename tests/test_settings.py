@@ -109,3 +109,8 @@ def test_the_profiles_are_valid_and_survive_json(path: Path) -> None:
     settings = load_settings(path)
     assert isinstance(settings, Settings)
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_enhances_with_the_edit_as_the_artist_makes_it(path: Path) -> None:
+    assert load_settings(path).evaluate.crafter.strength == 1.0
