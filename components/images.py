@@ -11,7 +11,6 @@ Photos of many megapixels that need not be held as floats are in `components.ori
 
 import io
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,10 @@ from torch.nn import functional
 
 from components import files
 from components.imaging import codecs, profiles
-from components.imaging.formats import FORMAT_OF_SUFFIX, FormatError, Header, RawImage
+from components.imaging.formats import FORMAT_OF_SUFFIX, Header, RawImage
 from components.imaging.metadata import upright_exif, upright_xmp
+from components.imaging.source import PictureFile, decoding
+from components.imaging.source import UnreadablePhoto as UnreadablePhoto  # what every reader raises
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +36,6 @@ MAX_PIXELS = 178_956_970
 
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 _DEEP_FORMATS = ("PNG", "TIFF", "HEIF")
-
-
-class UnreadablePhoto(Exception):  # noqa: N818 (reads as a sentence where it is caught)
-    """A file that cannot be used as a photo. ``path`` is the file, ``reason`` a phrase fit for a report."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = Path(path)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True)
@@ -96,49 +85,37 @@ class Photo:
         return replace(self, pixels=pixels)
 
 
-def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(file: PictureFile, max_pixels: int = MAX_PIXELS) -> Header:
     """Size (before EXIF orientation), format, mode and bit depth of a file, without decoding its pixels.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: it cannot be read; FileNotFoundError where there is no such file.
         UnreadablePhoto: it is empty, not a picture, unsupported or larger than ``max_pixels``.
     """
-    path = Path(path)
-    if path.stat().st_size == 0:
-        raise UnreadablePhoto(path, "the file is empty (0 bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
-            header = codecs.read_header(path, max_pixels)
-    except MemoryError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise UnreadablePhoto(path, f"the picture is too large to decode safely: {error}") from error
-    except Exception as error:  # decoders raise anything on a corrupt file
-        raise UnreadablePhoto(path, _reason(error)) from error
-    return header
+    with decoding(file) as source:
+        return codecs.read_header(source, max_pixels)
 
 
-def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(file: PictureFile, max_pixels: int = MAX_PIXELS) -> Photo:
     """Decode a picture file completely: upright, converted to sRGB by its ICC profile, alpha kept apart.
 
     Greyscale becomes three equal channels. CMYK without a profile is converted by the naive formula
     (1 - ink)(1 - black). A broken ICC profile is logged and the samples are taken as sRGB.
 
     Args:
-        path: JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP or GIF (first frame).
+        file: JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP or GIF (first frame).
         max_pixels: larger pictures are refused before they are decoded.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: it cannot be read; FileNotFoundError where there is no such file.
         UnreadablePhoto: empty, truncated, corrupt, not a picture, too large, or with samples that are not supported
             (floating point, LAB).
     """
-    raw = decode(path, max_pixels)
+    raw = decode(file, max_pixels)
     orientation = raw.header.orientation
     alpha = None if raw.alpha is None else _to_tensor(upright(raw.alpha, orientation)[..., None])
     return Photo(
-        pixels=_to_tensor(upright(srgb_samples(raw, path), orientation)),
+        pixels=_to_tensor(upright(srgb_samples(raw, file), orientation)),
         alpha=alpha,
         format=raw.header.format,
         bit_depth=raw.header.bit_depth,
@@ -149,22 +126,24 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     )
 
 
-def decode(path: Path, max_pixels: int = MAX_PIXELS) -> RawImage:
+def decode(file: PictureFile, max_pixels: int = MAX_PIXELS) -> RawImage:
     """Decode a picture file completely, into the samples it holds. Raises what `read_photo` raises."""
-    path = Path(path)
-    header = read_header(path, max_pixels)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return codecs.read_samples(path, header)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise anything on a corrupt file
-        raise UnreadablePhoto(path, _reason(error)) from error
+    with decoding(file) as source:
+        return codecs.read_samples(source, codecs.read_header(source, max_pixels))
 
 
 def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
-    """Write a photo in the format of the suffix, whole or not at all.
+    """Write a photo in the format of the suffix, whole or not at all. See `encode_photo`.
+
+    Raises:
+        ValueError: as `encode_photo`.
+        OSError: the file cannot be written (disk full, no permission); an existing file is left as it was.
+    """
+    files.write_bytes(path, encode_photo(photo, Path(path).name, quality))
+
+
+def encode_photo(photo: Photo, name: str, quality: int = 95) -> bytes:
+    """A photo as a file in the format of the suffix.
 
     EXIF is kept with orientation 1, the stored size corrected and the old thumbnail unlinked; XMP is kept. A photo that
     came with an RGB profile leaves in it; one that came with another kind (CMYK, grey) leaves with an sRGB profile.
@@ -172,15 +151,13 @@ def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
 
     Args:
         photo: pixels (3, H, W) in [0, 1]; values outside are clipped.
-        path: .jpg, .jpeg, .png, .tif, .tiff, .webp, .avif, .heic or .heif.
+        name: .jpg, .jpeg, .png, .tif, .tiff, .webp, .avif, .heic or .heif.
         quality: 1..100, for JPEG, WebP, AVIF and HEIC.
 
     Raises:
         ValueError: unknown suffix, or a JPEG asked for a photo that is partly transparent.
-        OSError: the file cannot be written (disk full, no permission); an existing file is left as it was.
     """
-    path = Path(path)
-    bits = stored_bits(path, photo.bit_depth)
+    bits = stored_bits(name, photo.bit_depth)
     pixels, icc = photo.pixels, profiles.srgb_profile() if photo.icc else None
     if photo.icc and profiles.is_two_way(photo.icc):
         icc = photo.icc
@@ -188,46 +165,46 @@ def write_photo(photo: Photo, path: Path, quality: int = 95) -> None:
             colours = profiles.from_extended(pixels.clamp(0, 1).permute(1, 2, 0).numpy(), icc)
             pixels = torch.from_numpy(colours).permute(2, 0, 1)
     alpha = None if photo.alpha is None else _to_samples(photo.alpha, bits)[..., 0]
-    store(path, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality)
+    return encode(name, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality)
 
 
-def stored_bits(path: Path, bit_depth: int) -> int:
-    """Bits a sample, 8 or 16, that a photo of ``bit_depth`` will have in the file ``path``; warns where it loses some.
+def stored_bits(name: str, bit_depth: int) -> int:
+    """Bits a sample, 8 or 16, that a photo of ``bit_depth`` will have in the file ``name``; warns where it loses some.
 
     Raises:
         ValueError: the suffix is not one that can be written.
     """
-    file_format = _format_of(path)
+    file_format = _format_of(name)
     if bit_depth > 8 and file_format not in _DEEP_FORMATS:
-        log.warning("%s: %s holds 8 bits a sample, the photo has %d", path, file_format, bit_depth)
+        log.warning("%s: %s holds 8 bits a sample, the photo has %d", name, file_format, bit_depth)
         return 8
     return 16 if bit_depth > 8 else 8
 
 
-def store(
-    path: Path,
+def encode(
+    name: str,
     samples: np.ndarray,
     alpha: np.ndarray | None,
     icc: bytes | None,
     exif: bytes | None,
     xmp: bytes | None,
     quality: int = 95,
-) -> None:
-    """Write upright samples (H, W, 3), alpha (H, W) of the same type and metadata, whole or not at all.
+) -> bytes:
+    """Upright samples (H, W, 3), alpha (H, W) of the same type and metadata as a file in the format of the suffix.
 
-    Raises: as `write_photo`.
+    Raises: as `encode_photo`.
     """
-    file_format = _format_of(path)
+    file_format = _format_of(name)
     if alpha is not None and file_format not in _ALPHA_FORMATS:
         if bool((alpha < np.iinfo(alpha.dtype).max).any()):
-            raise ValueError(f"{path}: {file_format} cannot hold the photo's transparency: write .png, .tif or .webp")
+            raise ValueError(f"{name}: {file_format} cannot hold the photo's transparency: write .png, .tif or .webp")
         alpha = None
     if alpha is not None:
         samples = np.concatenate([samples, alpha[..., None]], axis=-1)
     height, width = samples.shape[:2]
     exif = upright_exif(exif, width, height) if exif else None
     xmp = upright_xmp(xmp) if xmp else None
-    files.write_bytes(path, codecs.encode(samples, file_format, icc, exif, xmp, quality))
+    return codecs.encode(samples, file_format, icc, exif, xmp, quality)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -290,29 +267,22 @@ def quantize(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def _format_of(path: Path) -> str:
-    file_format = FORMAT_OF_SUFFIX.get(Path(path).suffix.lower())
+def _format_of(name: str) -> str:
+    suffix = Path(name).suffix
+    file_format = FORMAT_OF_SUFFIX.get(suffix.lower())
     if file_format is None:
-        found = Path(path).suffix or "none"
-        raise ValueError(f"{path}: expected a name ending in {', '.join(FORMAT_OF_SUFFIX)}, found {found}")
+        found = suffix or "none"
+        raise ValueError(f"{name}: expected a name ending in {', '.join(FORMAT_OF_SUFFIX)}, found {found}")
     return file_format
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, FormatError):
-        return str(error)
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
-    return f"corrupt or truncated: {error or type(error).__name__}"
-
-
-def srgb_samples(raw: RawImage, path: Path) -> np.ndarray:
+def srgb_samples(raw: RawImage, file: PictureFile) -> np.ndarray:
     """(H, W, 3) uint8 or uint16 sRGB, not yet upright; an unusable profile is logged and taken for sRGB."""
     if raw.icc:
         try:
             return profiles.to_srgb(raw.colour, raw.space, raw.icc)
         except profiles.PROFILE_ERRORS as error:
-            log.warning("%s: unusable colour profile, the samples are taken as sRGB: %s", path, error)
+            log.warning("%s: unusable colour profile, the samples are taken as sRGB: %s", file, error)
     if raw.space == "GRAY":
         return np.repeat(raw.colour[..., None], 3, axis=-1)
     if raw.space == "CMYK":

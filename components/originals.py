@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components import images
+from components import files, images
 from components.imaging import profiles
 
 Edit = Callable[[Tensor, int], Tensor]
@@ -142,17 +142,17 @@ class Original:
         return None if self.icc is None or profiles.is_srgb(self.icc) else self.icc
 
 
-def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
+def read_original(file: images.PictureFile, max_pixels: int = images.MAX_PIXELS) -> Original:
     """Decode a picture file: upright, RGB, in the profile it came with.
 
     Grey and CMYK samples become sRGB, as do samples in a profile that colours cannot be converted back into.
 
     Raises: as `components.images.read_photo`.
     """
-    raw = images.decode(path, max_pixels)
+    raw = images.decode(file, max_pixels)
     samples, icc = raw.colour, raw.icc
     if raw.space != "RGB" or (icc and not profiles.is_two_way(icc)):
-        samples = images.srgb_samples(raw, path)
+        samples = images.srgb_samples(raw, file)
         icc = profiles.srgb_profile() if icc else None
     orientation = raw.header.orientation
     return Original(
@@ -169,11 +169,15 @@ def read_original(path: Path, max_pixels: int = images.MAX_PIXELS) -> Original:
 
 def write_original(original: Original, path: Path, quality: int = 95) -> None:
     """Write a photo in the format of the suffix, whole or not at all. See `components.images.write_photo`."""
-    bits = images.stored_bits(path, original.bit_depth)
+    files.write_bytes(path, encode_original(original, Path(path).name, quality))
+
+
+def encode_original(original: Original, name: str, quality: int = 95) -> bytes:
+    """A photo as a file in the format of the suffix. See `components.images.encode_photo`."""
+    bits = images.stored_bits(name, original.bit_depth)
     alpha = None if original.alpha is None else _with_bits(original.alpha, bits)
-    images.store(
-        path, _with_bits(original.samples, bits), alpha, original.icc, original.exif, original.xmp, quality=quality
-    )
+    samples = _with_bits(original.samples, bits)
+    return images.encode(name, samples, alpha, original.icc, original.exif, original.xmp, quality=quality)
 
 
 def _with_bits(samples: np.ndarray, bits: int) -> np.ndarray:

@@ -3,13 +3,16 @@
 Memory holds a few photos a worker, a digest and a path for each record, and nothing else that grows. What was read of a
 file is remembered (`components.data.facts`): a build that was killed goes on where it was and gives the same manifest,
 and a later one reads only what changed.
+
+A file that the system cannot read (an input or output error, no permission, a mount that is away) is another matter
+than a damaged one: it is quarantined for this time, told and counted as unread, never remembered, and more than a few
+of them stop the build.
 """
 
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +21,10 @@ import pyarrow
 import pyarrow.parquet
 from pyarrow import compute
 from pydantic import Field
-from tqdm import tqdm
 
 from components.data.duplicates import twins_in_other_groups
-from components.data.facts import FactStore, FileFacts, read_facts
+from components.data.facts import FactStore, FileFacts
+from components.data.reading import UnreadFilesError, read_sources, unread_text
 from components.data.records import (
     MANIFEST_FILE,
     SCHEMA,
@@ -40,7 +43,6 @@ from components.strict import Strict
 
 log = logging.getLogger(__name__)
 
-_AHEAD = 16  # files a worker that are read before their turn, so that a slow one holds nobody up
 _UNFILTERED = ".unfiltered.parquet"
 _SHOWN = 20  # quarantined files named in the log, one line each
 
@@ -58,6 +60,11 @@ class BuildSettings(Strict):
         description="Photos of train that look like one of validation or test, and photos of validation that look like "
         "one of test, up to this many bits of their perceptual hashes, are quarantined. None leaves them in, and the "
         "validation to report them.",
+    )
+    max_unread: int = Field(
+        default=3,
+        ge=0,
+        description="Files that may be left out because the system cannot read them; one more stops the build.",
     )
     splits: SplitSettings = Field(default_factory=SplitSettings)
 
@@ -107,10 +114,10 @@ def build(
 ) -> Manifest:
     """Read every file that the sources name and write the manifest into the directory ``out``.
 
-    Quarantined are: what an adapter skips, files that are missing or do not decode, photos smaller than the minimum,
-    photos without a licence, copies of another file (same bytes; a target that several pairs share stays), what looks
-    like a photo of another split if ``settings`` say so, and the rest of a pair that lost its input or its target that
-    way.
+    Quarantined are: what an adapter skips, files that are missing or do not decode, files that the system cannot read
+    now (``Quarantined.unread``), photos smaller than the minimum, photos without a licence, copies of another file
+    (same bytes; a target that several pairs share stays), what looks like a photo of another split if ``settings`` say
+    so, and the rest of a pair that lost its input or its target that way.
 
     Args:
         sources: adapters, read in turn; the manifest keeps their order.
@@ -119,6 +126,8 @@ def build(
 
     Raises:
         SourceError: a dataset is not laid out as published.
+        UnreadFilesError: more files than ``settings.max_unread`` cannot be read; what was read is remembered.
+        OSError: a folder cannot be listed, or a file that an adapter looks into cannot be read.
         ValueError: no photo is usable.
     """
     out = Path(out)
@@ -144,13 +153,6 @@ def build(
     return manifest
 
 
-class _Waiting(NamedTuple):
-    entry: SourceRecord | Skipped
-    path: Path
-    status: os.stat_result | None
-    facts: "FileFacts | Future[FileFacts]"
-
-
 def _usable(
     sources: Iterable[Source],
     settings: BuildSettings,
@@ -162,13 +164,22 @@ def _usable(
     """Records of the usable photos in order; the others go to ``quarantine``."""
     photos_dir = photos_dir.resolve()
     seen: dict[bytes, str] = {}
-    for found, path, facts in _read(sources, settings, store):
+    unread: list[tuple[Path, OSError]] = []
+    workers = settings.workers or os.cpu_count() or 1
+    for found, path, facts in read_sources(sources, store, settings.max_pixels, workers):
         place = (path.relative_to(photos_dir) if path.is_relative_to(photos_dir) else path).as_posix()
         if isinstance(found, Skipped):
             quarantine.append(Quarantined(path=place, reason=found.reason))
             continue
         if found.pair:
             pairs.announce(found.pair, found.role)
+        if isinstance(facts, OSError):
+            unread.append((path, facts))
+            if len(unread) > settings.max_unread:
+                raise UnreadFilesError(unread_text(unread))
+            reason = f"not read this time: {facts.strerror or facts}"
+            quarantine.append(Quarantined(path=place, reason=reason, unread=True))
+            continue
         try:
             record = _record(found, place, facts, settings)
             original = seen.setdefault(bytes.fromhex(record.sha256), place)
@@ -180,57 +191,6 @@ def _usable(
         if found.pair:
             pairs.keep(found.pair, found.role)
         yield record
-
-
-def _read(
-    sources: Iterable[Source], settings: BuildSettings, store: FactStore
-) -> Iterator[tuple[SourceRecord | Skipped, Path, FileFacts]]:
-    """Every entry with the facts of its file: remembered ones, or read by the workers, a bounded number ahead."""
-    workers = settings.workers or os.cpu_count() or 1
-    waiting: deque[_Waiting] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
-
-    def resolve(progress: tqdm) -> tuple[SourceRecord | Skipped, Path, FileFacts]:
-        entry, path, status, facts = waiting.popleft()
-        if isinstance(facts, Future):
-            facts = facts.result()
-            if status is not None:
-                store.put(path, status, settings.max_pixels, facts)
-        progress.update(1)
-        return entry, path, facts
-
-    try:
-        for source in sources:
-            root = source.root.resolve()
-            with tqdm(total=_length(source, root, store), desc=f"ingest {source.dataset}", unit="photo") as progress:
-                for entry in source.survey():
-                    waiting.append(_looked_up(entry, root / entry.path, settings, store, pool))
-                    if len(waiting) >= workers * _AHEAD:
-                        yield resolve(progress)
-                while waiting:
-                    yield resolve(progress)
-                store.remember_length(root, progress.n)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _length(source: Source, root: Path, store: FactStore) -> int:
-    """How many entries are to come, to tell the time left: as in the last build, or counted without reading photos."""
-    known = store.length(root)
-    return sum(1 for _ in source.scan()) if known is None else known
-
-
-def _looked_up(
-    entry: SourceRecord | Skipped, path: Path, settings: BuildSettings, store: FactStore, pool: ThreadPoolExecutor
-) -> _Waiting:
-    if isinstance(entry, Skipped):
-        return _Waiting(entry, path, None, FileFacts(reason=entry.reason))
-    try:
-        status = path.stat()
-    except OSError:
-        return _Waiting(entry, path, None, FileFacts(reason="the file is missing"))
-    known = store.get(path, status, settings.max_pixels)
-    return _Waiting(entry, path, status, known or pool.submit(read_facts, path, settings.max_pixels))
 
 
 def _record(found: SourceRecord, place: str, facts: FileFacts, settings: BuildSettings) -> PhotoRecord:
@@ -330,6 +290,9 @@ def _counted(records: Iterable[PhotoRecord], counts: Counter[str]) -> Iterator[P
 def _report(counts: Counter[str], quarantine: Sequence[Quarantined]) -> None:
     found = ", ".join(f"{count} {split}" for split, count in sorted(counts.items()))
     log.info("%d photos read: %s", sum(counts.values()), found)
+    unread = sum(entry.unread for entry in quarantine)
+    if unread:
+        log.error("%d files could not be read and are left out of this manifest; the next build looks again", unread)
     for entry in quarantine[:_SHOWN]:
         log.warning("quarantined %s: %s", entry.path, entry.reason)
     if len(quarantine) > _SHOWN:

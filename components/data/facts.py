@@ -6,7 +6,6 @@ no size in memory.
 """
 
 import hashlib
-import io
 import os
 import sqlite3
 import time
@@ -20,11 +19,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from components.images import UnreadablePhoto, read_header, read_photo, resize_short_side
+from components.imaging.source import MemoryFile, PictureFile, decoding
 
 _HASHED_SHORT_SIDE = 256
 _DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
-_RECIPE = 2  # raise it when the same file gives other facts
+_RECIPE = 3  # raise it when the same file gives other facts
 _COMMIT_SECONDS = 1.0
 
 
@@ -48,7 +48,10 @@ def read_facts(path: Path, max_pixels: int) -> FileFacts:
     """Read a file once: hash its bytes, read its header, decode it completely for the perceptual hash.
 
     JPEG is decoded at a fraction of its size, which reads (and so checks) all of its data. Nothing is raised for a
-    file that is no usable picture: the facts say why.
+    file whose bytes are no usable picture: the facts say why.
+
+    Raises:
+        OSError: the file cannot be read, now; of its bytes that says nothing.
     """
     try:
         header = read_header(path, max_pixels)
@@ -59,10 +62,6 @@ def read_facts(path: Path, max_pixels: int) -> FileFacts:
             digest, fingerprint = sha256_of(path), perceptual_hash(read_photo(path, max_pixels).pixels)
     except UnreadablePhoto as error:
         return FileFacts(reason=error.reason)
-    except FileNotFoundError:
-        return FileFacts(reason="the file is missing")
-    except OSError as error:
-        return FileFacts(reason=f"cannot be read: {error.strerror or error}")
     return FileFacts(digest, fingerprint, *upright, header.bit_depth, header.mode)
 
 
@@ -85,25 +84,26 @@ def _hashes_of_plain_picture(path: Path, orientation: int) -> tuple[str, str]:
 
     Raises:
         UnreadablePhoto: the picture is truncated or corrupt.
+        OSError: the file cannot be read.
     """
     if path.stat().st_size > _IN_MEMORY:
-        return sha256_of(path), _hash_of_picture(path, path, orientation)
+        return sha256_of(path), _hash_of_picture(path, orientation)
     content = path.read_bytes()
-    return hashlib.sha256(content).hexdigest(), _hash_of_picture(io.BytesIO(content), path, orientation)
+    return hashlib.sha256(content).hexdigest(), _hash_of_picture(MemoryFile(str(path), content), orientation)
 
 
-def _hash_of_picture(source: io.BytesIO | Path, path: Path, orientation: int) -> str:
-    try:
-        with Image.open(source, formats=("JPEG", "PNG", "WEBP", "MPO")) as image:
-            if min(image.size) >= 2 * _DRAFT_SHORT_SIDE:
-                image.draft("L", (_DRAFT_SHORT_SIDE, _DRAFT_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
-            return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on corrupt data
-        raise UnreadablePhoto(path, f"corrupt or truncated: {error}") from error
+def _hash_of_picture(file: PictureFile, orientation: int) -> str:
+    formats = ("JPEG", "PNG", "WEBP", "MPO")
+    with decoding(file) as source, source.open() as opened, Image.open(opened, formats=formats) as image:
+        if min(image.size) >= 2 * _DRAFT_SHORT_SIDE:
+            image.draft("L", (_DRAFT_SHORT_SIDE, _DRAFT_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
+        return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image)))
 
 
 class FactStore:
     """Facts of files on disk, by absolute path; valid while size and time of modification stay as they were.
+
+    Only what the bytes of a file prove is kept. That it could not be read is no fact about it.
 
     Args:
         path: the SQLite file, made when it is missing; None keeps the facts in memory, for this build only.

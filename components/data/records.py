@@ -67,6 +67,7 @@ class Quarantined(Strict):
 
     path: str
     reason: str
+    unread: bool = Field(default=False, description="The system could not read it: of the file that says nothing.")
 
 
 SCHEMA = pyarrow.schema(

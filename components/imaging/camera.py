@@ -5,8 +5,6 @@ as shot, no automatic brightening, sRGB, 16 bits. What they look like is then th
 """
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -14,6 +12,7 @@ from PIL import ExifTags, Image
 
 from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
 from components.imaging.metadata import EXIF_PREFIX, tiff_exif
+from components.imaging.source import Source
 
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
@@ -22,12 +21,12 @@ _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _DNG_VERSION = 50706
 
 
-def is_raw(path: Path, start: bytes) -> bool:
+def is_raw(source: Source, start: bytes) -> bool:
     """Whether a file is camera raw: by its suffix, or by how it begins (``start``, 64 bytes).
 
     Most raw formats are TIFF files with another picture inside, which their name alone gives away.
     """
-    if path.suffix.lower() in RAW_SUFFIXES or start.startswith(_RAW_SIGNATURES):
+    if source.suffix in RAW_SUFFIXES or start.startswith(_RAW_SIGNATURES):
         return True
     return (start[8:10] == b"CR" and start[:4] in _TIFF_SIGNATURES) or start[4:12] == b"ftypcrx "
 
@@ -41,17 +40,17 @@ def is_heic(start: bytes) -> bool:
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
-def heic_header(path: Path, max_pixels: int) -> Header:
+def heic_header(source: Source, max_pixels: int) -> Header:
     """Size after the file's own rotation, which libheif applies, and bit depth."""
-    heif = _open_heif(path)
+    heif = _open_heif(source)
     check_size(*heif.size, max_pixels)
     mode = "RGBA" if heif.has_alpha else "RGB"
     return Header(*heif.size, "HEIF", mode, 16 if heif.info.get("bit_depth", 8) > 8 else 8, orientation=1)
 
 
-def heic_samples(path: Path, header: Header) -> RawImage:
+def heic_samples(source: Source, header: Header) -> RawImage:
     """Decode the primary picture; 10 and 12 bits are widened to the full range of 16."""
-    heif = _open_heif(path)
+    heif = _open_heif(source)
     depth = int(heif.info.get("bit_depth", 8))
     samples = np.asarray(heif)
     if samples.shape[:2] != (header.height, header.width):
@@ -88,22 +87,22 @@ def encode_heic(samples: np.ndarray, icc: bytes | None, exif: bytes | None, xmp:
     return stream.getvalue()
 
 
-def raw_header(path: Path, max_pixels: int) -> Header:
+def raw_header(source: Source, max_pixels: int) -> Header:
     """Size of the developed picture, upright."""
-    with _open_raw(path) as raw:
+    with _open_raw(source) as raw:
         sizes = raw.sizes
         check_size(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height), max_pixels)
-        _, _, width, height = _default_crop(path) or (0, 0, sizes.width, sizes.height)
+        _, _, width, height = _default_crop(source) or (0, 0, sizes.width, sizes.height)
         if sizes.flip & 4:
             width, height = height, width
         return Header(width, height, "RAW", "RGB", 16, orientation=1)
 
 
-def raw_samples(path: Path, header: Header) -> RawImage:
+def raw_samples(source: Source, header: Header) -> RawImage:
     """Develop a raw file to 16-bit sRGB: white balance as shot, no automatic brightening, highlights clipped."""
     import rawpy
 
-    with _open_raw(path) as raw:
+    with _open_raw(source) as raw:
         try:
             flip = raw.sizes.flip  # before user_flip overrides it
             samples = raw.postprocess(
@@ -115,23 +114,23 @@ def raw_samples(path: Path, header: Header) -> RawImage:
                 adjust_maximum_thr=0.0,  # else the brightest sample of each photo would become its white
                 user_flip=0,
             )
-            samples = _framed(samples, _default_crop(path), flip)
+            samples = _framed(samples, _default_crop(source), flip)
             balances = (np.asarray(raw.camera_whitebalance), np.asarray(raw.daylight_whitebalance))
             kelvin = _white_kelvin(*balances, np.asarray(raw.color_matrix))
-            exif = _raw_exif(path, raw)
+            exif = _raw_exif(source, raw)
         except rawpy.LibRawError as error:
             raise FormatError(f"the raw data cannot be developed: {error}") from error
     return RawImage(samples, "RGB", None, header, exif=exif, icc=None, xmp=None, white_kelvin=kelvin)
 
 
-def _default_crop(path: Path) -> tuple[int, int, int, int] | None:
+def _default_crop(source: Source) -> tuple[int, int, int, int] | None:
     """Left, top, width and height of a DNG's picture within its active area (DNG 1.4, DefaultCropOrigin and -Size).
 
     Developers show this part, and LibRaw all of the active area, a few pixels more on each side. None where the file
     does not say.
     """
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with source.open() as file, tifffile.TiffFile(file) as tiff:
             pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
             for page in pages:
                 if "DefaultCropSize" in page.tags:
@@ -157,25 +156,26 @@ def _framed(samples: np.ndarray, crop: tuple[int, int, int, int] | None, flip: i
     return samples.swapaxes(0, 1) if flip & 4 else samples
 
 
-def is_dng(path: Path) -> bool:
+def is_dng(source: Source) -> bool:
     """Whether a TIFF file declares itself a DNG, whatever its name is."""
     exif = Image.Exif()
-    with path.open("rb") as file:
+    with source.open() as file:
         exif.load_from_fp(file)
         return _DNG_VERSION in exif
 
 
-def _open_heif(path: Path):
+def _open_heif(source: Source):
     import pillow_heif
 
-    return pillow_heif.open_heif(path.read_bytes(), convert_hdr_to_8bit=False)
+    return pillow_heif.open_heif(source.read_bytes(), convert_hdr_to_8bit=False)
 
 
-def _open_raw(path: Path):
+def _open_raw(source: Source):
     import rawpy
 
     try:
-        return rawpy.imread(os.fspath(path))
+        with source.open() as file:
+            return rawpy.imread(file)
     except rawpy.LibRawError as error:
         raise FormatError(f"not a raw photo that LibRaw knows: {error}") from error
 
@@ -203,11 +203,11 @@ def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray
     return float(kelvin) if 1500 <= kelvin <= 30_000 else None
 
 
-def _raw_exif(path: Path, raw) -> bytes | None:
+def _raw_exif(source: Source, raw) -> bytes | None:
     """EXIF of a TIFF-based raw file as it is; of the others what LibRaw knows of the shot."""
-    with path.open("rb") as file:
+    with source.open() as file:
         if file.read(4) in _TIFF_SIGNATURES:
-            return tiff_exif(path)
+            return tiff_exif(source)
     other, exif = raw.other, Image.Exif()
     shot = exif.get_ifd(ExifTags.IFD.Exif)
     values = {

@@ -12,7 +12,6 @@ import io
 import struct
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -22,45 +21,48 @@ from components.imaging import camera, tiff
 from components.imaging.formats import FormatError, Header, RawImage, check_size, split_alpha
 from components.imaging.jpeg import encode_jpeg, jpeg_samples
 from components.imaging.metadata import EXIF_PREFIX, orientation_of, tiff_exif
+from components.imaging.source import Source
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "GIF")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_XMP = b"XML:com.adobe.xmp"
 
 
-def read_header(path: Path, max_pixels: int) -> Header:
+def read_header(source: Source, max_pixels: int) -> Header:
     """Read size, mode and bit depth. Raises `FormatError` or whatever the decoder raises on a corrupt file."""
-    with path.open("rb") as file:
+    with source.open() as file:
         start = file.read(64)
+    if not start:
+        raise FormatError("the file is empty (0 bytes)")
     is_tiff = start[:4] in tiff.SIGNATURES
-    if camera.is_raw(path, start) or (is_tiff and camera.is_dng(path)):
-        return camera.raw_header(path, max_pixels)
+    if camera.is_raw(source, start) or (is_tiff and camera.is_dng(source)):
+        return camera.raw_header(source, max_pixels)
     if camera.is_heic(start):
-        return camera.heic_header(path, max_pixels)
+        return camera.heic_header(source, max_pixels)
     if is_tiff:
-        header = tiff.tiff_header(path)
+        header = tiff.tiff_header(source)
         check_size(header.width, header.height, max_pixels)
         return header
-    with Image.open(path, formats=FORMATS) as image:
+    with source.open() as file, Image.open(file, formats=FORMATS) as image:
         check_size(image.width, image.height, max_pixels)
         bit_depth = 16 if image.format == "PNG" and start[24] == 16 else 8
         name = "JPEG" if image.format == "MPO" else image.format
         return Header(image.width, image.height, name, image.mode, bit_depth, orientation_of(image.getexif()))
 
 
-def read_samples(path: Path, header: Header) -> RawImage:
+def read_samples(source: Source, header: Header) -> RawImage:
     """Decode the file completely; a truncated file is an error. Raises whatever the decoder raises."""
     if header.format == "RAW":
-        return camera.raw_samples(path, header)
+        return camera.raw_samples(source, header)
     if header.format == "HEIF":
-        return camera.heic_samples(path, header)
+        return camera.heic_samples(source, header)
     if header.format == "TIFF" and header.bit_depth == 16:
-        return tiff.tiff_samples(path, header)
-    with Image.open(path, formats=FORMATS) as image:
+        return tiff.tiff_samples(source, header)
+    with source.open() as file, Image.open(file, formats=FORMATS) as image:
         icc = image.info.get("icc_profile") or None
         if header.bit_depth == 8:
             if image.format in ("JPEG", "MPO") and image.mode == "RGB":
-                colour, space, alpha = jpeg_samples(path, header), "RGB", None
+                colour, space, alpha = jpeg_samples(source, header), "RGB", None
             else:
                 image.load()
                 colour, space, alpha = _pillow_samples(image)
@@ -69,9 +71,10 @@ def read_samples(path: Path, header: Header) -> RawImage:
     exif = exif.removeprefix(EXIF_PREFIX) or None if exif else None
     xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if header.format == "TIFF":  # Pillow has already turned the pixels upright
-        return RawImage(colour, space, alpha, replace(header, orientation=1), tiff_exif(path), icc, tiff.tiff_xmp(path))
+        header = replace(header, orientation=1)
+        return RawImage(colour, space, alpha, header, tiff_exif(source), icc, tiff.tiff_xmp(source))
     if header.bit_depth == 16:
-        content = path.read_bytes()
+        content = source.read_bytes()
         exif = exif or _png_chunk(content, b"eXIf")
         samples = imagecodecs.png_decode(content)
         space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"

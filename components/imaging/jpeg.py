@@ -6,13 +6,13 @@ Source: ITU-T T.81 (the format), ICC.1 annex B.4 (profiles in it), CIPA DC-008 (
 import logging
 import re
 import struct
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
 
 from components.imaging.formats import FormatError, Header
 from components.imaging.metadata import EXIF_PREFIX, JPEG_SEGMENT, without_maker_note
+from components.imaging.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,14 @@ _OPTIMIZED_SAMPLES = 3 * 4_000_000
 """Above four megapixels a second pass for the best Huffman codes (2% smaller) costs more than it saves."""
 
 
-def jpeg_samples(path: Path, header: Header) -> np.ndarray:
+def jpeg_samples(source: Source, header: Header) -> np.ndarray:
     """(H, W, 3) samples of a colour JPEG: what Pillow decodes, in half the time and without its second copy.
 
     Raises:
         FormatError: the file ends before its end-of-image marker (ITU-T T.81, annex B) or has fewer bits than its
             frame header needs, which libjpeg would fill up.
     """
-    content = path.read_bytes()
+    content = source.read_bytes()
     scan, is_baseline = _first_scan(content)
     ends = any(marker[0] == b"\xff\xd9" for marker in _JPEG_MARKER.finditer(content, scan + 2))
     if not ends or (is_baseline and 8 * len(content) < _LEAST_JPEG_BITS * header.width * header.height):

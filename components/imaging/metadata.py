@@ -2,9 +2,10 @@
 
 import re
 import struct
-from pathlib import Path
 
 from PIL import ExifTags, Image
+
+from components.imaging.source import Source
 
 EXIF_PREFIX = b"Exif\x00\x00"
 SUB_IFDS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
@@ -36,16 +37,16 @@ def valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and value in range(1, 9) else 1
 
 
-def tiff_exif(path: Path) -> bytes | None:
+def tiff_exif(source: Source) -> bytes | None:
     """The descriptive tags of a TIFF-based file, with its EXIF and GPS directories, as an EXIF block."""
-    source, kept = Image.Exif(), Image.Exif()
-    with path.open("rb") as file:
-        source.load_from_fp(file)
+    block, kept = Image.Exif(), Image.Exif()
+    with source.open() as file:
+        block.load_from_fp(file)
         for code in _DESCRIPTIVE_TAGS:
-            if code in source:
-                kept[code] = source[code]
+            if code in block:
+                kept[code] = block[code]
         for ifd in SUB_IFDS:
-            if values := source.get_ifd(ifd):
+            if values := block.get_ifd(ifd):
                 kept[ifd] = dict(values)
     return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
 

@@ -4,7 +4,6 @@ import io
 import logging
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
 import tifffile
@@ -12,6 +11,7 @@ from PIL import ExifTags, Image, TiffImagePlugin
 
 from components.imaging.formats import MAX_CHANNELS, FormatError, Header, RawImage, split_alpha
 from components.imaging.metadata import SUB_IFDS, tiff_exif, valid_orientation
+from components.imaging.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ _WRITTEN_TAGS = (ExifTags.Base.Software, ExifTags.Base.DateTime)
 _DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
 
 
-def tiff_header(path: Path) -> Header:
+def tiff_header(source: Source) -> Header:
     """Header of the first page; 1-, 2- and 4-bit samples count as 8, and anything unusual is refused."""
-    with tifffile.TiffFile(path) as tiff:
+    with source.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
         if page.samplesperpixel > MAX_CHANNELS or page.imagedepth != 1 or page.tiledepth > 1:
             raise FormatError(f"{page.samplesperpixel} samples a pixel, {page.imagedepth} planes: not a picture")
@@ -49,9 +49,9 @@ def tiff_header(path: Path) -> Header:
         )
 
 
-def tiff_samples(path: Path, header: Header) -> RawImage:
+def tiff_samples(source: Source, header: Header) -> RawImage:
     """16-bit samples of the first page of a TIFF file and what goes with them."""
-    with tifffile.TiffFile(path) as tiff:
+    with source.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
         samples = page.asarray(maxworkers=1)
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and samples.ndim == 3:
@@ -71,12 +71,12 @@ def tiff_samples(path: Path, header: Header) -> RawImage:
         colour, alpha = split_alpha(samples, colours)
         is_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)
         icc = page.iccprofile
-    return RawImage(colour, space, alpha if is_alpha else None, header, tiff_exif(path), icc, tiff_xmp(path))
+    return RawImage(colour, space, alpha if is_alpha else None, header, tiff_exif(source), icc, tiff_xmp(source))
 
 
-def tiff_xmp(path: Path) -> bytes | None:
+def tiff_xmp(source: Source) -> bytes | None:
     """The XMP packet of a TIFF file."""
-    with tifffile.TiffFile(path) as tiff:
+    with source.open() as file, tifffile.TiffFile(file) as tiff:
         value = tiff.pages[0].tags.valueof(_XMP_TAG)
     return bytes(value) if isinstance(value, (bytes, bytearray)) and value else None
 

@@ -17,6 +17,7 @@ from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
 from components.images import UnreadablePhoto, read_header
 from components.imaging.formats import RAW_SUFFIXES
+from components.imaging.source import decoding
 from components.strict import Strict
 
 Expert = Literal["a", "b", "c", "d", "e"]
@@ -194,7 +195,7 @@ def _size(path: Path) -> tuple[int, int] | None:
 def _has_profile(path: Path) -> bool:
     """Whether the first page of a TIFF carries an ICC profile; a damaged file has none."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with decoding(path) as source, source.open() as file, tifffile.TiffFile(file) as tiff:
             return bool(tiff.pages[0].iccprofile)
-    except (tifffile.TiffFileError, OSError, IndexError, ValueError):
+    except UnreadablePhoto:
         return False
