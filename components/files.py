@@ -1,18 +1,24 @@
 """Files that are either whole or absent: write beside the target, flush to disk, rename over it."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; on a clean exit it takes the place of ``path`` in one step.
 
     A process that is killed, or a disk that fills up, in the middle leaves the old file (or none), never half a file.
     The temporary file keeps the target's suffix, so that writers which choose a format by suffix work on it.
+
+    Args:
+        like_old: give the new file the old one's owner, permissions and extended attributes, where there is an old one
+            and the system lets it, and have the folder on disk, too, before returning.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; the temporary file is removed.
@@ -26,20 +32,51 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
+        if like_old and path.exists():
+            _dress(temporary, path)
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
         temporary.replace(path)
+        if like_old:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` whole or not at all."""
-    with replacing(path) as temporary:
+def leftovers(path: Path) -> list[Path]:
+    """The temporary files that processes which were killed while replacing ``path`` left beside it."""
+    path = Path(path)
+    return list(path.parent.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"))
+
+
+def write_bytes(path: Path, content: bytes, like_old: bool = False) -> None:
+    """Write ``content`` to ``path`` whole or not at all; ``like_old`` as for `replacing`."""
+    with replacing(path, like_old) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
     """Write ``content`` as UTF-8 to ``path`` whole or not at all."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def _dress(new: Path, old: Path) -> None:
+    """Owner, permissions and extended attributes (which hold access control lists) of one file for another."""
+    status = old.stat()
+    with suppress(PermissionError):
+        os.chown(new, status.st_uid, status.st_gid)
+    new.chmod(stat.S_IMODE(status.st_mode))
+    with suppress(OSError):  # a file system without them
+        for name in os.listxattr(old):
+            with suppress(OSError):
+                os.setxattr(new, name, os.getxattr(old, name))
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

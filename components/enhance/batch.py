@@ -1,38 +1,42 @@
 """Enhance every photo of a folder, archive or bucket, and go on where a killed run stopped.
 
-For each photo a small record lies in OUT/.smartphotocrafter: written first as "begun", and when all its files are in
-place as "done" with the fingerprints of source and options. A photo with a valid "done" is skipped. One that was begun
-twice and never done has taken the program down with it twice, and is counted as failed instead of a third try.
+For each photo a small record lies in OUT/.smartphotocrafter (`components.enhance.records`): written first as "begun",
+then with the digests of the files that will be put in place, and when all are there as "done" with the fingerprints of
+source and options. A photo with a valid "done" is skipped. One that was begun twice and never done has taken the
+program down with it twice, and is counted as failed instead of a third try.
+
+No file is replaced that this program did not write, and none, whatever its name, that is one of the photos of IN. The
+one exception is a batch in place: it replaces each photo by its result, at the very end, and never does so twice. Its
+record then tells a photo that was replaced already (its digest is noted) from one that was not yet, so that a run
+killed in between neither repeats nor leaves out an edit.
 """
 
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from functools import cached_property
+from pathlib import PurePosixPath
 
-from pydantic import Field, ValidationError
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from components.enhance.in_place import check_in_place
 from components.enhance.places import Place, check_name
-from components.enhance.sidecar import check_own
+from components.enhance.records import RECORDS, Record, read_record, write_record
+from components.enhance.seal import ForeignFileError, is_sealed
 from components.imaging.formats import FORMAT_OF_SUFFIX, PHOTO_SUFFIXES, RAW_SUFFIXES
-from components.strict import Strict
+from components.imaging.source import PictureFile
 
-RECORDS = ".smartphotocrafter"
 _MOST_ATTEMPTS = 2
+_SEALED = (".json", ".xmp", ".cube")
+_SIDECARS = (".json", ".xmp")
+_SHOWN = 5
 
 
-class Record(Strict):
-    """What is known of one photo of a batch."""
-
-    state: Literal["begun", "done"]
-    attempts: int = Field(ge=0, description="Runs that ended in the middle of it; counted from the beginning.")
-    source: str = Field(description="Fingerprint of the source file.")
-    options: str = Field(description="Fingerprint of model and options.")
-    outputs: tuple[str, ...] = Field(default=(), description="Names of the files that were written.")
+class BusyError(RuntimeError):
+    """Another run is at work in OUT."""
 
 
 @dataclass
@@ -44,12 +48,16 @@ class Summary:
         skipped: photos that an earlier run had enhanced with the same model and options.
         ignored: files whose name is not that of a picture.
         failed: reason by photo name.
+        kept: files in OUT that would have been replaced and are not this program's.
+        changed: photos enhanced in place that were changed since, and are left as they are.
     """
 
     done: int = 0
     skipped: int = 0
     ignored: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """The counts, and the failures by how often their reason occurs."""
@@ -57,6 +65,10 @@ class Summary:
         lines = [f"{self.done} of {total} photos enhanced, {self.skipped} were done before, {len(self.failed)} failed"]
         if self.ignored:
             lines.append(f"{self.ignored} files are no pictures by their name and were left out")
+        if self.kept:
+            lines.append(f"{_several(self.kept)}: not written by this program, or changed since, and left as it is")
+        if self.changed:
+            lines.append(f"{_several(self.changed)}: changed since enhanced in place; --redo enhances it again")
         for reason, count in Counter(self.failed.values()).most_common():
             names = [name for name, why in self.failed.items() if why == reason]
             more = f" and {count - 3} more" if count > 3 else ""
@@ -64,9 +76,9 @@ class Summary:
         return "\n".join(lines)
 
 
-Process = Callable[[str, Path, Path], str]
-"""Given the name of a photo, its file and the path of the result: writes the result and whatever goes with it into that
-folder, and returns what is to be printed."""
+Process = Callable[[str, PictureFile, str, str], tuple[dict[str, bytes], str]]
+"""Given the name of a photo, its file, the name of the result and the name whose stem the files beside it have: makes
+the contents of all files by name, the photo last, and what is to be printed."""
 
 
 def run_batch(
@@ -76,6 +88,8 @@ def run_batch(
     options: str,
     suffix: str | None = None,
     redo: bool = False,
+    overwrite: bool = False,
+    in_place: bool = False,
     report: Callable[[str], None] = tqdm.write,
     found: dict[str, str] | None = None,
 ) -> Summary:
@@ -86,39 +100,35 @@ def run_batch(
         options: fingerprint of model and options; photos done with another one are done again.
         suffix: of the results, such as ".jpg"; by default that of the source, ".tif" for camera raw, ".png" for
             formats that are only read.
-        redo: do all photos again.
+        redo: do all photos again; in place, only those that were changed since or gave up.
+        overwrite: also replace pictures and tables in ``target`` that this program did not write; never a photo of
+            ``source``, and never another program's sidecars.
+        in_place: ``target`` is the folder of ``source``, and each photo is replaced by its result.
         report: prints what became of a photo, above the progress bar.
         found: what ``source.names()`` gave, if it has been listed already.
 
     Raises:
+        ValueError: ``target`` is ``source``, and ``in_place`` does not say so.
+        BusyError: another run is at work in ``target``.
         OSError: ``source`` cannot be listed or ``target`` cannot be written at all.
     """
+    if in_place != target.is_same(source):
+        raise ValueError("expected a target that is not the source, or in_place and one that is")
     summary = Summary()
     found = _without(source.names() if found is None else found, source, target)
     photos = photos_among(found)
     summary.ignored = len(found) - len(photos)
     names = result_names(photos, suffix)
-    with tqdm(photos.items(), unit="photo", disable=len(photos) < 2) as progress:
+    work = _Work(source, target, process, options, redo, overwrite, in_place, report, summary, photos)
+    with _alone(target), tqdm(photos.items(), unit="photo", disable=len(photos) < 2) as progress:
         for name, mark in progress:
             try:
                 check_name(name)
-                if _one(
-                    source,
-                    target,
-                    process,
-                    name,
-                    names[name],
-                    Record(state="begun", attempts=1, source=mark, options=options),
-                    redo,
-                    report,
-                ):
-                    summary.done += 1
-                else:
-                    summary.skipped += 1
+                work.one(name, mark, names[name])
             except Exception as error:  # one photo's failure, reported with its reason, is not the batch's
-                reason = str(getattr(error, "reason", error)) or type(error).__name__
-                summary.failed[name] = reason
-                tqdm.write(f"error: {name}: {reason}", file=sys.stderr)
+                summary.failed[name] = str(getattr(error, "reason", error)) or type(error).__name__
+                said = error if isinstance(error, ForeignFileError) else summary.failed[name]
+                tqdm.write(f"error: {name}: {said}", file=sys.stderr)
             progress.set_postfix(failed=len(summary.failed), skipped=summary.skipped)
     return summary
 
@@ -150,61 +160,146 @@ def result_names(photos: Iterable[str], suffix: str | None) -> dict[str, str]:
     return results
 
 
-def _one(
-    source: Place,
-    target: Place,
-    process: Process,
-    name: str,
-    result: str,
-    record: Record,
-    redo: bool,
-    report: Callable[[str], None],
-) -> bool:
-    """Process one photo; False when it was done before.
+@dataclass
+class _Work:
+    """One photo after the other; the arguments are those of `run_batch`."""
 
-    Raises: whatever goes wrong.
-    """
-    record_name = f"{RECORDS}/{name}.json"
-    before = _read_record(target, record_name)
-    if before is not None and not redo and (before.source, before.options) == (record.source, record.options):
-        if before.state == "done" and all(target.exists(output) for output in before.outputs):
+    source: Place
+    target: Place
+    process: Process
+    options: str
+    redo: bool
+    overwrite: bool
+    in_place: bool
+    report: Callable[[str], None]
+    summary: Summary
+    photos: dict[str, str]
+
+    def one(self, name: str, mark: str, result: str) -> None:
+        """Process one photo unless that was done before.
+
+        Raises: whatever goes wrong.
+        """
+        before = read_record(self.target, name)
+        beside = result
+        if before is not None and self._is_done(before, name, mark):
+            return
+        if self.in_place:
+            result = name
+            check_in_place(self.source.folder, name)
+        record = Record(state="begun", attempts=1, source=mark, options=self.options)
+        if before is not None:
+            record = record.model_copy(update={"outputs": before.outputs, "written": before.written})
+            if before.state == "begun":
+                for output in before.written:
+                    self.target.sweep(output)
+            if before.state == "begun" and not self.redo and before.source == mark and before.options == self.options:
+                if before.attempts >= _MOST_ATTEMPTS:
+                    raise RuntimeError(
+                        f"the program ended {before.attempts} times while at work on it; --redo tries again"
+                    )
+                record = record.model_copy(update={"attempts": before.attempts + 1})
+        write_record(self.target, name, record)
+        try:
+            self._check(result, record)
+            made, text = self.process(name, self.source.read(name), result, beside)
+            for output in made:
+                self._check(output, record)
+            record = record.about_to_write(made)
+            write_record(self.target, name, record)
+            for output, content in made.items():
+                self.target.put(content, output, like_old=self.in_place)
+        except BaseException:  # it failed or was interrupted, but it did not take the program down
+            again = record.model_copy(update={"attempts": record.attempts - 1})
+            write_record(self.target, name, again)
+            raise
+        mark = self.target.mark(name) if self.in_place else mark
+        write_record(self.target, name, record.done(tuple(made), mark))
+        self.summary.done += 1
+        self.report(text)
+
+    def _is_done(self, before: Record, name: str, mark: str) -> bool:
+        """Whether nothing is to be done for a photo; counts it then."""
+        if self.in_place:
+            return self._is_replaced(before, name, mark)
+        same = (before.source, before.options) == (mark, self.options)
+        if self.redo or before.state != "done" or not same:
             return False
-        if before.state == "begun" and before.attempts >= _MOST_ATTEMPTS:
-            raise RuntimeError(f"the program ended {before.attempts} times while at work on it; --redo tries again")
-        if before.state == "begun":
-            record = record.model_copy(update={"attempts": before.attempts + 1})
-    target.write_text(record_name, record.model_dump_json())
-    try:
-        with source.reading(name) as path, tempfile.TemporaryDirectory(prefix="spc-out-") as folder:
-            made = Path(folder) / PurePosixPath(result).name
-            text = process(name, path, made)
-            parent = result.rpartition("/")[0]
-            outputs = []
-            for file in sorted(Path(folder).iterdir(), key=lambda file: (file == made, file.name)):  # the photo last
-                outputs.append(f"{parent}/{file.name}" if parent else file.name)
-                if file.suffix == ".xmp":
-                    check_own(outputs[-1], target.read_bytes(outputs[-1]))
-                target.put(file, outputs[-1])
-    except BaseException:  # it failed or was interrupted, but it did not take the program down
-        target.write_text(record_name, record.model_copy(update={"attempts": record.attempts - 1}).model_dump_json())
-        raise
-    done = record.model_copy(update={"state": "done", "attempts": 0, "outputs": tuple(outputs)})
-    target.write_text(record_name, done.model_dump_json())
-    report(text)
-    return True
+        if not all(self.target.exists(output) for output in before.outputs):
+            return False
+        self.summary.skipped += 1
+        return True
+
+    def _is_replaced(self, before: Record, name: str, mark: str) -> bool:
+        """Whether the photo is a result already, with whatever options, or was made from one by somebody since."""
+        if name not in before.written:
+            return False
+        if before.state == "begun" or before.source != mark:
+            if not before.wrote(name, self.source.read_bytes(name) or b""):
+                if self.redo or before.state == "begun":
+                    return False
+                self.summary.changed.append(name)
+            else:
+                write_record(self.target, name, before.done((name,), mark))
+        self.summary.skipped += 1
+        return True
+
+    def _check(self, output: str, record: Record) -> None:
+        """Raise `ForeignFileError` unless the file ``output`` is absent or this program's to replace."""
+        identity = self.target.identity(output)
+        if identity is None or (self.in_place and output in self.photos and identity == self.source.identity(output)):
+            return
+        if identity in self._inputs:
+            raise ForeignFileError(f"{output} in OUT is one of the photos of IN, and would be lost")
+        suffix = PurePosixPath(output).suffix.lower()
+        if self.overwrite and suffix not in _SIDECARS:
+            return
+        content = self.target.read_bytes(output)
+        if content is None or (is_sealed(content) if suffix in _SEALED else record.wrote(output, content)):
+            return
+        self.summary.kept.append(output)
+        way = "move it away first" if suffix in _SIDECARS else "move it away, or replace it with --overwrite"
+        raise ForeignFileError(f"{output} in OUT was not written by this program, or was changed since: {way}")
+
+    @cached_property
+    def _inputs(self) -> set:
+        return {self.source.identity(name) for name in self.photos}
 
 
-def _read_record(target: Place, name: str) -> Record | None:
-    content = target.read_bytes(name)
+@contextmanager
+def _alone(target: Place) -> Iterator[None]:
+    """Keep other runs out of a folder on this machine; the system lets go of it with the process.
+
+    Raises:
+        BusyError: another run is at work there.
+    """
+    if target.folder is None:
+        yield
+        return
+    folder = target.folder / RECORDS
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        return None if content is None else Record.model_validate_json(content)
-    except ValidationError:
-        return None
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise BusyError(f"another run is at work in {target.folder}: wait for its end") from error
 
 
 def _without(names: dict[str, str], source: Place, target: Place) -> dict[str, str]:
-    """Names that do not lie in the target, where that is a folder within the source."""
+    """Names that do not lie in the target, where that is within the source or linked from it."""
+    if source.folder is not None and target.folder is not None:
+        if source.folder.is_relative_to(target.folder):
+            return names
+        inside = target.folder
+        return {
+            name: mark for name, mark in names.items() if not (source.folder / name).resolve().is_relative_to(inside)
+        }
     inner = target.root.removeprefix(source.root).lstrip("/")
-    if target.files is not source.files or not target.root.startswith(f"{source.root}/") or not inner:
+    if target.files != source.files or not target.root.startswith(f"{source.root}/") or not inner:
         return names
     return {name: mark for name, mark in names.items() if not name.startswith(f"{inner}/")}
+
+
+def _several(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"

@@ -3,6 +3,7 @@
     smartphotocrafter enhance in.jpg out.jpg --compare --sidecar --cube look.cube
     smartphotocrafter enhance photos/ enhanced/ --strength 0.8 --format jpg
     smartphotocrafter enhance s3://bucket/photos s3://bucket/enhanced --tone-only
+    smartphotocrafter enhance photos/ --in-place
     smartphotocrafter critique in.jpg --json
 
 Exit status: 0 when every photo was processed, 1 when some could not be, 2 for a mistake in the command.
@@ -14,22 +15,19 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from components.enhance.arguments import CHAMPION, parser
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.enhance.crafter import Crafter
     from components.enhance.places import Place
     from components.enhance.sidecar import Sidecar
     from components.enhance.workflow import EnhanceOptions, Extras
-
-CHAMPION = "champion"
-"""Name of the model that is used by default: the package that the last successful promotion exported."""
-
-_FORMATS = ("jpg", "png", "tif", "webp", "avif", "heic")
-_BESIDE = ""  # an option given without a file name: the file lies beside OUT, under its name
+    from components.imaging.source import PictureFile
 
 
 class CommandError(Exception):
@@ -38,7 +36,7 @@ class CommandError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser(_enhance, _critique).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         return options.command(options)
@@ -71,89 +69,6 @@ def model_folder(name: str) -> Path:
     return folder.resolve()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="smartphotocrafter", description="Photo in, better photo out, with the reasons in words."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_enhance(commands)
-    critique = commands.add_parser(
-        "critique",
-        help="print what the Critic says of a photo",
-        description="Print the Critic's reasoning, suggestions and score, without editing anything.",
-    )
-    critique.add_argument("source", metavar="IN", help="a photo, or a folder, archive or bucket of photos")
-    critique.add_argument(
-        "--sidecar",
-        action="store_true",
-        help="also write the verdict beside the photo, as NAME.json and as NAME.xmp for Camera Raw",
-    )
-    critique.set_defaults(command=_critique)
-    for command in (*commands.choices.values(),):
-        command.add_argument(
-            "--model", default=CHAMPION, metavar="DIR", help="package directory (default: the current champion)"
-        )
-        command.add_argument("--json", action="store_true", help="print one JSON object a photo instead of text")
-    return parser
-
-
-def _add_enhance(commands: Any) -> None:
-    enhance = commands.add_parser(
-        "enhance",
-        help="enhance a photo, or every photo of a folder, archive or bucket",
-        description="Enhance a photo at its full resolution, keeping EXIF, colour profile, alpha and bit depth, and "
-        "print the Critic's text. Reads JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP and GIF.",
-    )
-    enhance.add_argument(
-        "source", metavar="IN", help="a photo; or a folder, a .zip or .tar, or a URL such as s3://bucket/photos"
-    )
-    enhance.add_argument(
-        "target",
-        metavar="OUT",
-        help="where to write the result (.jpg, .png, .tif, .webp, .avif, .heic); or a folder "
-        "or URL, where photos done before are skipped",
-    )
-    edit = enhance.add_argument_group("the edit")
-    edit.add_argument(
-        "--strength",
-        type=_strength,
-        metavar="S",
-        help="0 leaves the photo, 1 is the Artist's edit, up to 2; default: as the model was judged",
-    )
-    edit.add_argument(
-        "--tone-only", action="store_true", help="change tone and colour of the whole photo alike, nothing local"
-    )
-    edit.add_argument(
-        "--restore",
-        choices=("never", "asked", "always"),
-        default="never",
-        help="carry over what the Artist did to blur, noise and other detail: never (the default), where the Critic "
-        "asks for it, or always",
-    )
-    edit.add_argument(
-        "--draws",
-        type=_positive,
-        metavar="N",
-        help="edits that are averaged; more is smoother, slower; default: as judged",
-    )
-    edit.add_argument("--seed", type=int, default=0, help="of the Artist's noise: the same seed, the same photo")
-    files = enhance.add_argument_group("files")
-    files.add_argument("--quality", type=_quality, default=95, metavar="Q", help="1 to 100, default 95")
-    files.add_argument("--format", choices=_FORMATS, help="of the results of many photos (default: as the source)")
-    files.add_argument(
-        "--sidecar", action="store_true", help="also write the verdict: NAME.json, and NAME.xmp for Camera Raw"
-    )
-    for option, what in (
-        ("cube", "the global part of the edit as a 3D LUT"),
-        ("compare", "before and after in one picture"),
-    ):
-        files.add_argument(
-            f"--{option}", nargs="?", const=_BESIDE, metavar="FILE", help=f"also write {what} (default: beside OUT)"
-        )
-    files.add_argument("--redo", action="store_true", help="do photos of a folder again that were done before")
-    enhance.set_defaults(command=_enhance)
-
-
 def _enhance(options: argparse.Namespace) -> int:
     from components.enhance.workflow import EnhanceOptions
 
@@ -168,6 +83,10 @@ def _enhance(options: argparse.Namespace) -> int:
         quality=options.quality,
     )
     source = _place(options.source, must_exist=True)
+    if options.in_place:
+        return _enhance_in_place(options, source, wanted)
+    if options.target is None:
+        raise CommandError("where to? Name OUT, or replace the original with --in-place")
     if source.only and source.folder is not None and "://" not in options.target:
         return _enhance_one(options, source.folder / source.only, Path(options.target), wanted)
     return _enhance_many(options, source, wanted)
@@ -182,51 +101,92 @@ def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted
         raise CommandError(f"OUT: {target}: expected a name ending in one of {', '.join(FORMAT_OF_SUFFIX)}")
     if options.format:
         raise CommandError("--format goes with many photos; for one, the name of OUT says its format")
-    extras = _extras(target, options)
-    written = [target, *filter(None, (extras.sidecar, extras.cube, extras.compare))]
-    if source.resolve() in [path.resolve() for path in written]:
-        raise CommandError("OUT is IN; the original would be lost: choose another name")
+    extras = _extras(str(target), options)
+    written = [*map(Path, extras.names()), target]
+    _check_outputs(source, written, options.overwrite)
     crafter = _load(options.model)
 
     def process() -> tuple["Sidecar", str]:
+        from components import files
         from components.enhance.workflow import enhance_file
 
-        report = enhance_file(crafter, source, target, wanted, extras)
-        return report, "".join(f"\nWritten to {path}." for path in written)
+        made = enhance_file(crafter, source, str(target), wanted, extras)
+        _check_outputs(source, written, options.overwrite)
+        for name, content in made.files.items():
+            files.write_bytes(Path(name), content)
+        return made.report, "".join(f"\nWritten to {path}." for path in written)
 
     return _print_one(process, options.json)
 
 
-def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
-    from components.enhance.batch import run_batch
+def _check_outputs(source: Path, written: Sequence[Path], overwrite: bool) -> None:
+    """Raise `CommandError` unless every file to be written is a new one, or this program's to replace."""
+    from components.enhance.seal import ForeignFileError, check_replaceable
 
-    if options.cube or options.compare:
-        raise CommandError("--cube FILE and --compare FILE are for a single photo only: leave FILE out for many")
+    if len({path.resolve() for path in written}) < len(written):
+        raise CommandError(f"two of the files to write have one name: {', '.join(map(str, written))}")
+    for path in filter(Path.exists, written):
+        suffix = path.suffix.lower()
+        if path.samefile(source):
+            raise CommandError(f"{path} is IN; the original would be lost: choose another name, or use --in-place")
+        if suffix in (".json", ".xmp") or (suffix == ".cube" and not overwrite):
+            try:
+                check_replaceable(path)
+            except ForeignFileError as error:
+                raise CommandError(str(error)) from error
+        elif not overwrite:
+            raise CommandError(f"{path} exists: choose another name, or replace it with --overwrite")
+
+
+def _enhance_in_place(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
+    if options.target is not None:
+        raise CommandError(f"--in-place replaces IN, so there is no OUT: {options.target} is one too many")
+    if source.folder is None:
+        raise CommandError("--in-place is for photos on this machine's disk: name an OUT")
+    if options.format or options.compare is not None:
+        raise CommandError("--in-place goes with neither --format nor --compare: name an OUT")
+    return _run_batch(options, source, _place(str(source.folder)), wanted)
+
+
+def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
     target = _place(options.target)
     if target.only:
         raise CommandError(f"IN is not a single photo, so OUT must be a folder or URL: {options.target} is a file")
-    if (target.root, target.files) == (source.root, source.files):
-        raise CommandError("OUT is IN; the originals would be lost: choose another folder")
+    if target.is_same(source):
+        raise CommandError("OUT is IN; the originals would be lost: choose another folder, or use --in-place")
+    return _run_batch(options, source, target, wanted)
+
+
+def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wanted: "EnhanceOptions") -> int:
+    from components.enhance.batch import BusyError, run_batch
+
+    if options.cube or options.compare:
+        raise CommandError("--cube FILE and --compare FILE are for a single photo only: leave FILE out for many")
     found = source.names()
     if not found:
         raise CommandError(f"IN: {options.source} holds no files")
     crafter = _load(options.model)
 
-    def process(name: str, photo: Path, result: Path) -> str:
+    def process(name: str, photo: "PictureFile", result: str, beside: str) -> tuple[dict[str, bytes], str]:
         from components.enhance.workflow import enhance_file
 
-        report = enhance_file(crafter, photo, result, wanted, _extras(result, options))
-        return report.model_dump_json() if options.json else f"{name}:\n{report.text}"
+        made = enhance_file(crafter, photo, result, wanted, _extras(beside, options))
+        return made.files, made.report.model_dump_json() if options.json else f"{name}:\n{made.report.text}"
 
-    summary = run_batch(
-        source,
-        target,
-        process,
-        options=_fingerprint(options, wanted),
-        suffix=f".{options.format}" if options.format else None,
-        redo=options.redo,
-        found=found,
-    )
+    try:
+        summary = run_batch(
+            source,
+            target,
+            process,
+            options=_fingerprint(options, wanted),
+            suffix=f".{options.format}" if options.format else None,
+            redo=options.redo,
+            overwrite=options.overwrite,
+            in_place=options.in_place,
+            found=found,
+        )
+    except BusyError as error:
+        raise CommandError(str(error)) from error
     print(summary.text(), file=sys.stderr)
     return 1 if summary.failed else 0
 
@@ -248,9 +208,9 @@ def _critique(options: argparse.Namespace) -> int:
         def process(name: str = name) -> tuple["Sidecar", str]:
             from components.enhance.workflow import critique_file
 
-            with source.reading(name) as photo:
-                sidecar = photo.with_name(Path(sidecars[name]).name) if options.sidecar else None
-                return critique_file(crafter, photo, sidecar), ""
+            photo = source.read(name)
+            sidecar = photo.with_name(Path(sidecars[name]).name) if options.sidecar else None
+            return critique_file(crafter, photo, sidecar), ""
 
         failed += _print_one(process, options.json, title=name if len(names) > 1 else None)
     if failed:
@@ -284,23 +244,23 @@ def _place(url: str, must_exist: bool = False) -> "Place":
     return place
 
 
-def _extras(target: Path, options: argparse.Namespace) -> "Extras":
-    """The files that go with the result ``target``, under its name unless another one is given."""
+def _extras(target: str, options: argparse.Namespace) -> "Extras":
+    """The names of the files that go with the result ``target``, like its own unless another one is given."""
     from components.enhance.workflow import Extras
     from components.images import FORMAT_OF_SUFFIX
 
-    paths: dict[str, Path] = {}
+    names: dict[str, str] = {}
     if options.sidecar:
-        paths["sidecar"] = target.with_suffix(".json")
+        names["sidecar"] = str(PurePath(target).with_suffix(".json"))
     if options.cube is not None:
-        paths["cube"] = Path(options.cube or target.with_suffix(".cube"))
-        if paths["cube"].suffix.lower() != ".cube":
+        names["cube"] = options.cube or str(PurePath(target).with_suffix(".cube"))
+        if PurePath(names["cube"]).suffix.lower() != ".cube":
             raise CommandError(f"--cube {options.cube}: expected a name ending in .cube")
     if options.compare is not None:
-        paths["compare"] = Path(options.compare or target.with_suffix(".compare.jpg"))
-        if paths["compare"].suffix.lower() not in FORMAT_OF_SUFFIX:
+        names["compare"] = options.compare or str(PurePath(target).with_suffix(".compare.jpg"))
+        if PurePath(names["compare"]).suffix.lower() not in FORMAT_OF_SUFFIX:
             raise CommandError(f"--compare {options.compare}: expected the name of a picture, such as both.jpg")
-    return Extras(**paths)
+    return Extras(**names)
 
 
 def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions") -> str:
@@ -322,27 +282,6 @@ def _load(name: str) -> "Crafter":
         return Crafter.load(model_folder(name))
     except PackageError as error:
         raise CommandError(str(error)) from error
-
-
-def _strength(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 2:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 2, found {text}")
-    return value
-
-
-def _quality(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100, found {text}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text}")
-    return value
 
 
 if __name__ == "__main__":

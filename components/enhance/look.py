@@ -8,13 +8,11 @@ The fit is smoother than that of a film look, and its pull towards the identity 
 colours nearby, because an edit goes on linearly where the photo has none.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components import files
+from components.enhance.seal import BLANK, sealed
 from components.enhance.transfer import check_pair
 from components.photometry import looks
 from components.photometry.looks import Look, LookSettings
@@ -56,14 +54,7 @@ def with_strength(look: Look, strength: float = 1.0) -> Look:
     return Look(look.title, torch.lerp(identity, look.table, strength).clamp(0, 1))
 
 
-def write_cube(look: Look, path: Path, title: str) -> None:
-    """Write a look as a .cube file, whole or not at all. Input and output are gamma-encoded sRGB.
-
-    Raises:
-        ValueError: the name does not end in .cube.
-        OSError: the file cannot be written.
-    """
-    if Path(path).suffix.lower() != ".cube":
-        raise ValueError(f"{path}: expected a name ending in .cube")
+def cube_text(look: Look, title: str) -> str:
+    """A look as the text of a .cube file with a seal in its first line; colours are gamma-encoded sRGB, in and out."""
     title = "".join(character for character in title if character.isprintable())
-    files.write_text(Path(path), looks.format_cube(Look(title, look.table)))
+    return sealed(f"# {BLANK}\n{looks.format_cube(Look(title, look.table))}")

@@ -2,13 +2,11 @@
 
 Names are relative to the place, with forward slashes. A name that would lead out of the place it is written to, which
 archives and buckets can hold, is refused. Files appear whole or not at all: on disk by renaming, in a bucket because
-an object does.
+an object does. What comes out of an archive or a bucket is in memory only: a run that is killed leaves no photo in a
+temporary folder.
 """
 
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,11 +15,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from components import files
+from components.imaging.source import MemoryFile, PictureFile
 
 MAX_FILE_BYTES = 2**30
-"""Largest file that is copied out of an archive or a bucket."""
+"""Largest file that is taken out of an archive or a bucket."""
 _ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".tar.gz": "tar"}
-_CHUNK = 2**20
 
 
 class UnsafeNameError(ValueError):
@@ -29,7 +27,7 @@ class UnsafeNameError(ValueError):
 
 
 class OversizedFileError(ValueError):
-    """A file in an archive or bucket is larger than is copied, whatever its directory entry says."""
+    """A file in an archive or bucket is larger than is read, whatever its directory entry says."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Place:
     Attributes:
         url: as the user named it.
         files: the fsspec file system.
-        root: path in it, without a slash at the end.
+        root: path in it, without a slash at the end; of a folder on this machine, the one that links lead to.
         only: when the user named a single file, its name in ``root``.
     """
 
@@ -62,16 +60,33 @@ class Place:
             system, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
             raise ValueError(f"{url}: {error}") from error
-        root = root.rstrip("/")
+        root, only = root.rstrip("/"), None
         if system.isfile(root):
-            root, _, name = root.rpartition("/")
-            return cls(url, system, root, name)
-        return cls(url, system, root)
+            root, _, only = root.rpartition("/")
+        if isinstance(system, LocalFileSystem):
+            root = str(Path(root or "/").resolve()).rstrip("/")
+        return cls(url, system, root, only)
 
     @property
     def folder(self) -> Path | None:
         """The folder on this machine, or None for buckets and archives."""
         return Path(self.root or "/") if isinstance(self.files, LocalFileSystem) else None
+
+    def is_same(self, other: "Place") -> bool:
+        """Whether both are one and the same folder, prefix or archive, however they are spelled or linked."""
+        if self.folder is not None and other.folder is not None and self.folder.exists() and other.folder.exists():
+            return self.folder.samefile(other.folder)
+        return self.files == other.files and self.root == other.root
+
+    def identity(self, name: str) -> Hashable:
+        """What two names of one and the same file have in common, in this place and any other; None for no file."""
+        if self.folder is None:
+            return (self.files, self._path(name)) if self.exists(name) else None
+        try:
+            status = (self.folder / name).stat()
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
 
     def names(self) -> dict[str, str]:
         """Names of all files, hidden ones left out, in order, each with a fingerprint that changes with the file.
@@ -88,27 +103,24 @@ class Place:
                 found[name] = _fingerprint(info)
         return dict(sorted(found.items()))
 
-    @contextmanager
-    def reading(self, name: str) -> Iterator[Path]:
-        """A file as a path on this machine, for as long as the context lasts.
+    def mark(self, name: str) -> str:
+        """The fingerprint of one file, as `names` gives it."""
+        return _fingerprint(self.files.info(self._path(name)))
+
+    def read(self, name: str) -> PictureFile:
+        """A file to read a picture from: in its place on this machine's disk, out of anything else in memory.
 
         Raises:
             OversizedFileError: it holds more than `MAX_FILE_BYTES`. UnsafeNameError: no file can have its name.
             OSError: it cannot be read.
         """
         if self.folder is not None:
-            yield self.folder / name
-            return
-        with tempfile.TemporaryDirectory(prefix="spc-in-") as folder:
-            path = Path(folder) / PurePosixPath(check_name(name)).name
-            with self.files.open(self._path(name), "rb") as source, path.open("wb") as copy:
-                left = MAX_FILE_BYTES
-                while chunk := source.read(min(_CHUNK, left + 1)):
-                    left -= len(chunk)
-                    if left < 0:
-                        raise OversizedFileError(f"{name}: more than {MAX_FILE_BYTES:,} bytes")
-                    copy.write(chunk)
-            yield path
+            return self.folder / name
+        with self.files.open(self._path(check_name(name)), "rb") as source:
+            content = source.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise OversizedFileError(f"{name}: more than {MAX_FILE_BYTES:,} bytes")
+        return MemoryFile(PurePosixPath(name).name, content)
 
     def exists(self, name: str) -> bool:
         return self.files.isfile(self._path(name))
@@ -122,22 +134,24 @@ class Place:
 
     def write_text(self, name: str, content: str) -> None:
         """Write a small text file whole or not at all. Raises: as `put`."""
-        if self.folder is not None:
-            files.write_text(self._inside(name), content)
-        else:
-            self.files.pipe_file(self._path(check_name(name)), content.encode("utf-8"))
+        self.put(content.encode("utf-8"), name)
 
-    def put(self, path: Path, name: str) -> None:
-        """Store a finished file under a name.
+    def put(self, content: bytes, name: str, like_old: bool = False) -> None:
+        """Store a file under a name, whole or not at all; ``like_old`` as for `components.files.replacing`.
 
         Raises:
             UnsafeNameError: the name leads out of this place. OSError: it cannot be written.
         """
         if self.folder is not None:
-            with files.replacing(self._inside(name)) as temporary:
-                shutil.copyfile(path, temporary)
+            files.write_bytes(self._inside(name), content, like_old)
         else:
-            self.files.put_file(str(path), self._path(check_name(name)))
+            self.files.pipe_file(self._path(check_name(name)), content)
+
+    def sweep(self, name: str) -> None:
+        """Remove what a run that was killed while it stored ``name`` left beside it."""
+        if self.folder is not None:
+            for path in files.leftovers(self._inside(name)):
+                path.unlink(missing_ok=True)
 
     def _inside(self, name: str) -> Path:
         """The path of a name in the folder, after following links."""

@@ -19,6 +19,7 @@ from pydantic import Field
 from components import files
 from components.critic.grammar import Suggestion, Verdict
 from components.enhance.edit import EditOptions
+from components.enhance.seal import BLANK, check_replaceable, sealed
 from components.photometry.operations import KINDS
 from components.strict import Strict
 
@@ -31,10 +32,6 @@ _PREFIXES = {"x": _X, "rdf": _RDF, "xmp": _XMP, "crs": _CRS, "spc": NAMESPACE}
 _DAYLIGHT_KELVIN = 6504.0
 """White that photos are taken to be balanced for (CIE D65) where the camera did not say."""
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]")
-
-
-class SidecarError(ValueError):
-    """A sidecar would replace a file that is not this project's."""
 
 
 class Sidecar(Strict):
@@ -86,13 +83,14 @@ def camera_raw_settings(verdict: Verdict | None, is_raw: bool, white_kelvin: flo
 
 
 def xmp_packet(sidecar: Sidecar) -> str:
-    """A sidecar as an XMP packet (ISO 16684-1, with the wrapper of section 7.3.2)."""
+    """A sidecar as a sealed XMP packet (ISO 16684-1, with the wrapper of section 7.3.2)."""
     for prefix, uri in _PREFIXES.items():
         ElementTree.register_namespace(prefix, uri)
     meta = ElementTree.Element(f"{{{_X}}}xmpmeta", {f"{{{_X}}}xmptk": "SmartPhotoCrafter"})
     rdf = ElementTree.SubElement(meta, f"{{{_RDF}}}RDF")
     about = ElementTree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": ""})
     about.set(f"{{{_XMP}}}CreatorTool", "SmartPhotoCrafter")
+    about.set(f"{{{NAMESPACE}}}seal", BLANK)
     for name, value in sidecar.camera_raw.items():
         about.set(f"{{{_CRS}}}{name}", value)
     about.set(f"{{{NAMESPACE}}}photo", _xml(sidecar.photo))
@@ -111,30 +109,31 @@ def xmp_packet(sidecar: Sidecar) -> str:
                 ElementTree.SubElement(item, f"{{{NAMESPACE}}}{name}").text = _xml(value)
     ElementTree.indent(meta)
     body = ElementTree.tostring(meta, encoding="unicode")
-    return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n{body}\n<?xpacket end="w"?>\n'
+    return sealed(f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n{body}\n<?xpacket end="w"?>\n')
 
 
-def write_sidecars(sidecar: Sidecar, json_path: Path, xmp_path: Path) -> None:
-    """Write both files, each whole or not at all.
+def json_text(sidecar: Sidecar) -> str:
+    """A sidecar as the text of a JSON file: its fields, and the seal of `components.enhance.seal`."""
+    fields = {"seal": BLANK} | sidecar.model_dump(mode="json")
+    return sealed(json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_sidecars(sidecar: Sidecar, json_path: Path) -> None:
+    """Write the JSON file, and the XMP file of the same name, each whole or not at all.
 
     Raises:
-        SidecarError: there is an XMP file by that name that some other program wrote; it is left as it is.
+        ForeignFileError: a file of that name is not this program's, or no longer; both are left as they are.
         OSError: a file cannot be written.
     """
-    check_replaceable(xmp_path)
-    files.write_text(json_path, json.dumps(sidecar.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n")
-    files.write_text(xmp_path, xmp_packet(sidecar))
+    check_sidecars(json_path)
+    files.write_text(json_path, json_text(sidecar))
+    files.write_text(json_path.with_suffix(".xmp"), xmp_packet(sidecar))
 
 
-def check_replaceable(xmp_path: Path) -> None:
-    """Raise `SidecarError` when ``xmp_path`` is another program's file, whose develop settings would be lost."""
-    check_own(str(xmp_path), xmp_path.read_bytes() if xmp_path.exists() else None)
-
-
-def check_own(name: str, content: bytes | None) -> None:
-    """Raise `SidecarError` when the XMP file ``name`` of that content, None for no file, is another program's."""
-    if content is not None and NAMESPACE.encode() not in content:
-        raise SidecarError(f"{name} belongs to another program and would be lost: move it away first")
+def check_sidecars(json_path: Path) -> None:
+    """Raise `ForeignFileError` when a sidecar would replace a file that is not this program's, or no longer."""
+    check_replaceable(json_path)
+    check_replaceable(json_path.with_suffix(".xmp"))
 
 
 def _properties(suggestion: Suggestion) -> dict[str, str]:

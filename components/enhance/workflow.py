@@ -1,7 +1,7 @@
-"""One photo from file to file: judged, edited at full resolution, written, with whatever was asked for beside it."""
+"""One photo judged and edited at full resolution, with whatever was asked for beside it, as files in memory."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Protocol
 
 import torch
@@ -10,10 +10,18 @@ from torch import Tensor
 
 from components.enhance.crafter import CrafterSettings, Judgement, Plan
 from components.enhance.edit import EditOptions, Restore, fit_edit
-from components.enhance.look import fit_look, with_strength, write_cube
-from components.enhance.sidecar import Sidecar, camera_raw_settings, check_replaceable, write_sidecars
-from components.images import Photo, write_photo
-from components.originals import Original, read_original, write_original
+from components.enhance.look import cube_text, fit_look, with_strength
+from components.enhance.sidecar import (
+    Sidecar,
+    camera_raw_settings,
+    check_sidecars,
+    json_text,
+    write_sidecars,
+    xmp_packet,
+)
+from components.images import Photo, encode_photo
+from components.imaging.source import PictureFile
+from components.originals import Original, encode_original, read_original
 from components.strict import Strict
 
 _COMPARE_HEIGHT = 1080
@@ -32,7 +40,7 @@ class EnhanceOptions(Strict):
 
 @dataclass(frozen=True)
 class Extras:
-    """Files to write beside the enhanced photo; None for those that are not wanted.
+    """Names of the files to make beside the enhanced photo; None for those that are not wanted.
 
     Attributes:
         sidecar: JSON sidecar; the XMP sidecar has the same name ending in .xmp.
@@ -40,9 +48,27 @@ class Extras:
         compare: picture with before and after side by side.
     """
 
-    sidecar: Path | None = None
-    cube: Path | None = None
-    compare: Path | None = None
+    sidecar: str | None = None
+    cube: str | None = None
+    compare: str | None = None
+
+    def names(self) -> list[str]:
+        """Names of all the files that will be made."""
+        sidecars = [self.sidecar, _xmp(self.sidecar)] if self.sidecar else []
+        return [*sidecars, *filter(None, (self.cube, self.compare))]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a photo, nothing of it written yet.
+
+    Attributes:
+        report: what is in the JSON sidecar, whether or not there is one.
+        files: contents by the names that were asked for, the photo last.
+    """
+
+    report: Sidecar
+    files: dict[str, bytes]
 
 
 class Judge(Protocol):
@@ -56,61 +82,59 @@ class Judge(Protocol):
 
 
 def enhance_file(
-    crafter: Judge, source: Path, target: Path, options: EnhanceOptions, extras: Extras | None = None
-) -> Sidecar:
-    """Enhance the photo ``source`` into ``target``; every file is written whole or not at all, the photo last.
-
-    Returns:
-        What is in the JSON sidecar, whether or not one is written.
+    crafter: Judge, source: PictureFile, target: str, options: EnhanceOptions, extras: Extras | None = None
+) -> Made:
+    """Enhance the photo ``source`` into a file of the name ``target``, in memory; nothing is written.
 
     Raises:
-        components.images.UnreadablePhoto: ``source`` cannot be used as a photo.
-        components.enhance.sidecar.SidecarError: another program's XMP file would be replaced.
+        components.images.UnreadablePhoto: ``source`` is no usable photo.
         ValueError: ``target`` has a suffix that cannot be written, or the options contradict each other.
-        OSError: a file cannot be read or written.
+        OSError: ``source`` cannot be read.
     """
     extras = extras or Extras()
     strength = crafter.settings.strength if options.strength is None else options.strength
     edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
-    if extras.sidecar:
-        check_replaceable(extras.sidecar.with_suffix(".xmp"))
     original = read_original(source)
     plan = crafter.plan(original, options.seed, options.draws)
     edit = fit_edit(plan.before, plan.after, original.height, edit_options, crafter.settings.transfer, plan.verdict)
     edited = original.edited(edit, in_place=extras.compare is None)
     report = Sidecar(
         photo=source.name,
-        enhanced=target.name,
+        enhanced=PurePath(target).name,
         text=plan.text,
         verdict=plan.verdict,
         camera_raw=camera_raw_settings(plan.verdict, original.format == "RAW", original.white_kelvin),
         edit=edit_options,
         seed=options.seed,
     )
+    made: dict[str, bytes] = {}
     if extras.compare:
-        write_photo(Photo(side_by_side(original, edited)), extras.compare)
+        made[extras.compare] = encode_photo(Photo(side_by_side(original, edited)), extras.compare)
     del original  # its samples are not needed while the result is encoded
     if extras.cube:
-        write_cube(with_strength(fit_look(plan.before, plan.after), strength), extras.cube, source.stem)
+        made[extras.cube] = cube_text(with_strength(fit_look(plan.before, plan.after), strength), source.stem).encode()
     if extras.sidecar:
-        write_sidecars(report, extras.sidecar, extras.sidecar.with_suffix(".xmp"))
-    write_original(edited, target, options.quality)
-    return report
+        made[extras.sidecar] = json_text(report).encode()
+        made[_xmp(extras.sidecar)] = xmp_packet(report).encode()
+    made[target] = encode_original(edited, target, options.quality)
+    return Made(report, made)
 
 
-def critique_file(crafter: Judge, source: Path, sidecar: Path | None = None) -> Sidecar:
+def critique_file(crafter: Judge, source: PictureFile, sidecar: Path | None = None) -> Sidecar:
     """What the Critic says of the photo ``source``, written to a JSON and an XMP ``sidecar`` if one is named.
 
-    Raises: as `enhance_file`.
+    Raises:
+        components.enhance.seal.ForeignFileError: a file that is not this program's would be replaced.
+        components.images.UnreadablePhoto, OSError: as `enhance_file`.
     """
     if sidecar:
-        check_replaceable(sidecar.with_suffix(".xmp"))
+        check_sidecars(sidecar)
     original = read_original(source)
     judgement = crafter.critique(original)
     settings = camera_raw_settings(judgement.verdict, original.format == "RAW", original.white_kelvin)
     report = Sidecar(photo=source.name, text=judgement.text, verdict=judgement.verdict, camera_raw=settings)
     if sidecar:
-        write_sidecars(report, sidecar, sidecar.with_suffix(".xmp"))
+        write_sidecars(report, sidecar)
     return report
 
 
@@ -120,3 +144,7 @@ def side_by_side(before: Original, after: Original) -> Tensor:
     size = (max(1, round(before.height * scale)), max(1, round(before.width * scale)))
     line = torch.ones(3, size[0], max(2, size[0] // 100))
     return torch.cat([*before.reduced([size]), line, *after.reduced([size])], dim=-1)
+
+
+def _xmp(sidecar: str) -> str:
+    return str(PurePath(sidecar).with_suffix(".xmp"))

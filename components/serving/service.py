@@ -1,22 +1,23 @@
 """Picture bytes in, enhanced picture and the Critic's verdict out, within limits; knows neither HTTP nor MLflow.
 
+A picture is in memory only, from the request to the answer: a server that is killed leaves no photo on a disk.
+
 Both faces of the model use it: the pyfunc that `mlflow models serve` runs (steps/serving.py) and the HTTP application
 of `make serve` (components/serving/app.py).
 """
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pydantic import Field
 
-from components.images import Photo, UnreadablePhoto, read_header, read_photo, write_photo
+from components.images import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
+from components.imaging.source import MemoryFile
 from components.strict import Strict
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the crafter's business
@@ -127,10 +128,9 @@ class PhotoService:
         with self._admitted(content, deadline) as source:
             photo = self._read(source)
             result = self._crafter.enhance(photo, seed=seed, strength=strength)
-            target = source.with_suffix(SUFFIXES.get(photo.format, ".png"))
-            write_photo(result.photo, target)
+            suffix = SUFFIXES.get(photo.format, ".png")
             verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            return Answer(target.read_bytes(), target.suffix, result.text, verdict)
+            return Answer(encode_photo(result.photo, f"photo{suffix}"), suffix, result.text, verdict)
 
     def critique(self, content: bytes, deadline: float | None = None) -> "Judgement":
         """The Critic's opinion of the picture file ``content``, without an edit.
@@ -142,25 +142,23 @@ class PhotoService:
             return self._crafter.critique(self._read(source))
 
     @contextmanager
-    def _admitted(self, content: bytes, deadline: float | None) -> Iterator[Path]:
-        """The content as a file, once it is this request's turn."""
+    def _admitted(self, content: bytes, deadline: float | None) -> Iterator[MemoryFile]:
+        """The content as a file in memory, once it is this request's turn."""
         self._check_size(content)
         if not self._places.acquire(blocking=False):
             raise Refused(
                 Reason.BUSY, f"{self.limits.waiting} requests are waiting already: try again in a few seconds"
             )
         try:
-            with tempfile.TemporaryDirectory(prefix="spc-") as folder:
-                source = Path(folder) / "photo"
-                source.write_bytes(content)
-                self._check_pixels(source)
-                patience = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-                if not self._turn.acquire(timeout=patience):
-                    raise Refused(Reason.TIMED_OUT, "the request waited too long for its turn: try again later")
-                try:
-                    yield source
-                finally:
-                    self._turn.release()
+            source = MemoryFile("photo", content)
+            self._check_pixels(source)
+            patience = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._turn.acquire(timeout=patience):
+                raise Refused(Reason.TIMED_OUT, "the request waited too long for its turn: try again later")
+            try:
+                yield source
+            finally:
+                self._turn.release()
         finally:
             self._places.release()
 
@@ -171,7 +169,7 @@ class PhotoService:
                 f"photo: expected at most {self.limits.max_bytes} bytes, found {len(content)}: send a smaller file",
             )
 
-    def _check_pixels(self, source: Path) -> None:
+    def _check_pixels(self, source: MemoryFile) -> None:
         """Looks at the header only, so that a picture that is too large is never decoded."""
         try:
             header = read_header(source)
@@ -184,7 +182,7 @@ class PhotoService:
                 f"send it scaled down",
             )
 
-    def _read(self, source: Path) -> Photo:
+    def _read(self, source: MemoryFile) -> Photo:
         try:
             return read_photo(source, self.limits.max_pixels)
         except UnreadablePhoto as error:

@@ -7,26 +7,29 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
 from components.enhance import places
-from components.enhance.batch import RECORDS, Summary, result_names, run_batch
+from components.enhance.batch import Summary, result_names, run_batch
 from components.enhance.places import OversizedFileError, Place, UnsafeNameError, check_name
-from components.enhance.sidecar import NAMESPACE
+from components.enhance.records import RECORDS
+from components.enhance.seal import BLANK, sealed
+from components.imaging.source import PictureFile
 
 
-def copying(name: str, source: Path, made: Path) -> str:
+def copying(name: str, source: PictureFile, result: str, beside: str) -> tuple[dict[str, bytes], str]:
     """The work of a test: the content, upside down, and a companion."""
     content = source.read_bytes()
     if content == b"bad":
         raise ValueError("not a picture")
-    made.with_suffix(".json").write_text("{}")
-    made.write_bytes(content[::-1])
-    return name
+    return {str(PurePath(beside).with_suffix(".json")): COMPANION, result: content[::-1]}, name
+
+
+COMPANION = sealed(BLANK).encode()
 
 
 def fill(folder: Path, **files: bytes) -> Path:
@@ -49,7 +52,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_folder_with_its_subfolders(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", a_jpg=b"ab", sub__b_png=b"cd", c_jpg=b"bad", notes_txt=b"x", _hidden_jpg=b"y")
     summary = run(source, tmp_path / "out")
-    assert contents(tmp_path / "out") == {"a.jpg": b"ba", "a.json": b"{}", "sub/b.png": b"dc", "sub/b.json": b"{}"}
+    assert contents(tmp_path / "out") == {
+        "a.jpg": b"ba",
+        "a.json": COMPANION,
+        "sub/b.png": b"dc",
+        "sub/b.json": COMPANION,
+    }
     assert (summary.done, summary.skipped, summary.ignored) == (2, 0, 1)
     assert summary.failed == {"c.jpg": "not a picture"}
     assert summary.text().splitlines() == [
@@ -72,16 +80,12 @@ def test_what_is_done_is_done_again_only_when_something_changed(tmp_path: Path) 
 
 
 def test_a_sidecar_of_another_program_is_kept(tmp_path: Path) -> None:
-    source, out = fill(tmp_path / "in", a_jpg=b"ab", b_jpg=b"cd"), fill(tmp_path / "out", a_xmp=b"<lightroom/>")
-
-    def with_sidecar(name: str, photo: Path, made: Path) -> str:
-        made.with_suffix(".xmp").write_text(NAMESPACE)
-        return copying(name, photo, made)
-
-    for _ in range(2):
-        summary = run_batch(Place.open(str(source)), Place.open(str(out)), with_sidecar, "o", redo=True)
-        assert summary.done == 1 and "a.xmp belongs to another program" in summary.failed["a.jpg"]
-    assert contents(out)["a.xmp"] == b"<lightroom/>"
+    source = fill(tmp_path / "in", a_jpg=b"ab", b_jpg=b"cd")
+    out = fill(tmp_path / "out", a_json=b'{"title": "Berlin"}')
+    for overwrite in (False, True):
+        summary = run(source, out, redo=True, overwrite=overwrite)
+        assert summary.done == 1 and list(summary.failed) == ["a.jpg"] and summary.kept == ["a.json"]
+    assert contents(out)["a.json"] == b'{"title": "Berlin"}'
     assert "a.jpg" not in contents(out) and "b.jpg" in contents(out)
 
 
@@ -96,11 +100,10 @@ KILLED = """
 import os, signal, sys, pathlib
 from components.enhance.batch import run_batch
 from components.enhance.places import Place
-def process(name, source, made):
-    made.write_bytes(source.read_bytes()[::-1])
+def process(name, source, result, beside):
     if name == "b.jpg":
         os.kill(os.getpid(), signal.SIGKILL)
-    return name
+    return {result: source.read_bytes()[::-1]}, name
 run_batch(Place.open(sys.argv[1]), Place.open(sys.argv[2]), process, "o")
 """
 
@@ -120,7 +123,7 @@ def test_a_killed_batch_goes_on_and_gives_up_on_what_kills_it(tmp_path: Path) ->
 def test_an_interrupted_photo_is_not_held_against_it(tmp_path: Path) -> None:
     source, out = fill(tmp_path / "in", a_jpg=b"ab"), tmp_path / "out"
 
-    def interrupted(name: str, path: Path, made: Path) -> str:
+    def interrupted(*_: object) -> tuple[dict[str, bytes], str]:
         raise KeyboardInterrupt
 
     for _ in range(3):
@@ -190,8 +193,8 @@ def test_an_archive_bomb_is_refused(tmp_path: Path, monkeypatch) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.jpg", bytes(2**24))
     place = Place.open(str(tmp_path / "bomb.zip"))
-    with pytest.raises(OversizedFileError), place.reading("a.jpg"):
-        pass
+    with pytest.raises(OversizedFileError):
+        place.read("a.jpg")
 
 
 @pytest.fixture(scope="module")

@@ -11,53 +11,14 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from components.critic.grammar import Verdict, render, suggest
+from components.critic.grammar import Verdict, render
 from components.enhance import cli
-from components.enhance.crafter import Crafter, CrafterSettings, Judgement, Plan
+from components.enhance.crafter import Crafter
 from components.images import Photo, read_photo, write_photo
-from components.originals import Original
 from components.registry.package import PackageError
 from tests.conftest import make_photo
+from tests.enhance.conftest import VERDICT
 from tests.tiny_models import write_tiny_package
-
-VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", -0.5),), score=55.0)
-
-
-class HalvingCrafter:
-    """Halves every sample, and remembers how it was asked."""
-
-    settings = CrafterSettings()
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, int | None]] = []
-
-    def plan(self, original: Original, seed: int, draws: int | None) -> Plan:
-        self.asked.append((seed, draws))
-        (small,) = original.reduced([(16, 24)])
-        return Plan(render(VERDICT), VERDICT, small, small / 2)
-
-    def critique(self, photo: Original) -> Judgement:
-        return Judgement("no verdict", None)
-
-
-@pytest.fixture
-def crafter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HalvingCrafter:
-    """In the place of the champion's."""
-    halving = HalvingCrafter()
-    (tmp_path / "state" / "champion").mkdir(parents=True)
-    monkeypatch.setenv("SPC_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(Crafter, "load", lambda folder: halving)
-    return halving
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "in.jpg"
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "Contax"
-    samples = (make_photo(40, 60) * 255).byte().permute(1, 2, 0).numpy()
-    Image.fromarray(samples).save(path, quality=95, exif=exif)
-    return path
 
 
 def test_a_photo_is_enhanced_with_its_metadata(crafter, source: Path, tmp_path: Path, capsys) -> None:
@@ -173,6 +134,13 @@ def test_a_single_photo_that_cannot_be_read_is_an_error(crafter, tmp_path: Path,
         (["enhance", "in.jpg", "folder"], "OUT must name a file"),
         (["enhance", "folder", "in.jpg"], "OUT must be a folder or URL"),
         (["enhance", "folder", "folder"], "the originals would be lost"),
+        (["enhance", "folder", "folder/."], "the originals would be lost"),
+        (["enhance", "in.jpg"], "where to? Name OUT"),
+        (["enhance", "in.jpg", "out.jpg", "--in-place"], "there is no OUT"),
+        (["enhance", "memory://none", "--in-place"], "on this machine's disk"),
+        (["enhance", "folder", "--in-place", "--format", "png"], "goes with neither"),
+        (["enhance", "folder", "--in-place", "--compare"], "goes with neither"),
+        (["enhance", "in.jpg", "out.jpg", "--compare", "out.jpg"], "have one name"),
         (["enhance", "in.jpg", "out.xyz"], "out.xyz: expected a name ending in"),
         (["enhance", "in.jpg", "out.jpg", "--cube", "look.txt"], "expected a name ending in .cube"),
         (["enhance", "in.jpg", "out.jpg", "--compare", "in.jpg"], "the original would be lost"),
@@ -216,7 +184,7 @@ def test_a_broken_package_is_named(source: Path, tmp_path: Path, monkeypatch, ca
 
 
 def test_help_needs_no_models() -> None:
-    code = "import sys; from components.enhance import cli; cli._parser(); assert 'torch' not in sys.modules"
+    code = "import sys; from components.enhance import cli; cli.parser(None, None); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from components.critic.grammar import Suggestion, Verdict, render, suggest
 from components.enhance.edit import EditOptions
+from components.enhance.seal import ForeignFileError
 from components.enhance.sidecar import (
     NAMESPACE,
     Sidecar,
-    SidecarError,
     camera_raw_settings,
     write_sidecars,
     xmp_packet,
@@ -90,10 +90,22 @@ def test_words_that_xml_cannot_hold_are_replaced() -> None:
 
 
 def test_files_are_written_and_another_programs_is_kept(tmp_path: Path) -> None:
-    write_sidecars(sidecar(), tmp_path / "a.json", tmp_path / "a.xmp")
-    assert Sidecar.model_validate(json.loads((tmp_path / "a.json").read_text())) == sidecar()
-    write_sidecars(sidecar("other"), tmp_path / "a.json", tmp_path / "a.xmp")
+    write_sidecars(sidecar(), tmp_path / "a.json")
+    fields = json.loads((tmp_path / "a.json").read_text())
+    assert fields.pop("seal").startswith("smartphotocrafter:") and Sidecar.model_validate(fields) == sidecar()
+    write_sidecars(sidecar("other"), tmp_path / "a.json")
     (tmp_path / "b.xmp").write_text("<x:xmpmeta/>")
-    with pytest.raises(SidecarError, match=r"b\.xmp belongs to another program"):
-        write_sidecars(sidecar(), tmp_path / "b.json", tmp_path / "b.xmp")
+    with pytest.raises(ForeignFileError, match=r"b\.xmp belongs to another program"):
+        write_sidecars(sidecar(), tmp_path / "b.json")
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".xmp"])
+def test_its_own_that_somebody_changed_is_kept(tmp_path: Path, suffix: str) -> None:
+    write_sidecars(sidecar(), tmp_path / "a.json")
+    path = tmp_path / f"a{suffix}"
+    changed = path.read_text().replace("sharp", "soft")
+    path.write_text(changed)
+    with pytest.raises(ForeignFileError, match="or was changed since"):
+        write_sidecars(sidecar("other"), tmp_path / "a.json")
+    assert path.read_text() == changed
