@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from components.enhance.in_place import check_in_place
+from components.enhance.in_place import InPlaceError, check_in_place
 from components.enhance.places import Place, check_name
 from components.enhance.records import RECORDS, Record, read_record, write_record
 from components.enhance.seal import ForeignFileError, is_sealed
@@ -205,6 +205,8 @@ class _Work:
             made, text = self.process(name, self.source.read(name), result, beside)
             for output in made:
                 self._check(output, record)
+            if self.in_place and self.source.mark(name) != mark:
+                raise InPlaceError("it was changed while its result was made, and is left as it is: start again")
             record = record.about_to_write(made)
             write_record(self.target, name, record)
             for output, content in made.items():

@@ -120,6 +120,20 @@ def test_a_photo_that_was_changed_since_is_left_until_it_is_asked_for(tmp_path: 
     assert (folder / "1.png").read_bytes().endswith(b"+tagged+") and edits(folder)[::2] == [1, 1]
 
 
+def test_a_photo_that_somebody_edits_meanwhile_is_left(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 1)
+
+    def interrupted(name: str, *more: object) -> tuple[dict[str, bytes], str]:
+        made = appending(name, *more)
+        (folder / name).write_bytes(b"cropped")
+        return made
+
+    place = Place.open(str(folder))
+    summary = run_batch(place, place, interrupted, "o", in_place=True)
+    assert "changed while its result was made" in summary.failed["0.png"]
+    assert (folder / "0.png").read_bytes() == b"cropped"
+
+
 def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, 1)
 
