@@ -35,9 +35,7 @@ def filled(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
         try:
             split = {"each": str.split, "words": shlex.split}.get(kind, lambda whole: [whole])(value)
         except ValueError as error:
-            raise ValueError(
-                f"{name}={value}: {error}: close the quotation, or write \\' or \\\" for the sign"
-            ) from error
+            raise ValueError(f"{name}={value}: {error}: end the quotation, or put \\ before the sign") from error
         if kind == "optional" and not value:
             continue
         words += [word[: found.start()] + part + word[found.end() :] for part in split]
@@ -53,9 +51,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(
-            f"{command[0]}: {error.strerror}: delete .venv and call make again, which installs it", file=sys.stderr
-        )
+        print(f"{command[0]}: {error.strerror}: delete .venv and call make again, which installs it", file=sys.stderr)
         sys.exit(127)
 
 
