@@ -88,7 +88,7 @@ doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do abo
 plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
 	@$(RUN) $(BIN)/python -m components.planning --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}
 
-retrain: $(INSTALLED) $(FETCHED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
+retrain: $(INSTALLED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
 	@$(RUN) $(BIN)/python -m pipelines retrain --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
 schedule: $(INSTALLED) $(FETCHED) ## retrain on a schedule, UTC (CRON="0 3 * * 1"; on a cluster REPOSITORY= BRANCH=)
@@ -156,5 +156,5 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)
 	@mkdir -p $(STATE)
-	@$(BIN)/dvc pull --quiet data.dvc || { echo "dvc pull failed: is the remote reachable? '$(BIN)/dvc remote list' names it, '$(BIN)/dvc pull -v' says more" >&2; exit 1; }
+	@$(BIN)/python -m pipelines fetch
 	@touch $@
