@@ -26,6 +26,14 @@ CONTEXT ?=
 REPOSITORY ?=
 BRANCH ?= main
 
+# What a user gives is data: recipes take it from the environment, where $(RUN) puts {PHOTO} and the like into the words
+# of a command, and no recipe holds $(PHOTO). make itself would expand the variables of its command line to export them,
+# and so run what is in $(shell ...): here each becomes the text that was given.
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
+  $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+export PYTHON CONFIG STACK SET PHOTO OUT ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
+RUN = $(BIN)/python -S -m components.arguments
+
 export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR := $(CURDIR)/$(STATE)/dvc
 export TOKENIZERS_PARALLELISM := false
@@ -40,79 +48,79 @@ help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
 
 pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted model (CONFIG= SET="key=value ..." STACK=)
-	@$(BIN)/python -m pipelines run --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)
+	@$(RUN) $(BIN)/python -m pipelines run --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
 test: $(INSTALLED) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
 	@# A file stays in one process: its tests share what is slow to make.
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile {ARGS:words}
 
 enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PHOTO=in.jpg OUT=out.jpg ARGS="--compare")
-	@test -n "$(PHOTO)" -a -n "$(OUT)" || { echo 'which photo, and where to? make enhance PHOTO=in.jpg OUT=out.jpg' >&2; exit 2; }
-	@$(BIN)/smartphotocrafter enhance '$(PHOTO)' '$(OUT)' $(ARGS)
+	@test -n "$$PHOTO" && test -n "$$OUT" || { echo 'which photo, and where to? make enhance PHOTO=in.jpg OUT=out.jpg' >&2; exit 2; }
+	@$(RUN) $(BIN)/smartphotocrafter enhance {ARGS:words} -- {PHOTO} {OUT}
 
 tables: $(INSTALLED) $(FETCHED) ## the paper's four tables for registered versions (VERSIONS="enhance=champion other=2")
-	@$(BIN)/python -m pipelines tables --config $(CONFIG) --stack $(STACK) $(foreach v,$(VERSIONS),--version '$(v)') $(foreach s,$(SET),--set '$(s)')
+	@$(RUN) $(BIN)/python -m pipelines tables --config={CONFIG} --stack={STACK} --set={SET:each} --version={VERSIONS:each}
 
 ablation: $(INSTALLED) $(FETCHED) ## no RL, RL without r_photo and full from the same stage II, compared
-	@$(BIN)/python -m pipelines ablation --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)')
+	@$(RUN) $(BIN)/python -m pipelines ablation --config={CONFIG} --stack={STACK} --set={SET:each}
 
 serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pixels ..."; see --help)
-	@$(BIN)/python -m components.serving $(ARGS)
+	@$(RUN) $(BIN)/python -m components.serving {ARGS:words}
 
 demo: $(INSTALLED) ## a web page to drop photos into, on http://127.0.0.1:8080 (ARGS="--port ...")
-	@$(BIN)/python -m components.demo $(ARGS)
+	@$(RUN) $(BIN)/python -m components.demo {ARGS:words}
 
 rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why")
-	@$(BIN)/python -m pipelines rollback $(if $(TO),--to '$(TO)') $(if $(REASON),--reason '$(REASON)')
+	@$(RUN) $(BIN)/python -m pipelines rollback --to={TO:optional} --reason={REASON:optional}
 
 browser: $(INSTALLED) ## install a headless Chromium for the tests of the pages
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
 
 ui: $(INSTALLED) ## open MLflow's pages (PORT=5000) and ZenML's dashboard (port 8237) on this machine
-	@$(BIN)/python -m pipelines ui --port $(PORT)
+	@$(RUN) $(BIN)/python -m pipelines ui --port={PORT}
 
 stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (STACK=local)
-	@$(BIN)/python -m pipelines stack --stack $(STACK)
+	@$(RUN) $(BIN)/python -m pipelines stack --stack={STACK}
 
 doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
-	@$(BIN)/python -m pipelines doctor --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)')
+	@$(RUN) $(BIN)/python -m pipelines doctor --config={CONFIG} --stack={STACK} --set={SET:each}
 
 plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
-	@$(BIN)/python -m components.planning --config $(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,$(CONFIG)) $(ARGS)
+	@$(RUN) $(BIN)/python -m components.planning --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}
 
-retrain: $(INSTALLED) $(FETCHED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
-	@$(BIN)/python -m pipelines retrain --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(ARGS)
+retrain: $(INSTALLED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
+	@$(RUN) $(BIN)/python -m pipelines retrain --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
 schedule: $(INSTALLED) $(FETCHED) ## retrain on a schedule, UTC (CRON="0 3 * * 1"; on a cluster REPOSITORY= BRANCH=)
-	@test -n "$(CRON)" || { echo 'when? make schedule CRON="0 3 * * 1"  (minute hour day month weekday, UTC)' >&2; exit 2; }
-	@$(BIN)/python -m pipelines schedule --cron '$(CRON)' --config $(CONFIG) --stack $(STACK) $(foreach s,$(SET),--set '$(s)') $(if $(REPOSITORY),--repository '$(REPOSITORY)' --branch '$(BRANCH)')
+	@test -n "$$CRON" || { echo 'when? make schedule CRON="0 3 * * 1"  (minute hour day month weekday, UTC)' >&2; exit 2; }
+	@$(RUN) $(BIN)/python -m pipelines schedule --cron={CRON} --config={CONFIG} --stack={STACK} --set={SET:each} --repository={REPOSITORY:optional} --branch={BRANCH}
 
 unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under way goes on
-	@$(BIN)/python -m pipelines unschedule --stack $(STACK)
+	@$(RUN) $(BIN)/python -m pipelines unschedule --stack={STACK}
 
 test-cluster: $(INSTALLED) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
-	@SPC_TEST_CONTEXT='$(CONTEXT)' $(BIN)/python -m pytest tests/cluster $(ARGS)
+	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster {ARGS:words}
 
 base: $(INSTALLED) $(FETCHED) ## train the tiny base models again (four to five hours)
-	@$(BIN)/python -m components.base $(ARGS)
+	@$(RUN) $(BIN)/python -m components.base {ARGS:words}
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
-	@$(BIN)/python -m components.evaluation.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m components.evaluation.benchmark {ARGS:words}
 
 benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
-	@$(BIN)/python -m components.data.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m components.data.benchmark {ARGS:words}
 
 benchmark-train: $(INSTALLED) $(FETCHED) ## measure the training engines, into reports/benchmarks/train.json
-	@$(BIN)/python -m components.training.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m components.training.benchmark {ARGS:words}
 
 benchmark-serving: $(INSTALLED) ## measure the server under load, into reports/benchmarks/serving.json
-	@$(BIN)/python -m components.serving.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m components.serving.benchmark {ARGS:words}
 
 benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, into reports/benchmarks/enhance.json
-	@$(BIN)/python -m components.enhance.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m components.enhance.benchmark {ARGS:words}
 
 benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestration adds to a step, into reports/benchmarks/orchestration.json
-	@$(BIN)/python -m pipelines.benchmark $(ARGS)
+	@$(RUN) $(BIN)/python -m pipelines.benchmark {ARGS:words}
 
 pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
@@ -138,8 +146,8 @@ distclean: clean ## remove all that is not in git: runs, models, fetched data an
 	rm -rf $(STATE) $(VENV) data
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not on PATH: install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@command -v "$$PYTHON" >/dev/null || { echo "$$PYTHON is not on PATH: install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "Creating $(VENV)"; "$$PYTHON" -m venv $(VENV); }
 	@echo "Installing the pinned dependencies (once; takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -148,5 +156,5 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)
 	@mkdir -p $(STATE)
-	@$(BIN)/dvc pull --quiet data.dvc || { echo "dvc pull failed: is the remote reachable? '$(BIN)/dvc remote list' names it, '$(BIN)/dvc pull -v' says more" >&2; exit 1; }
+	@$(BIN)/python -m pipelines fetch
 	@touch $@

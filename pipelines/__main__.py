@@ -14,6 +14,7 @@ from pipelines import console, operations
 from pipelines.configuration import checked_settings
 from pipelines.environment import ROOT, Server, State, prepare
 from pipelines.environment import state as state_folders
+from pipelines.lock import BusyError, only_pipeline
 from pipelines.stack_file import StackError, read_stack_file
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, state: State) -> int:
     """Check configuration and data, run the training pipeline and say where to look."""
+    try:
+        with only_pipeline(state):  # from before the data is looked at, so that the run has what it saw
+            return _run(options, state)
+    except BusyError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace, state: State) -> int:
     from components.data.versioning import DataUnavailable, data_revision
     from steps.lineage import data_folders, working_copy
 
@@ -63,13 +73,13 @@ def run(options: argparse.Namespace, state: State) -> int:
     from zenml.exceptions import RunInterruptedException, RunStoppedException
 
     from pipelines.retrain import current_inputs, remember
-    from pipelines.run import BusyError, run_pipeline
+    from pipelines.run import run_pipeline
 
     inputs = current_inputs(settings)
     try:
         pipeline, parameters = _chosen_pipeline(options, state, parameters)
         finished = run_pipeline(pipeline, parameters, options.stack, state, use_cache=not options.no_cache)
-    except (BusyError, StackError) as error:
+    except StackError as error:
         print(error, file=sys.stderr)
         return 2
     except (RunInterruptedException, RunStoppedException):  # what ZenML makes of Ctrl-C and SIGTERM within a step
@@ -129,10 +139,10 @@ def ablation(options: argparse.Namespace, state: State) -> int:
 
 def _make_page(what: str, options: argparse.Namespace, state: State, make: Callable[[dict[str, Any]], Path]) -> int:
     from components.data.versioning import DataUnavailable
-    from pipelines.run import BusyError
 
     try:
-        page = make(checked_settings(options.config, options.set, state))
+        with only_pipeline(state):
+            page = make(checked_settings(options.config, options.set, state))
     except (BusyError, DataUnavailable, StackError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

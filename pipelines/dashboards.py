@@ -1,34 +1,23 @@
 """`make ui`: MLflow's pages and ZenML's dashboard side by side, on the loopback address, until one of them ends.
 
-ZenML's server reads the same store as the pipelines do, under a configuration of its own, so that looking changes
-nothing: the pipelines go on without a server.
+Both ask for a password, which is made at the first call and kept in the state folder, and answer to their own pages
+only (pipelines/guard.py). ZenML's server reads the same store as the pipelines do, under a configuration of its own, so
+that looking changes nothing: the pipelines go on without a server.
 """
 
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.environment import State
-
-HOST = "127.0.0.1"
-
-
-def mlflow_command(state: State, port: int) -> list[str]:
-    """What serves the runs and models."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", state.tracking_uri]
-    return [*command, "--host", HOST, "--port", str(port)]
+from pipelines.guard import HOST, USER, origins, password_of
 
 
-def zenml_command(port: int) -> list[str]:
-    """What serves the pipelines, their graphs and artifacts."""
-    command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--log-level", "warning"]
-    return [*command, "--host", HOST, "--port", str(port)]
-
-
-def zenml_environment(state: State, store: Path) -> dict[str, str]:
-    """The environment of a ZenML server for this machine alone: no login, as `zenml login --local` sets it up.
+def zenml_environment(state: State, store: Path, port: int) -> dict[str, str]:
+    """The environment of a ZenML server for this machine alone, with a log-in.
 
     Args:
         store: ZenML's SQLite file.
@@ -40,29 +29,41 @@ def zenml_environment(state: State, store: Path) -> dict[str, str]:
         "ZENML_STORE_URL": f"sqlite:///{store}",
         "DISABLE_DATABASE_MIGRATION": "true",
         "ZENML_SERVER_DEPLOYMENT_TYPE": "local",
-        "ZENML_SERVER_AUTH_SCHEME": "NO_AUTH",
+        "ZENML_SERVER_AUTH_SCHEME": "OAUTH2_PASSWORD_BEARER",
+        "ZENML_SERVER_CORS_ALLOW_ORIGINS": ",".join(origins(port)),
         "ZENML_SERVER_AUTO_ACTIVATE": "true",
-        "ZENML_SERVER_ALLOW_LOCAL_FILE_ACCESS": "true",
+        "ZENML_SERVER_ALLOW_LOCAL_FILE_ACCESS": "true",  # of artifact stores, which lie in the state folder
     }
 
 
 def serve(state: State, mlflow_port: int, zenml_port: int) -> int:
     """Serve both; ZenML's only where a pipeline has run. Returns the status of the one that ended first."""
-    commands: list[tuple[str, Sequence[str], Mapping[str, str]]] = [
-        (f"MLflow   http://{HOST}:{mlflow_port}", mlflow_command(state, mlflow_port), {})
-    ]
+    ports = {"MLflow": mlflow_port, "ZenML": zenml_port}
     store = state.zenml / "local_stores" / "default_zen_store" / "zenml.db"
-    if store.is_file():
-        (state.zenml / "server").mkdir(exist_ok=True)
-        zenml = zenml_command(zenml_port)
-        commands.append((f"ZenML    http://{HOST}:{zenml_port}", zenml, zenml_environment(state, store)))
-    else:
+    if not store.is_file():
         print("ZenML's dashboard has nothing to show yet: run `make pipeline` first", flush=True)
+        del ports["ZenML"]
+    if taken := [f"{name}'s port {port}" for name, port in ports.items() if not _free(port)]:
+        print(
+            f"{' and '.join(taken)} is taken by another program: end it, or name others: make ui PORT=5001 (for "
+            f"ZenML's: .venv/bin/python -m pipelines ui --port 5001 --zenml-port 8238)",
+            file=sys.stderr,
+        )
+        return 2
+    secret = state.folder / "ui-password"
+    password, new = password_of(secret)
+    print(
+        f"log in as {USER}, " + (f"password {password} (kept in {secret})" if new else f"the password is in {secret}")
+    )
+    (state.zenml / "server").mkdir(parents=True, exist_ok=True)
     running: list[subprocess.Popen] = []
+    previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        for label, command, environment in commands:
-            running.append(subprocess.Popen(command, env={**os.environ, **environment}))
-            print(label, flush=True)
+        for name, port in ports.items():
+            more = zenml_environment(state, store, port) if name == "ZenML" else {}
+            command = [sys.executable, "-m", "pipelines.dashboard_server", name.lower(), str(port), str(secret)]
+            running.append(subprocess.Popen(command, env={**os.environ, **more}))
+            print(f"{name:8} http://{HOST}:{port}", flush=True)
         while True:
             for process in running:
                 try:
@@ -74,3 +75,20 @@ def serve(state: State, mlflow_port: int, zenml_port: int) -> int:
             process.terminate()
         for process in running:
             process.wait()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _free(port: int) -> bool:
+    """Whether nobody listens on the port."""
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -70,13 +70,14 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
                 "install Kubeflow Pipelines 2, or set SPC_KUBEFLOW_NAMESPACE to where it is",
             ),
         )
-    if account := stack.service_account:
-        yield _run(
-            "service account",
-            lambda: _exists(
-                lambda: core.read_namespaced_service_account(account, namespace), f"service account {account}"
-            ),
-        )
+    for what, account in (("service account", stack.service_account), ("stage account", stack.stage_account)):
+        if account:
+            yield _run(
+                what,
+                lambda a=account: _exists(
+                    lambda: core.read_namespaced_service_account(a, namespace), f"service account {a}"
+                ),
+            )
     claims = sorted({claim for pods in stack.pods.values() for claim in pods.claims})
     for claim in claims:
         yield _run(f"claim {claim}", lambda c=claim: _claim(core, c, namespace))

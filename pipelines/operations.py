@@ -1,4 +1,4 @@
-"""The commands that keep an installation going: doctor, retrain, schedule and unschedule."""
+"""The commands that keep an installation going: fetch, doctor, retrain, schedule and unschedule."""
 
 import argparse
 import subprocess
@@ -9,7 +9,21 @@ from typing import Any
 from pipelines import schedule as scheduling
 from pipelines.configuration import checked_settings
 from pipelines.environment import ROOT, State
+from pipelines.lock import BusyError, only_pipeline
 from pipelines.stack_file import StackFile, read_stack_file
+
+
+def fetch(options: argparse.Namespace, state: State) -> int:
+    """Bring the photos and base models that data.dvc names to data/, but not under a pipeline that runs."""
+    from components.data.versioning import DataUnavailable, dvc_checkout
+
+    try:
+        with only_pipeline(state):
+            dvc_checkout(ROOT)
+    except (BusyError, DataUnavailable) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def doctor(options: argparse.Namespace, state: State) -> int:
@@ -85,6 +99,8 @@ WITHOUT_LOGIN = (doctor, schedule, unschedule)
 
 def add_parsers(commands: Any) -> None:
     """Add the commands to the sub-parsers of `python -m pipelines`."""
+    fetching = commands.add_parser(fetch.__name__, help=(fetch.__doc__ or "").splitlines()[0])
+    fetching.set_defaults(command=fetch)
     for function in (doctor, retrain, schedule, unschedule):
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         sub.set_defaults(command=function)

@@ -21,7 +21,7 @@ def judge_versions(
 
     Raises:
         ValueError: a version is not of that form, or not in the registry.
-        pipelines.run.BusyError, pipelines.stack.StackError, components.data.versioning.DataUnavailable: as there.
+        pipelines.lock.BusyError, pipelines.stack.StackError, components.data.versioning.DataUnavailable: as there.
     """
     import mlflow
     from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri

@@ -54,13 +54,20 @@ def pipeline_options(
     for stage, count in (nodes or {}).items():
         pods = next((pods for pods in stack.pods.values() if stage in pods.stages), everywhere)
         steps.pop(stage, None)  # the step of that name waits for the others, which takes no GPU
+        starter = _settings(stack, everywhere) | _accounts(stack.service_account, stack.service_account)
         steps[training_step(stage)] = {
             "step_operator": True,
-            "settings": {"step_operator.kubernetes": _nodes_settings(stack, pods, count)},
+            "settings": {
+                "step_operator.kubernetes": _nodes_settings(stack, pods, count),
+                "orchestrator.kubernetes": starter,  # of the pod that starts those of the nodes
+            },
             "retry": _retry(pods),
         }
     for stage in dynamic:
-        steps.setdefault(stage, {})["runtime"] = "isolated"
+        step = steps.setdefault(stage, {"settings": {f"orchestrator.{flavor}": _settings(stack, everywhere)}})
+        step["runtime"] = "isolated"
+        if not step.get("step_operator"):  # the pod of an isolated step has the account that starts pods elsewhere
+            step["settings"][f"orchestrator.{flavor}"] |= _accounts(stack.stage_account, stack.stage_account)
     return {
         "settings": {f"orchestrator.{flavor}": _settings(stack, everywhere), "docker": docker_settings(stack)},
         "retry": _retry(everywhere),
@@ -145,7 +152,7 @@ def _nodes_settings(stack: StackFile, pods: PodsFile, count: int) -> dict[str, A
     settings = pod_settings(pods)
     labels = {name: {"fieldRef": {"fieldPath": f"metadata.labels['{label}']"}} for name, label in FROM_LABELS.items()}
     settings["env"] = [*settings["env"], *({"name": name, "valueFrom": source} for name, source in labels.items())]
-    account = {"service_account_name": stack.service_account} if stack.service_account else {}
+    account = {"service_account_name": stack.stage_account} if stack.stage_account else {}
     return {"pod_settings": settings, "pod_count": count, **account}
 
 
@@ -183,9 +190,11 @@ def _settings(stack: StackFile, pods: PodsFile) -> dict[str, Any]:
         "env": [{"name": name, "value": value} for name, value in DYNAMIC_PIPELINES.items()],
         "env_from": [],
     }
-    if stack.service_account:
-        settings |= {
-            "service_account_name": stack.service_account,
-            "step_pod_service_account_name": stack.service_account,
-        }
-    return settings
+    return settings | _accounts(stack.service_account, stack.stage_account)
+
+
+def _accounts(starter: str, steps: str) -> dict[str, str]:
+    """The settings that name the account of the pod that starts others, and that of the steps' pods; none for none."""
+    if not starter:
+        return {}
+    return {"service_account_name": starter, "step_pod_service_account_name": steps}

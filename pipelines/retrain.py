@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from components.data.versioning import DATA_FILE, data_revision, dvc_checkout
@@ -23,6 +22,7 @@ from components.files import write_text
 from components.strict import Strict
 from pipelines.alerts import alert
 from pipelines.environment import ROOT, State
+from pipelines.lock import BusyError, handed_to_child, only_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -121,17 +121,15 @@ def retrain(
         settings: the checked configuration as plain data.
         arguments: of `python -m pipelines run`, which does the work.
 
-    Fired twice at once, the second call finds the first at work and does nothing.
+    The lock of the pipelines is held for all of it, and handed to the run, so that nobody's data changes under their
+    feet. Nothing is done, and nobody alerted, while a pipeline runs, be it another retraining: the next retraining
+    finds what this one would have found.
     """
-    lock = FileLock(state.folder / "retraining.lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return Retrained(0, f"Nothing done: another retraining is under way (it holds {lock.lock_file}).")
-    try:
-        return _retrain(settings, arguments, stack, state, force, root)
-    finally:
-        lock.release()
+        with only_pipeline(state):
+            return _retrain(settings, arguments, stack, state, force, root)
+    except BusyError as busy:
+        return Retrained(0, f"Nothing done: {busy}. The next retraining takes what is new.")
 
 
 def _retrain(settings: Any, arguments: Sequence[str], stack: str, state: State, force: bool, root: Path) -> Retrained:
@@ -151,7 +149,16 @@ def _retrain(settings: Any, arguments: Sequence[str], stack: str, state: State, 
     # Unbuffered: what a run that is killed said last would be lost otherwise.
     command = [sys.executable, "-u", "-m", "pipelines", "run", "--from-champion", *arguments]
     tail: list[str] = []
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    environment, lock = handed_to_child(state)
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        pass_fds=lock,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as child:
         assert child.stdout is not None
         for line in child.stdout:
             print(line, end="", flush=True)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
@@ -17,6 +16,7 @@ from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from pipelines.environment import State
+from pipelines.lock import only_pipeline
 from pipelines.nodes import nodes_of
 from pipelines.placement import pipeline_options
 from pipelines.stack import read_stack, register
@@ -25,10 +25,6 @@ from steps.folders import discard
 from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, open_run
 
 log = logging.getLogger(__name__)
-
-
-class BusyError(RuntimeError):
-    """Another pipeline is running in the same state folder."""
 
 
 class RunFailedError(RuntimeError):
@@ -49,19 +45,13 @@ def run_pipeline(
     """Register ``stack``, run ``pipeline`` on it to the end and complete its MLflow run.
 
     Raises:
-        BusyError: another process runs a pipeline in ``state``.
+        pipelines.lock.BusyError: another process runs a pipeline in ``state``.
         pipelines.stack.StackError: the stack file is wrong.
         RunFailedError: a step failed in a pod, or the run was cancelled or stopped there.
         Exception: whatever stopped a step here. The steps before it stay cached and its checkpoints stay on disk, so
             that the next run goes on from there.
     """
-    lock = FileLock(state.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BusyError(f"another pipeline is running here (it holds {state.lock}); wait for it to finish") from error
-    with lock:
-        lock.release()  # `with` holds it once more
+    with only_pipeline(state):
         return _run_locked(pipeline, parameters, stack, state, use_cache)
 
 

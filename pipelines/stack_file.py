@@ -96,7 +96,10 @@ class StackFile(Strict):
         description="ZenML secrets: for each key the environment variable its value is taken from.",
     )
     image: ImageFile | None = None
-    service_account: str = Field(default="", description="Kubernetes service account of all pods of a run.")
+    service_account: str = Field(
+        default="", description="Kubernetes service account of the pods that start others: the orchestrator's."
+    )
+    stage_account: str = Field(default="", description="Kubernetes service account of the stages; needs no rights.")
     pods: dict[str, PodsFile] = Field(default_factory=dict, description="Classes of pods by name.")
 
     @model_validator(mode="after")
@@ -106,6 +109,15 @@ class StackFile(Strict):
             raise ValueError(f"stages in more than one class of pods: {twice}")
         if self.pods and sum(not pods.stages for pods in self.pods.values()) != 1:
             raise ValueError("exactly one class of pods must name no stages: it takes all the others")
+        return self
+
+    @model_validator(mode="after")
+    def _accounts_apart(self) -> "StackFile":
+        if self.service_account and self.stage_account in ("", self.service_account):
+            raise ValueError(
+                f"stage_account: expected an account other than {self.service_account!r}, without rights: with its "
+                "rights a stage could start jobs, and so read every secret of the namespace"
+            )
         return self
 
     @property

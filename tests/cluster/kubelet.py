@@ -174,10 +174,10 @@ class Kubelet:
         account = folder / "account"
         for path in (account, folder / "app", folder / "tmp"):
             path.mkdir(parents=True)
-        name = f"{key.namespace}:{spec['serviceAccountName']}"
-        (account / "token").write_text(self.issue_token(name))
-        (account / "namespace").write_text(str(key.namespace))
-        shutil.copy(self.certificate, account / "ca.crt")
+        if self._mounts_token(key, spec):
+            (account / "token").write_text(self.issue_token(f"{key.namespace}:{spec['serviceAccountName']}"))
+            (account / "namespace").write_text(str(key.namespace))
+            shutil.copy(self.certificate, account / "ca.crt")
         volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
         mounts: list[str] = []
         for mount in container.get("volumeMounts") or []:
@@ -186,6 +186,12 @@ class Kubelet:
         run = [*(container.get("command") or []), *(container.get("args") or [])]
         private = [str(account), str(folder / "app"), str(self._hosts), str(folder / "tmp")]
         return [*isolate, "bash", "-ec", _SCRIPT, "pod", self._name(key, spec), *private, *mounts, "--", *run]
+
+    def _mounts_token(self, key: Key, spec: Object) -> bool:
+        """Whether the pod gets files of its account: what the pod says, or else the account, or else yes."""
+        accounts = {found.name: account for found, account in self.store.select("serviceaccounts", key.namespace)}
+        account = accounts.get(spec["serviceAccountName"], {})
+        return spec.get("automountServiceAccountToken", account.get("automountServiceAccountToken", True))
 
     def publish(self, service: Key) -> None:
         """Make the names known that a headless service gives to pods which are there already."""

@@ -67,6 +67,7 @@ def test_the_run_completes_with_every_stage_in_a_pod_of_its_own(site: Site, trai
         assert len(evicted) == (stage == "reinforce")
         names.add(pod.metadata.name)
         assert pod.status.phase == "Succeeded", stage
+        assert pod.spec.service_account_name == stack.stage_account, "it may do nothing in the namespace"
         labels = site.core.read_node(pod.spec.node_name).metadata.labels
         wanted = gpu if stage in gpu.stages else stack.pods["light"]
         assert wanted.node_selector.items() <= labels.items(), stage

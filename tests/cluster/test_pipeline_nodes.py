@@ -111,8 +111,9 @@ def test_pods_are_on_gpu_nodes_and_whoever_waits_for_them_is_not(site: Site, joi
         assert {"/state", "/dev/shm"} <= {mount.mount_path for mount in container.volume_mounts}
         assert site.core.read_node(pod.spec.node_name).metadata.labels["smartphotocrafter/pool"] == "gpu"
         assert pod.metadata.labels["app.kubernetes.io/component"] == "stage", "the network policies know it by that"
-        assert pod.spec.service_account_name == "smartphotocrafter"
+        assert pod.spec.service_account_name == "smartphotocrafter-stage"
     others = [pod for pod in site.pods(joined.training) if INDEX not in pod.metadata.labels]
+    assert {pod.spec.service_account_name for pod in others} <= {"smartphotocrafter"}, "it starts the others"
     for pod in (*others, site.pods(f"prepare_{joined.case.stage}")[-1], site.pods(joined.case.stage)[-1]):
         assert pod.spec.node_selector == {"smartphotocrafter/pool": "cpu"}
 

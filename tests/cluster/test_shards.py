@@ -58,6 +58,8 @@ def test_every_step_has_a_pod_of_its_own_where_the_stack_file_wants_it(site: Sit
     pods = {step: site.pods(step)[-1] for step in STEPS}
     assert len({pod.metadata.name for pod in pods.values()}) == len(STEPS)
     assert len({pod.metadata.labels["run_id"] for pod in pods.values()}) == 1
+    assert {pod.spec.service_account_name for pod in pods.values()} == {"smartphotocrafter-stage"}
+    assert site.pods(STARTER)[-1].spec.service_account_name == "smartphotocrafter"
     for step, pod in pods.items():
         assert pod.status.phase == "Succeeded", step
         assert site.core.read_node(pod.spec.node_name).metadata.labels["smartphotocrafter/pool"] == "cpu", step

@@ -105,10 +105,25 @@ def test_a_run_has_no_more_rights_than_it_needs() -> None:
     assert not {resource for resource, _ in rights} & {"roles", "rolebindings", "serviceaccounts", "pods/exec"}
 
 
+@pytest.mark.parametrize("overlay", NAMES)
+def test_a_stage_may_do_nothing_in_the_namespace(overlay: str) -> None:
+    objects = resources(overlay) if KUBECTL is None else kubectl_kustomize(overlay)
+    stack = yaml.safe_load((ROOT / "configs" / "stacks" / "kubernetes.yaml").read_text())
+    account = named(objects, "ServiceAccount", stack["stage_account"])
+    assert account["automountServiceAccountToken"] is False
+    bindings = [item for item in objects if item["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
+    bound = {subject["name"] for item in bindings for subject in item["subjects"]}
+    assert bound == {"smartphotocrafter", "smartphotocrafter-submitter"}
+    assert all(subject["kind"] == "ServiceAccount" for item in bindings for subject in item["subjects"])
+
+
 def test_the_stack_asks_for_what_the_manifests_make() -> None:
     objects = resources("production")
     stack = yaml.safe_load((ROOT / "configs" / "stacks" / "kubernetes.yaml").read_text())
     assert named(objects, "ServiceAccount", stack["service_account"])
+    components = stack["components"]
+    assert components["orchestrator"]["configuration"]["service_account_name"] == stack["service_account"]
+    assert components["step_operator"]["configuration"]["service_account_name"] == stack["stage_account"]
     for pods in stack["pods"].values():
         for claim in pods["claims"]:
             assert named(objects, "PersistentVolumeClaim", claim)

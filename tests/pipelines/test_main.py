@@ -12,6 +12,7 @@ from pipelines import run as run_module
 from pipelines.__main__ import checked_settings, main
 from pipelines.environment import ROOT, State, prepare
 from pipelines.sharded_training import sharded_training
+from pipelines.stack_file import StackError
 from pipelines.training import training
 
 LOCAL = ROOT / "configs" / "local.yaml"
@@ -58,7 +59,7 @@ def test_the_number_of_shards_decides_which_graph_is_run(
 
     def refuse(pipeline: Pipeline, *_: Any, **__: Any) -> None:
         asked.append(pipeline)
-        raise run_module.BusyError("not now")
+        raise StackError("not now")
 
     monkeypatch.setattr(run_module, "run_pipeline", refuse)
     assert main(["run", "--set", f"scale_out.shards={shards}"]) == 2

@@ -110,7 +110,7 @@ def test_the_pods_of_a_stage_on_nodes_are_those_of_its_class(kubernetes: StackFi
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
         assert pod["spec"]["nodeSelector"] == {"smartphotocrafter/pool": "gpu"}
         assert pod["spec"]["priorityClassName"] == "smartphotocrafter-training"
-        assert pod["spec"]["serviceAccountName"] == "smartphotocrafter"
+        assert pod["spec"]["serviceAccountName"] == "smartphotocrafter-stage"
         assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/state", "/dev/shm"}
         assert pod["metadata"]["labels"]["app.kubernetes.io/component"] == "stage"
         variables = {variable["name"]: variable for variable in container["env"]}

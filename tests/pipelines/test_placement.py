@@ -41,7 +41,7 @@ def jobs(stack: StackFile) -> Iterator[tuple[str, dict[str, Any]]]:
             args=["-m", "step"],
             privileged=False,
             pod_settings=KubernetesPodSettings.model_validate(pod_settings(pods)),
-            service_account_name=stack.service_account,
+            service_account_name=stack.stage_account,
         )
         template = pod_template_manifest_from_pod(pod)
         job = build_job_manifest(
@@ -77,7 +77,7 @@ def test_the_manifests_are_valid_and_ask_for_the_right_things(kubernetes: StackF
     assert spec["nodeSelector"] == {"smartphotocrafter/pool": "gpu"}
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert spec["priorityClassName"] == "smartphotocrafter-training"
-    assert spec["serviceAccountName"] == "smartphotocrafter"
+    assert spec["serviceAccountName"] == "smartphotocrafter-stage"
     assert spec["securityContext"]["runAsNonRoot"] is True
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts == {"spc-state": "/state", "shared-memory": "/dev/shm"}
@@ -114,11 +114,38 @@ def test_the_pod_that_starts_the_others_is_small_and_known_to_the_network_polici
 
 def test_steps_of_a_dynamic_pipeline_get_pods_of_their_own_beside_their_settings(kubernetes: StackFile) -> None:
     static, dynamic = pipeline_options(kubernetes), pipeline_options(kubernetes, ["annotate", "reinforce"])
-    assert dynamic["steps"].pop("annotate") == {"runtime": "isolated"}
-    assert dynamic["steps"]["reinforce"].pop("runtime") == "isolated"
+    annotate = dynamic["steps"].pop("annotate")
+    for step in (annotate, dynamic["steps"]["reinforce"]):
+        assert step.pop("runtime") == "isolated"
+        settings = step["settings"]["orchestrator.kubernetes"]
+        assert settings["service_account_name"] == "smartphotocrafter-stage", "ZenML starts isolated steps with this"
+        settings["service_account_name"] = "smartphotocrafter"
+    assert annotate == {"settings": {"orchestrator.kubernetes": static["settings"]["orchestrator.kubernetes"]}}
     assert dynamic == static
     starter = dynamic["settings"]["orchestrator.kubernetes"]["orchestrator_pod_settings"]
     assert starter["env"] == [{"name": "ZENML_PARAMETER_SIZE_THRESHOLD", "value": "-1"}]
+
+
+def test_only_pods_that_start_others_have_the_account_with_rights(kubernetes: StackFile) -> None:
+    names = ["service_account_name", "step_pod_service_account_name"]
+    starter, stage = "smartphotocrafter", "smartphotocrafter-stage"
+    options = pipeline_options(kubernetes, nodes={"reinforce": 2})
+    of_run = options["settings"]["orchestrator.kubernetes"]
+    assert [of_run[name] for name in names] == [starter, stage]
+    for name, step in options["steps"].items():
+        wanted = starter if name == "reinforce_on_nodes" else stage  # a static graph starts the nodes' pods from a pod
+        assert step["settings"]["orchestrator.kubernetes"]["step_pod_service_account_name"] == wanted, name
+    on_nodes = options["steps"]["reinforce_on_nodes"]["settings"]["step_operator.kubernetes"]
+    assert on_nodes["service_account_name"] == stage
+    spread = pipeline_options(kubernetes, ["annotate", "reinforce_on_nodes"], {"reinforce": 2})["steps"]
+    assert spread["annotate"]["settings"]["orchestrator.kubernetes"]["service_account_name"] == stage
+    assert spread["reinforce_on_nodes"]["settings"]["orchestrator.kubernetes"]["service_account_name"] == starter
+
+
+@pytest.mark.parametrize("account", ["", "smartphotocrafter"])
+def test_a_stack_whose_stages_would_have_the_rights_is_refused(kubernetes: StackFile, account: str) -> None:
+    with pytest.raises(ValueError, match="stage_account: expected an account other than 'smartphotocrafter'"):
+        StackFile.model_validate({**kubernetes.model_dump(), "stage_account": account})
 
 
 def test_a_laptop_has_no_placement(state: State) -> None:

@@ -147,10 +147,11 @@ def test_a_webhook_that_is_down_hides_nothing_and_is_not_named(
 
 
 def test_fired_twice_at_once_it_runs_once(root: Path, state: State) -> None:
-    with FileLock(state.folder / "retraining.lock"):
+    with FileLock(state.lock):
         done = once(root, state)
     assert done.code == 0
-    assert "another retraining is under way" in done.message
+    assert done.message.startswith("Nothing done: another pipeline is running here")
+    assert not (state.folder / alerts.FILE).exists()
     assert not (root / "ran").exists()
 
 

@@ -16,7 +16,8 @@ from mlflow.entities import Run
 from zenml.client import Client
 
 from pipelines.environment import ROOT, State
-from pipelines.run import BusyError, RunFailedError, completed, run_pipeline
+from pipelines.lock import BusyError
+from pipelines.run import RunFailedError, completed, run_pipeline
 from tests.pipelines.small import small
 
 DEFAULTS = {"count": 6, "comment": "", "weight": 1}

@@ -1,0 +1,186 @@
+"""What a user gives to make is data: every target hands hostile names on as they are, and runs nothing that is in them.
+
+The real Makefile runs in a folder of its own, where the programs of the environment print the words they were given.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.arguments import filled
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = f"""#!{sys.executable} -S
+import json, os, sys
+if "components.arguments" in sys.argv[1:4]:
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+print(json.dumps([*sys.argv[1:], *filter(None, [os.environ.get("SPC_TEST_CONTEXT")])]))
+"""
+HOSTILE = {
+    "backtick": "a`touch ran`.jpg",
+    "substitution": "$(touch ran).jpg",
+    "doubled": "$$(touch ran).jpg",
+    "function of make": "$(shell touch ran)x",
+    "curly function of make": "${shell touch ran}x",
+    "variable": "cash$money.jpg",
+    "shell variable": "${HOME}$HOME",
+    "quotes": 'it\'s "quoted"',
+    "ends a quotation": "'; touch ran; '",
+    "semicolon": "a;touch ran;&touch ran|touch ran>ran",
+    "blanks": "two  words",
+    "line": "first\nsecond",
+    "line of a recipe": "x\n\ttouch ran",
+    "comment": "a#b",
+    "backslash": "a\\",
+    "backslashes": "\\a\\\\",
+    "dash": "-a.jpg",
+    "long option": "--version",
+    "glob": "*.jpg?",
+    "tilde": "~",
+    "placeholder": "{ARGS:words}",
+    "percent": "100%s %",
+    "unicode": "日本 ü\u00a0.jpg",
+}
+ONE = ["--config={CONFIG}", "--stack={STACK}"]
+TARGETS = {  # what each target runs, with the parameters as whole words
+    "pipeline": ["-m", "pipelines", "run", *ONE, "--set={SET}", "{ARGS}"],
+    "test": ["-m", "pytest", "--numprocesses={WORKERS}", "--dist", "loadfile", "{ARGS}"],
+    "enhance": ["enhance", "{ARGS}", "--", "{PHOTO}", "{OUT}"],
+    "tables": ["-m", "pipelines", "tables", *ONE, "--set={SET}", "--version={VERSIONS}"],
+    "ablation": ["-m", "pipelines", "ablation", *ONE, "--set={SET}"],
+    "serve": ["-m", "components.serving", "{ARGS}"],
+    "demo": ["-m", "components.demo", "{ARGS}"],
+    "rollback": ["-m", "pipelines", "rollback", "--to={TO}", "--reason={REASON}"],
+    "ui": ["-m", "pipelines", "ui", "--port={PORT}"],
+    "stack": ["-m", "pipelines", "stack", "--stack={STACK}"],
+    "doctor": ["-m", "pipelines", "doctor", *ONE, "--set={SET}"],
+    "plan": ["-m", "components.planning", "--config={CONFIG}", "{ARGS}"],
+    "retrain": ["-m", "pipelines", "retrain", *ONE, "--set={SET}", "{ARGS}"],
+    "schedule": [
+        *["-m", "pipelines", "schedule", "--cron={CRON}", *ONE, "--set={SET}"],
+        *["--repository={REPOSITORY}", "--branch={BRANCH}"],
+    ],
+    "unschedule": ["-m", "pipelines", "unschedule", "--stack={STACK}"],
+    "test-cluster": ["-m", "pytest", "tests/cluster", "{ARGS}", "{CONTEXT}"],
+    "base": ["-m", "components.base", "{ARGS}"],
+    "benchmark": ["-m", "components.evaluation.benchmark", "{ARGS}"],
+    "benchmark-data": ["-m", "components.data.benchmark", "{ARGS}"],
+    "benchmark-train": ["-m", "components.training.benchmark", "{ARGS}"],
+    "benchmark-serving": ["-m", "components.serving.benchmark", "{ARGS}"],
+    "benchmark-enhance": ["-m", "components.enhance.benchmark", "{ARGS}"],
+    "benchmark-orchestration": ["-m", "pipelines.benchmark", "{ARGS}"],
+}
+WITHOUT_PARAMETERS = {"help", "browser", "pictures", "lint", "data", "lock", "clean", "distclean", "force"}
+PARAMETERS = sorted({word[word.index("{") + 1 : -1] for words in TARGETS.values() for word in words if "{" in word})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the Makefile, in which all is installed and fetched."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "components").mkdir()
+    for name in ("__init__.py", "arguments.py"):
+        shutil.copy(ROOT / "components" / name, folder / "components")
+    for name in ("requirements.lock", "pyproject.toml", "data.dvc", ".venv/.installed", ".spc/data.stamp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    for name in ("data/photos", "data/base"):
+        (folder / name).mkdir(parents=True)
+    for name in ("python", "smartphotocrafter"):
+        program = folder / ".venv" / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(PROGRAM)
+        program.chmod(0o755)
+    return folder
+
+
+def make(project: Path, target: str, parameters: dict[str, str], by_environment: bool = False) -> list[str]:
+    """The words that the program of the target was given."""
+    given = [] if by_environment else [f"{name}={value}" for name, value in parameters.items()]
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name and name not in PARAMETERS}
+    environment |= parameters if by_environment else {}
+    done = subprocess.run(
+        ["make", target, *given], cwd=project, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    left = project / "ran"
+    ran = left.exists()
+    left.unlink(missing_ok=True)
+    assert not ran, "a command in the parameter was run"
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def expected(target: str, parameters: dict[str, str]) -> list[str]:
+    """The words of the target with the parameters put in, lists of one item each."""
+    words = []
+    for word in TARGETS[target]:
+        start, _, name = word.partition("{")
+        words.append(start + parameters[name[:-1]] if name else word)
+    return words
+
+
+def every_parameter(target: str, value: str) -> dict[str, str]:
+    """All that the target takes, each hostile; what is a list is given as a list of that one."""
+    taken = [word[word.index("{") + 1 : -1] for word in TARGETS[target] if "{" in word]
+    return dict.fromkeys(taken, value)
+
+
+def as_given(parameters: dict[str, str]) -> dict[str, str]:
+    return {name: shlex.quote(value) if name == "ARGS" else value for name, value in parameters.items()}
+
+
+def test_the_table_has_every_target() -> None:
+    (phony,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY: ")]
+    assert set(phony.split()[1:]) == set(TARGETS) | WITHOUT_PARAMETERS
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_target_runs_what_is_in_its_parameters(project: Path, target: str) -> None:
+    value = """`touch ran`$(shell${IFS}touch${IFS}ran)$(touch${IFS}ran)${HOME}cash$money'";touch${IFS}ran;#\\日本"""
+    value = value.replace("`touch ran`", "`touch${IFS}ran`")  # no blank, which would end an item of a list
+    parameters = every_parameter(target, value) | ({"PYTHON": "`touch ran`$(shell touch ran)"})
+    assert make(project, target, as_given(parameters)) == expected(target, parameters)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("by_environment", [False, True], ids=["command line", "environment"])
+def test_a_hostile_name_arrives_as_it_is(project: Path, name: str, by_environment: bool) -> None:
+    parameters = {"PHOTO": HOSTILE[name], "OUT": f"out/{HOSTILE[name]}", "ARGS": shlex.quote(HOSTILE[name])}
+    words = make(project, "enhance", parameters, by_environment)
+    assert words == ["enhance", HOSTILE[name], "--", HOSTILE[name], f"out/{HOSTILE[name]}"]
+
+
+def test_a_parameter_that_no_target_knows_runs_nothing_either(project: Path) -> None:
+    parameters = {"PHOTO": "a.jpg", "OUT": "b.jpg", "ARG": "$(shell touch ran)`touch ran`"}
+    assert make(project, "enhance", parameters) == ["enhance", "--", "a.jpg", "b.jpg"]
+
+
+def test_lists_and_quoted_words_mean_what_they_did(project: Path) -> None:
+    settings = 'a.b=1 reinforce.note="x" c=[1,2]'
+    words = make(project, "pipeline", {"SET": settings, "ARGS": """--k "two words" 'and three words' --l=a\\ b"""})
+    assert words[5:] == [
+        *["--set=a.b=1", '--set=reinforce.note="x"', "--set=c=[1,2]"],
+        *["--k", "two words", "and three words", "--l=a b"],
+    ]
+    assert make(project, "tables", {"VERSIONS": "enhance=champion other=2"})[-2:] == [
+        "--version=enhance=champion",
+        "--version=other=2",
+    ]
+
+
+def test_what_is_not_given_is_left_out_or_has_its_default(project: Path) -> None:
+    assert make(project, "rollback", {}) == ["-m", "pipelines", "rollback"]
+    assert make(project, "plan", {}) == ["-m", "components.planning", "--config=configs/gpu.yaml"]
+    assert make(project, "pipeline", {})[3:] == ["--config=configs/local.yaml", "--stack=local"]
+
+
+def test_a_quotation_without_an_end_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"ARGS=--name it's: No closing quotation"):
+        filled(["{ARGS:words}"], {"ARGS": "--name it's"})
