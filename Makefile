@@ -34,7 +34,7 @@ INSTALLED := $(VENV)/.installed
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration ablation pictures lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -62,8 +62,11 @@ serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pix
 demo: $(INSTALLED) ## a web page to drop photos into, on http://127.0.0.1:8080 (ARGS="--port ...")
 	@$(BIN)/python -m components.demo $(ARGS)
 
-rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why")
-	@$(BIN)/python -m pipelines rollback $(if $(TO),--to '$(TO)') $(if $(REASON),--reason '$(REASON)')
+champion: $(INSTALLED) ## say who is champion; finish what was interrupted, renew a damaged copy (STACK=)
+	@$(BIN)/python -m pipelines champion --stack $(STACK)
+
+rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why" STACK=)
+	@$(BIN)/python -m pipelines rollback --stack $(STACK) $(if $(TO),--to '$(TO)') $(if $(REASON),--reason '$(REASON)')
 
 browser: $(INSTALLED) ## install a headless Chromium for the tests of the pages
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
@@ -114,6 +117,9 @@ benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, int
 benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestration adds to a step, into reports/benchmarks/orchestration.json
 	@$(BIN)/python -m pipelines.benchmark $(ARGS)
 
+benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
+	@$(BIN)/python -m pipelines.registry_kills $(ARGS)
+
 pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
 
@@ -148,5 +154,5 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)
 	@mkdir -p $(STATE)
-	@$(BIN)/dvc pull --quiet data.dvc || { echo "dvc pull failed: is the remote reachable? '$(BIN)/dvc remote list' names it, '$(BIN)/dvc pull -v' says more" >&2; exit 1; }
+	@$(BIN)/python -m components.data.versioning
 	@touch $@
