@@ -43,7 +43,7 @@ from steps.registry import champion_version
 
 RESULT = ROOT / "reports" / "benchmarks" / "registry.json"
 _STALE_SECONDS = 5.0
-"""After which the lock of a killed process on the server is taken; in use two minutes, too long to wait for so often."""
+"""After which the lock of a killed process on the server is taken; in use two minutes, too long for a trial."""
 _PATIENCE = 120.0
 
 

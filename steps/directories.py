@@ -73,8 +73,8 @@ class DirectoryMaterializer(BaseMaterializer):
             expected = self.expected_content_hash  # ZenML's record; None outside of a run
             if expected and (found := content_hash(data)) != expected:
                 raise AlteredArtifact(
-                    f"the artifact at {self.uri} is not what was stored there: expected content of the hash {expected}, "
-                    f"found {found}; run the pipeline with --no-cache (`make pipeline ARGS=--no-cache`) to make it again"
+                    f"the artifact at {self.uri} is not what was stored there: expected content with the hash "
+                    f"{expected}, found {found}; `make pipeline ARGS=--no-cache` makes it again"
                 )
             return data
         raise FileNotFoundError(

@@ -2,8 +2,9 @@
 
     python -m components.data.versioning        what `make data` does
 
-DVC by itself takes from a remote whatever lies under an object's name, unless the remote's setting `verify` is on, never
-verifies the list of the files (the `.dir` object), and believes a file in data/ whose time and size are as it left them.
+DVC by itself takes from a remote whatever lies under an object's name, unless the remote's setting `verify` is on,
+never verifies the list of the files (the `.dir` object), and believes a file in data/ whose time and size are as it
+left them.
 """
 
 import hashlib
@@ -89,29 +90,38 @@ def verify(root: Path) -> None:
     Raises:
         DataUnavailable: naming what is corrupt or missing, and the commands that mend it.
     """
-    listing = _object(root, data_revision(root))
-    files = {root / "data" / entry["relpath"]: entry["md5"] for entry in _listed(root, listing)}
+    objects = _objects(root)
+    files = {root / "data" / entry["relpath"]: entry["md5"] for entry in _listed(root, objects)}
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(_md5, files))
     bad = [path for path, md5 in zip(files, found, strict=True) if md5 != files[path]]
-    if not bad:
-        return
-    objects = [path for path in (_object(root, files[name]) for name in bad) if path.is_file()]
-    corrupt = [path for path in objects if _md5(path) != path.parent.name + path.name]
-    raise DataUnavailable(_corrupt(root, bad, [*bad, *corrupt]))
+    if bad:
+        cached = [path for path in (_object(objects, files[name]) for name in bad) if path.is_file()]
+        raise DataUnavailable(_corrupt(root, bad, [*bad, *(path for path in cached if _md5(path) != _named(path))]))
 
 
-def _listed(root: Path, listing: Path) -> list[dict[str, str]]:
-    expected = listing.parent.name + listing.name
-    if f"{_md5(listing)}.dir" != expected:
+def _listed(root: Path, objects: Path) -> list[dict[str, str]]:
+    """What the revision lists: `relpath` below data/ and `md5` of every file."""
+    listing = _object(objects, data_revision(root))
+    if f"{_md5(listing)}.dir" != _named(listing):
         raise DataUnavailable(_corrupt(root, [listing], [listing]))
     return list(json.loads(listing.read_text("utf-8")))
 
 
-def _object(root: Path, md5: str) -> Path:
-    """Where DVC's cache keeps the object of that hash."""
-    folder = Path(_dvc(root, 60, "cache", "dir").stdout.strip() or ".dvc/cache")
-    return root / folder / "files" / "md5" / md5[:2] / md5[2:]
+def _objects(root: Path) -> Path:
+    """Where DVC's cache keeps the objects."""
+    from dvc.config import Config
+
+    return root / ".dvc" / Path(Config(str(root / ".dvc"))["cache"].get("dir") or "cache") / "files" / "md5"
+
+
+def _object(objects: Path, md5: str) -> Path:
+    return objects / md5[:2] / md5[2:]
+
+
+def _named(path: Path) -> str:
+    """The hash for which an object stands."""
+    return path.parent.name + path.name
 
 
 def _md5(path: Path) -> str:
@@ -124,11 +134,11 @@ def _md5(path: Path) -> str:
 
 
 def _corrupt(root: Path, what: list[Path], remove: list[Path]) -> str:
-    named = ", ".join(str(path.relative_to(root)) for path in what[:5]) + (" ..." if len(what) > 5 else "")
-    commands = " ".join(shlex.quote(str(path.relative_to(root))) for path in remove)
+    named = ", ".join(os.path.relpath(path, root) for path in what[:5]) + (" ..." if len(what) > 5 else "")
+    paths = " ".join(shlex.quote(os.path.relpath(path, root)) for path in remove)
     return (
-        f"corrupt or missing, against the hashes of the data revision that {DATA_FILE} names: {named}. Remove and fetch "
-        f"again what is corrupt here: `rm -f {commands} && make data`. {_MEND_REMOTE}"
+        f"corrupt or missing, by the hashes of the data revision that {DATA_FILE} names: {named}. Remove and fetch "
+        f"again what is corrupt here: `rm -f {paths} && make data`. {_MEND_REMOTE}"
     )
 
 
@@ -148,14 +158,16 @@ def _explain(root: Path, revision: str, output: str) -> str:
             f"revision {revision} with `dvc checkout --force data.dvc`.\n{output}"
         )
     missing = {next(filter(None, groups)) for groups in _MISSING_OBJECT.findall(output)}
-    listing = _object(root, revision)
-    if listing.is_file():
-        missing |= {entry["md5"] for entry in _listed(root, listing) if not _object(root, entry["md5"]).is_file()}
+    objects = _objects(root)
+    if _object(objects, revision).is_file():
+        missing |= {e["md5"] for e in _listed(root, objects) if not _object(objects, e["md5"]).is_file()}
+    else:
+        missing.add(revision)  # the list of the files
     if missing:
         return (
-            f"data revision {revision} is incomplete, missing: {', '.join(sorted(missing))}. They are neither in the cache "
-            f"(.dvc/cache) nor, whole, on the remote (`dvc remote list`); run `dvc push` where they exist, or clone "
-            f"again. {_MEND_REMOTE}\n{output}"
+            f"data revision {revision} is incomplete, missing: {', '.join(sorted(missing))}. They are neither in the "
+            f"cache (.dvc/cache) nor, whole, on the remote (`dvc remote list`); run `dvc push` where they exist, or "
+            f"clone again. {_MEND_REMOTE}\n{output}"
         )
     return f"`dvc pull` could not bring data revision {revision} into {root / 'data'}.\n{output}"
 
