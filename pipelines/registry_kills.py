@@ -24,12 +24,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlflow
-from rich.console import Console
 
-from components.evaluation.benchmark import BenchmarkRow, publish
 from components.registry import service
 from components.registry.address import CHAMPION, MODEL, ask
 from components.registry.copies import ChampionCopies, Copy
@@ -41,10 +39,13 @@ from steps.champion import UNTOLD_TAG, ChampionChanged, NoWayBack, previous, pro
 from steps.publish import publish_champion
 from steps.registry import champion_version
 
+if TYPE_CHECKING:  # takes seconds to import, in each of the processes
+    from components.evaluation.benchmark import BenchmarkRow
+
 RESULT = ROOT / "reports" / "benchmarks" / "registry.json"
 _STALE_SECONDS = 5.0
 """After which the lock of a killed process on the server is taken; in use two minutes, too long for a trial."""
-_PATIENCE = 120.0
+_PATIENCE = 600.0
 
 
 Role = Callable[[str, Path, int, Sequence[str]], Any]
@@ -108,7 +109,7 @@ def run_trial(uri: str, state: Path, versions: Sequence[str], processes: int, ki
     promote_version(versions[0], over=None)
     publish_champion(state)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["pipelines.registry_kills"])
     (state / "seen").mkdir()
     count = 0
 
@@ -309,8 +310,10 @@ def tracking_server(folder: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def trial_rows(where: str, found: Trial) -> list[BenchmarkRow]:
+def trial_rows(where: str, found: Trial) -> "list[BenchmarkRow]":
     """The figures of a trial."""
+    from components.evaluation.benchmark import BenchmarkRow
+
     of = f"registry on {where}, {found.kills} kill -9"
     figures = (
         (f"{of}: readings of another version than the registry's", found.disagreeing, found.readings),
@@ -325,6 +328,10 @@ def trial_rows(where: str, found: Trial) -> list[BenchmarkRow]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try, print and write the figures; 1 where one is not met."""
+    from rich.console import Console
+
+    from components.evaluation.benchmark import publish
+
     parser = argparse.ArgumentParser(prog="python -m pipelines.registry_kills", description=__doc__)
     parser.add_argument("--processes", type=int, default=20, help="at work at once (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=60, help="in all, on each registry (default: %(default)s)")

@@ -39,6 +39,9 @@ def publish_champion(state: Path, stack: str = "local") -> Path | None:
             return None
         with copies.reading():
             package = copy_version(copies, version, stack)
+            present = copies.present()
+            if present and present[1] == package and champion_version() == version:
+                break
             with FileLock(copies.state / f"{CHAMPION}.lock"):
                 if champion_version() == version:
                     copies.point(package)
