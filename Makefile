@@ -42,7 +42,7 @@ INSTALLED := $(VENV)/.installed
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration ablation pictures lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -70,8 +70,11 @@ serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pix
 demo: $(INSTALLED) ## a web page to drop photos into, on http://127.0.0.1:8080 (ARGS="--port ...")
 	@$(RUN) $(BIN)/python -m components.demo {ARGS:words}
 
-rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why")
-	@$(RUN) $(BIN)/python -m pipelines rollback --to={TO:optional} --reason={REASON:optional}
+champion: $(INSTALLED) ## say who is champion; finish what was interrupted, renew a damaged copy (STACK=)
+	@$(RUN) $(BIN)/python -m pipelines champion --stack={STACK}
+
+rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why" STACK=)
+	@$(RUN) $(BIN)/python -m pipelines rollback --stack={STACK} --to={TO:optional} --reason={REASON:optional}
 
 browser: $(INSTALLED) ## install a headless Chromium for the tests of the pages
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
@@ -121,6 +124,9 @@ benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, int
 
 benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestration adds to a step, into reports/benchmarks/orchestration.json
 	@$(RUN) $(BIN)/python -m pipelines.benchmark {ARGS:words}
+
+benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
+	@$(RUN) $(BIN)/python -m pipelines.registry_kills {ARGS:words}
 
 pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures

@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, state: State) -> int:
         _report_failure(error, state, options.traceback)
         return 1
     remember(inputs, options.stack, state)
-    _report_success(finished, state, time.monotonic() - began)
+    _report_success(finished, options.stack, state, time.monotonic() - began)
     return 0
 
 
@@ -170,16 +170,38 @@ def stack(options: argparse.Namespace, state: State) -> int:
 
 def rollback(options: argparse.Namespace, state: State) -> int:
     """Make the previous champion, or another version, champion again."""
+    from pipelines.rollback import connect, restore
+
+    def work() -> bool:
+        connect(read_stack_file(options.stack, state), state)
+        return restore(state, options.to or None, options.reason, lambda text: print(text, flush=True), options.stack)
+
+    return _in_the_registry(work)
+
+
+def champion(options: argparse.Namespace, state: State) -> int:
+    """Say who is champion, finish what was interrupted, and renew the copy that is in service where it is not that."""
+    from pipelines.rollback import connect, follow
+
+    def work() -> bool:
+        connect(read_stack_file(options.stack, state), state)
+        print(follow(state, options.stack))
+        return True
+
+    return _in_the_registry(work)
+
+
+def _in_the_registry(work: Callable[[], bool]) -> int:
+    from mlflow.exceptions import MlflowException
+
     from components.registry.package import PackageError
-    from pipelines.rollback import restore
     from steps.champion import NoWayBack
 
     try:
-        print(restore(state, options.to or None, options.reason))
-    except (NoWayBack, PackageError, TimeoutError) as error:
+        return 0 if work() else 1
+    except (MlflowException, NoWayBack, PackageError, OSError) as error:  # a TimeoutError is an OSError
         print(error, file=sys.stderr)
         return 1
-    return 0
 
 
 def ui(options: argparse.Namespace, state: State) -> int:
@@ -221,13 +243,13 @@ def _report_failure(error: Exception, state: State, with_traceback: bool) -> Non
     print(f"Full log: {state.log}", file=sys.stderr)
 
 
-def _report_success(finished: "FinishedRun", state: State, seconds: float) -> None:
+def _report_success(finished: "FinishedRun", stack: str, state: State, seconds: float) -> None:
     """Copy the report to where it is easy to find and print where to look."""
     from pipelines.results import collect
-    from steps.registry import publish_champion
+    from steps.publish import publish_champion
 
     found = collect(finished.run, REPORTS)
-    publish_champion(state.folder)
+    publish_champion(state.folder, stack)
     cached = sum(step.status.value == "cached" for step in finished.run.steps.values())
     minutes, rest = divmod(round(seconds), 60)
     taken = f"{minutes} min {rest} s" if minutes else f"{rest} s"
@@ -242,10 +264,10 @@ def _report_success(finished: "FinishedRun", state: State, seconds: float) -> No
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for function in (run, tables, ablation, stack, rollback, ui):
+    for function in (run, tables, ablation, stack, rollback, champion, ui):
         sub = commands.add_parser(function.__name__, help=(function.__doc__ or "").splitlines()[0])
         sub.set_defaults(command=function)
-        if function in (run, tables, ablation, stack):
+        if function in (run, tables, ablation, stack, rollback, champion):
             sub.add_argument("--stack", default="local", help="name of a file in configs/stacks (default: %(default)s)")
         if function in (run, tables, ablation):
             sub.add_argument("--config", type=Path, default=ROOT / "configs" / "local.yaml", help="profile to run")

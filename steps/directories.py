@@ -18,6 +18,10 @@ from zenml.utils import io_utils
 _FILE, _FOLDER = "file", "folder"
 
 
+class AlteredArtifact(RuntimeError):  # noqa: N818 (reads as a sentence where it is caught)
+    """A stored file or folder has been changed; the message says which and what to do."""
+
+
 class DirectoryMaterializer(BaseMaterializer):
     """Stores a ``pathlib.Path`` to a file or a folder, byte for byte.
 
@@ -53,6 +57,7 @@ class DirectoryMaterializer(BaseMaterializer):
 
         Raises:
             FileNotFoundError: the artifact store no longer has it.
+            AlteredArtifact: it is not what was stored.
         """
         for kind in (_FILE, _FOLDER):
             stored = f"{self.uri}/{kind}"
@@ -64,7 +69,14 @@ class DirectoryMaterializer(BaseMaterializer):
                 with self.get_temporary_directory(delete_at_exit=False) as temporary:
                     io_utils.copy_dir(stored, temporary)
                 local = Path(temporary)
-            return local if kind == _FOLDER else next(local.iterdir())
+            data = local if kind == _FOLDER else next(local.iterdir())
+            expected = self.expected_content_hash  # ZenML's record; None outside of a run
+            if expected and (found := content_hash(data)) != expected:
+                raise AlteredArtifact(
+                    f"the artifact at {self.uri} is not what was stored there: expected content with the hash "
+                    f"{expected}, found {found}; `make pipeline ARGS=--no-cache` makes it again"
+                )
+            return data
         raise FileNotFoundError(
             f"the artifact at {self.uri} is gone; run the pipeline with --no-cache to make it again"
         )

@@ -2,24 +2,25 @@
 
 import hashlib
 import json
-import os
-import shutil
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
-from filelock import FileLock
 from mlflow.exceptions import MlflowException
-from zenml.integrations.mlflow.mlflow_utils import get_tracking_uri
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.utils.uri import is_local_uri
+from pydantic import ValidationError
 
-from components.registry.package import CARD_FILE, Package, read_package
+from components.registry.address import CHAMPION, IDENTITY_TAG, MODEL
+from components.registry.package import CARD_FILE, MANIFEST_FILE, Package, PackageError, PackageManifest, read_package
 
-MODEL = "smartphotocrafter"
-CHALLENGER, CHAMPION = "challenger", "champion"
-IDENTITY_TAG = "package.identity"
+log = logging.getLogger(__name__)
+
+CHALLENGER = "challenger"
 ROOT = Path(__file__).resolve().parent.parent
-_PACKAGE = "package"
+_PACKAGE, _ARTIFACTS = "package", "artifacts"
 _LONGEST_DESCRIPTION = 5000  # characters, a limit of MLflow's stores
 _CUT = "\n\n(cut: the whole card is README.md in the package)"
 
@@ -70,9 +71,17 @@ def flavour(package: Package) -> dict[str, Any]:
 
 
 def _version_of(identity: str) -> str | None:
+    """The newest version of that identity whose files are there; a version that lost them is not the same any more."""
     query = f"name = '{MODEL}' and tags.`{IDENTITY_TAG}` = '{identity}'"
     versions = [int(version.version) for version in mlflow.MlflowClient().search_model_versions(query)]
-    return str(max(versions)) if versions else None
+    for version in sorted(versions, reverse=True):
+        try:
+            check_files(str(version))
+        except PackageError as error:
+            log.warning("%s; it is registered anew", error)
+        else:
+            return str(version)
+    return None
 
 
 def set_alias(alias: str, version: str) -> None:
@@ -116,40 +125,72 @@ def resolve_version(name: str) -> str:
         raise ValueError(f"{MODEL} has no version or alias {name!r} in the registry: run `make pipeline`") from error
 
 
-def version_package(version: str) -> Package:
+def version_package(version: str, into: Path | None = None) -> Package:
     """The package of a version, downloaded where the registry is not on this machine.
 
+    Args:
+        into: an empty folder below which a copy is made in any case.
+
     Raises:
-        components.registry.package.PackageError: its files have been altered since it was registered.
+        components.registry.package.PackageError: its files have been deleted or altered since it was registered.
+    """
+    uri, where = f"models:/{MODEL}/{version}", str(into) if into else None
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{_ARTIFACTS}", dst_path=where))
+        packages = list(folder.iterdir())
+    except (MlflowException, OSError) as error:
+        raise _unusable(version, f"its files cannot be had: {error}") from error
+    if len(packages) != 1:
+        raise _unusable(version, f"expected one package, found {len(packages)}")
+    try:
+        return read_package(packages[0])
+    except PackageError as error:
+        raise _unusable(version, str(error)) from error
+
+
+def check_files(version: str) -> None:
+    """Check that the files of a version are there: by their hashes on this machine, by their sizes elsewhere.
+
+    Raises:
+        components.registry.package.PackageError: naming the version, what is wrong, and the command that mends it.
     """
     uri = f"models:/{MODEL}/{version}"
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=uri)
-    (package,) = (Path(folder) / "artifacts").iterdir()
-    return read_package(package)
+    try:
+        if is_local_uri(ModelsArtifactRepository.get_underlying_uri(uri)):
+            version_package(version)
+            return
+        root = f"{uri}/{_ARTIFACTS}"
+        stored = _stored_files(root)
+        names = [name for name in stored if name.count("/") == 1 and name.endswith(f"/{MANIFEST_FILE}")]
+        if len(names) != 1:
+            raise _unusable(version, f"expected one package with a {MANIFEST_FILE}, found {len(names)}")
+        manifest = PackageManifest.model_validate_json(mlflow.artifacts.load_text(f"{root}/{names[0]}"))
+    except (MlflowException, OSError, ValidationError) as error:
+        raise _unusable(version, f"its files cannot be had: {error}") from error
+    folder = names[0].split("/")[0]
+    for name, entry in manifest.files.items():
+        if (size := stored.get(f"{folder}/{name}")) != entry.bytes:
+            found = "is missing" if size is None else f"has {size:,} bytes, expected {entry.bytes:,}"
+            raise _unusable(version, f"{name} {found}")
 
 
-def publish_champion(state: Path) -> Path | None:
-    """Let ``champion`` in the state folder be the champion's package, where the command line finds it without MLflow.
+def _stored_files(root: str) -> dict[str, int]:
+    """Sizes in bytes of all files below an artifact URI, by their paths from there."""
+    found: dict[str, int] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        for entry in mlflow.artifacts.list_artifacts(artifact_uri=f"{root}/{folder}".rstrip("/")):
+            name = f"{folder}/{entry.path.rsplit('/', 1)[-1]}".lstrip("/")
+            if entry.is_dir:
+                folders.append(name)
+            else:
+                found[name] = int(entry.file_size or 0)
+    return found
 
-    It is a link to the registry's own files if these lie in the state folder, and to a copy otherwise. The link is
-    replaced in one step, so that whoever reads it meanwhile finds the old champion or the new one, and under a lock,
-    so that of two who publish the later one leaves the later champion.
 
-    Returns:
-        the folder of the package, or None before the first promotion.
-    """
-    mlflow.set_tracking_uri(get_tracking_uri())  # outside of a step nothing has; `models:/` URIs know no other way
-    with FileLock(state / f"{CHAMPION}.lock"):
-        version = champion_version()
-        if version is None:
-            return None
-        package = version_package(version).folder.resolve()
-        if not package.is_relative_to(state):
-            copy = state / "champions" / version
-            shutil.rmtree(copy, ignore_errors=True)
-            package = Path(shutil.copytree(package, copy))
-        link, new = state / CHAMPION, state / f".{CHAMPION}-{os.getpid()}"
-        new.unlink(missing_ok=True)
-        new.symlink_to(package)
-        new.replace(link)
-        return package
+def _unusable(version: str, why: str) -> PackageError:
+    return PackageError(
+        f"version {version} of {MODEL} cannot be used: {why}. `make pipeline ARGS=--no-cache` makes and registers it "
+        f"anew; `make rollback TO=` with the number of another version makes that one champion"
+    )

@@ -26,41 +26,43 @@ ENDED_PREFIX = f"{MODEL}-promotion-ended-"
 """Of the names that the lock gets when somebody ceases to hold it; such a model is deleted at once, or, where somebody
 may yet try to end the same holder, by a later one who takes the lock from a holder that died."""
 _SQLITE = "sqlite:///"
-_STALE_SECONDS = 120.0
+STALE_SECONDS = 120.0
+"""After which one that has held the lock of a tracking server all the time counts as dead."""
 _WAIT_SECONDS = 300.0
 _KEPT_SECONDS = 3600.0
 _HOLDER_TAG = "holder"
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
+def exclusive(wait: float = _WAIT_SECONDS) -> Iterator[None]:
     """Hold the lock of the current registry. It is not re-entrant across processes.
 
     Raises:
-        TimeoutError: others have held it for five minutes.
+        TimeoutError: others have held it for ``wait`` seconds.
     """
     uri = mlflow.get_registry_uri()
     if uri.startswith(_SQLITE):
         path = Path(uri.removeprefix(_SQLITE))
-        with FileLock(path.with_name(f"{path.name}.promotion.lock"), timeout=_WAIT_SECONDS):
+        with FileLock(path.with_name(f"{path.name}.promotion.lock"), timeout=wait):
             yield
     else:
-        with server_lock():
+        with server_lock(wait):
             yield
 
 
 @contextmanager
-def server_lock(wait: float = _WAIT_SECONDS, stale: float = _STALE_SECONDS) -> Iterator[None]:
+def server_lock(wait: float = _WAIT_SECONDS, stale: float | None = None) -> Iterator[None]:
     """The lock that works on any registry: while it is held, the registered model `LOCK_MODEL` exists.
 
     Args:
         wait: seconds to wait for other holders, more than ``stale``.
         stale: seconds after which one that has been seen holding it all the time counts as dead: it was killed before
-            it could give the lock back. They are counted by the clock of whoever waits.
+            it could give the lock back. They are counted by the clock of whoever waits; `STALE_SECONDS` by default.
 
     Raises:
         TimeoutError: others did not give it back in time.
     """
+    stale = STALE_SECONDS if stale is None else stale
     client, holder, began = mlflow.MlflowClient(), uuid.uuid4().hex, time.monotonic()
     seen: tuple[str | None, float] = (None, began)
     while not _acquired(client, holder):

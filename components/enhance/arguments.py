@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 CHAMPION = "champion"
-"""Name of the model that is used by default: the package that the last successful promotion exported."""
+"""Name of the model that is used by default: whatever the registry calls champion."""
 
 _Command = Callable[[argparse.Namespace], int]
 _FORMATS = ("jpg", "png", "tif", "webp", "avif", "heic")

@@ -12,9 +12,9 @@ Exit status: 0 when every photo was processed, 1 when some could not be, 2 for a
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -48,25 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def model_folder(name: str) -> Path:
-    """The package directory that `--model` names.
-
-    The champion lies in ``$SPC_STATE/champion``, or in ``.spc/champion`` of the repository.
+@contextmanager
+def model_folder(name: str) -> Iterator[Path]:
+    """The package directory that `--model` names; the champion's follows the registry and stays while it is read.
 
     Raises:
         CommandError: there is no such directory.
     """
+    from components.registry.service import NoChampion, champion, state_folder
+
     if name != CHAMPION:
         if not Path(name).is_dir():
             raise CommandError(f"--model {name}: expected the directory of a package, or {CHAMPION!r}")
-        return Path(name)
-    state = Path(os.environ.get("SPC_STATE") or Path(__file__).resolve().parents[2] / ".spc")
-    folder = state / CHAMPION
-    if not folder.is_dir():
-        raise CommandError(
-            f"there is no champion yet (looked in {folder}): run `make pipeline`, or name a package with --model"
-        )
-    return folder.resolve()
+        yield Path(name)
+        return
+    try:
+        with champion(state_folder()) as folder:
+            yield folder
+    except NoChampion as none:
+        raise CommandError(f"{none} with --model") from none
 
 
 def _enhance(options: argparse.Namespace) -> int:
@@ -104,7 +104,7 @@ def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted
     extras = _extras(str(target), options)
     written = [*map(Path, extras.names()), target]
     _check_outputs(source, written, options.overwrite)
-    crafter = _load(options.model)
+    crafter, _ = _load(options.model)
 
     def process() -> tuple["Sidecar", str]:
         from components import files
@@ -165,7 +165,7 @@ def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wa
     found = source.names()
     if not found:
         raise CommandError(f"IN: {options.source} holds no files")
-    crafter = _load(options.model)
+    crafter, model = _load(options.model)
 
     def process(name: str, photo: "PictureFile", result: str, beside: str) -> tuple[dict[str, bytes], str]:
         from components.enhance.workflow import enhance_file
@@ -178,7 +178,7 @@ def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wa
             source,
             target,
             process,
-            options=_fingerprint(options, wanted),
+            options=_fingerprint(options, wanted, model),
             suffix=f".{options.format}" if options.format else None,
             redo=options.redo,
             overwrite=options.overwrite,
@@ -200,7 +200,7 @@ def _critique(options: argparse.Namespace) -> int:
         raise CommandError(f"IN: {options.source} holds no photos")
     if options.sidecar and source.folder is None:
         raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
-    crafter = _load(options.model)
+    crafter, _ = _load(options.model)
     sidecars = result_names(names, ".json")
     failed = 0
     for name in tqdm(names, unit="photo", disable=len(names) == 1):
@@ -263,25 +263,25 @@ def _extras(target: str, options: argparse.Namespace) -> "Extras":
     return Extras(**names)
 
 
-def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions") -> str:
+def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions", model: str) -> str:
     """What decides on the result of a photo: the model and the options."""
-    from components.registry.package import MANIFEST_FILE
-
-    folder = model_folder(options.model)
-    manifest = folder / MANIFEST_FILE
-    model = json.loads(manifest.read_text(encoding="utf-8"))["fingerprint"] if manifest.is_file() else str(folder)
     extras = [options.sidecar, options.cube is not None, options.compare is not None]
     return json.dumps([model, wanted.model_dump(mode="json"), extras], sort_keys=True)
 
 
-def _load(name: str) -> "Crafter":
+def _load(name: str) -> tuple["Crafter", str]:
+    """The model that `--model` names, and what tells it from others: the fingerprint in its manifest."""
     from components.enhance.crafter import Crafter
-    from components.registry.package import PackageError
+    from components.registry.package import MANIFEST_FILE, PackageError
+    from components.registry.service import REPAIR
 
     try:
-        return Crafter.load(model_folder(name))
+        with model_folder(name) as folder:
+            crafter, manifest = Crafter.load(folder), folder / MANIFEST_FILE
+            there = manifest.is_file()
+            return crafter, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
     except PackageError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(f"{error}{REPAIR if name == CHAMPION else ''}") from error
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from components.enhance.edit import EditOptions, fit_edit
 from components.enhance.transfer import TransferSettings
 from components.images import Photo, short_side_size
 from components.originals import Original
+from components.registry.copies import held
 from components.registry.package import read_package
 from components.strict import Strict
 
@@ -120,9 +121,10 @@ class Crafter:
         Raises:
             components.registry.package.PackageError: it is not a whole, unaltered package.
         """
-        verified = read_package(Path(package))
-        settings = settings or _as_judged(verified.evaluation / _TABLE_FILE)
-        return cls.from_parts(verified.base, verified.critic_adapter, verified.artist_adapter, settings, placement)
+        with held(Path(package)) as folder:
+            verified = read_package(folder)
+            settings = settings or _as_judged(verified.evaluation / _TABLE_FILE)
+            return cls.from_parts(verified.base, verified.critic_adapter, verified.artist_adapter, settings, placement)
 
     @classmethod
     def from_parts(

@@ -2,9 +2,9 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import uvicorn
@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from components.registry.package import PackageError
+from components.registry.service import REPAIR, champion, state_folder
 from components.serving.app import create_app
 from components.serving.service import PhotoService, ServingLimits
 
@@ -34,20 +35,23 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService],
 
     try:
         placement = ComputeSettings(device=options.device, dtype=options.dtype).place()
-        crafter = Crafter.load(options.package, placement=placement)
-    except (PackageError, RuntimeError) as error:
+        with nullcontext(options.package) if options.package else champion(state_folder()) as package:
+            crafter = Crafter.load(package, placement=placement)
+    except PackageError as error:
+        print(f"{error}{'' if options.package else REPAIR}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:  # of NoChampion and of the device
         print(error, file=sys.stderr)
         return 1
     app = build(PhotoService(crafter, limits))
-    print(f"serving {options.package} on http://{options.host}:{options.port} (stop with Ctrl-C)", flush=True)
+    print(f"serving {package} on http://{options.host}:{options.port} (stop with Ctrl-C)", flush=True)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_keep_alive=30)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    state = Path(os.environ.get("SPC_STATE") or ".spc")
     parser = argparse.ArgumentParser(prog="python -m components.serving", description=__doc__)
-    parser.add_argument("--package", type=Path, default=state / "champion", help="package (default: %(default)s)")
+    parser.add_argument("--package", type=Path, help="directory of a package (default: the champion)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")

@@ -11,10 +11,10 @@ import pytest
 from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC repository whose data directory is only on the remote."""
-    root = tmp_path / "repository"
+    root = tmp_path_factory.mktemp("versioning") / "repository"
     (root / "data").mkdir(parents=True)
     (root / "data" / "a.txt").write_text("first")
     (root / "data" / "b.txt").write_text("second")
@@ -24,6 +24,12 @@ def repository(tmp_path: Path) -> Path:
     shutil.rmtree(root / "data")
     shutil.rmtree(root / ".dvc" / "cache")
     return root
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Path:
+    """A copy of that repository."""
+    return Path(shutil.copytree(template, tmp_path / "repository"))
 
 
 def test_data_is_brought_onto_the_disk(repository: Path) -> None:
@@ -63,3 +69,61 @@ def test_without_a_dvc_file_the_error_says_so(tmp_path: Path) -> None:
     (tmp_path / "data.dvc").write_text("outs: []\n")
     with pytest.raises(DataUnavailable, match="md5"):
         data_revision(tmp_path)
+
+
+def flip(path: Path) -> None:
+    """Change one bit, and leave time and size as they were: as a failing disk does."""
+    before = path.stat()
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def stored(root: Path, below: str, listing: bool = False) -> Path:
+    """An object: of a.txt, or the list of the files."""
+    return next(
+        p
+        for p in (root / below).rglob("*")
+        if p.is_file() and (p.suffix == ".dir") == listing and (listing or p.read_bytes() == b"first")
+    )
+
+
+@pytest.mark.parametrize(("verifying", "listing"), [(False, False), (True, False), (True, True)])
+def test_what_is_corrupt_on_the_remote_is_refused_and_named(repository: Path, verifying: bool, listing: bool) -> None:
+    if verifying:
+        with (repository / ".dvc" / "config").open("a") as configuration:
+            configuration.write("    verify = true\n")
+    damaged = stored(repository, "remote", listing)
+    whole = damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(whole.replace(b"a.txt", b"x.txt") if listing else b"fIrst")  # as good a list, and a wrong one
+    with pytest.raises(DataUnavailable) as caught:
+        dvc_checkout(repository)
+    assert damaged.name in str(caught.value) or "data/a.txt" in str(caught.value)
+    assert "dvc push" in str(caught.value)
+    damaged.write_bytes(whole)
+    if "rm -f" in str(caught.value):  # the command that mends it, as far as it is about this disk
+        mend = str(caught.value).split("`")[1].removesuffix(" && make data")
+        subprocess.run(mend, shell=True, cwd=repository, check=True)
+    dvc_checkout(repository)
+    assert (repository / "data" / "a.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize("where", ["data", ".dvc/cache"])
+def test_what_is_corrupt_on_the_disk_is_refused_and_mended_by_the_command_named(repository: Path, where: str) -> None:
+    dvc_checkout(repository)
+    flip(stored(repository, where))
+    if where == ".dvc/cache":
+        shutil.rmtree(repository / "data")
+    try:
+        dvc_checkout(repository)
+    except DataUnavailable as error:
+        assert "data/a.txt" in str(error)
+        mend = str(error).split("`")[1].removesuffix(" && make data")
+        subprocess.run(mend, shell=True, cwd=repository, check=True)
+        dvc_checkout(repository)
+    else:
+        assert where == ".dvc/cache", "DVC looks at its cache by itself, and fetches again"
+    assert (repository / "data" / "a.txt").read_text() == "first"

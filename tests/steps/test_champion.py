@@ -1,17 +1,24 @@
 """Promotion and rollback on a real registry: one champion however many promote at once, and the way back."""
 
+import contextlib
 import multiprocessing
+import os
 import shutil
+import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
+from components.registry.package import PackageError
+from pipelines.registry_kills import make_registry
 from steps import champion, registry
-from steps.champion import ChampionChanged, NoWayBack, promote_version, rollback
+from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, rollback, settle
 from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock
 
 AT_ONCE = 20
@@ -19,22 +26,30 @@ AT_ONCE = 20
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new SQLite registry with `AT_ONCE` versions."""
+    """A new SQLite registry with `AT_ONCE` versions, each with a package of its own."""
     folder = tmp_path_factory.mktemp("registry")
-    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    client.create_registered_model(registry.MODEL)
-    for _ in range(AT_ONCE):
-        client.create_model_version(registry.MODEL, source=str(folder))
-    return folder / "mlflow.db"
+    make_registry(f"sqlite:///{folder / 'mlflow.db'}", folder, AT_ONCE, weight_bytes=1000)
+    return folder
 
 
 @pytest.fixture
-def versions(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The versions of a copy of that registry, whose packages count as whole."""
-    mlflow.set_tracking_uri(f"sqlite:///{shutil.copy(template, tmp_path / 'mlflow.db')}")
-    monkeypatch.setattr(champion, "version_package", lambda version: None)
+def versions(template: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """The versions of a copy of that registry."""
+    database = Path(shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db"))
+    shutil.copytree(template / "artifacts", tmp_path / "artifacts")
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for column in ("source", "storage_location"):
+            connection.execute(
+                f"UPDATE model_versions SET {column} = replace({column}, ?, ?)", (str(template), str(tmp_path))
+            )
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
     yield [str(number) for number in range(1, AT_ONCE + 1)]
     mlflow.set_tracking_uri("")
+
+
+def weights(tmp_path: Path, version: str) -> Path:
+    """A file of a version's package in the registry."""
+    return next((tmp_path / "artifacts").rglob(f"{version}/artifacts/package/critic/weights.safetensors"))
 
 
 def lineage() -> list[str]:
@@ -61,7 +76,7 @@ def insist(uri: str, version: str) -> None:
 def test_twenty_processes_promote_at_once(versions: list[str]) -> None:
     """Each of them is champion once, after exactly one other: none is lost, none overtakes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["steps.champion"])
+    context.set_forkserver_preload([__name__])
     uri = mlflow.get_tracking_uri()
     processes = [context.Process(target=insist, args=(uri, version)) for version in versions]
     for process in processes:
@@ -146,14 +161,14 @@ def test_rollback_goes_back_one_champion_at_a_time(versions: list[str]) -> None:
     first, second, third, fourth = versions[:4]
     for version, over in ((first, None), (second, first), (third, second)):
         promote_version(version, over)
-    assert rollback(reason="too green") == (second, third)
+    assert rollback(reason="too green")[:2] == (second, third)
     assert registry.champion_version() == second
     assert "too green" in champion.taken_down(third)
     with pytest.raises(ValueError, match="was rolled back"):
         promote_version(third, over=second)
     promote_version(fourth, over=second)
-    assert rollback() == (second, fourth)
-    assert rollback() == (first, second)
+    assert rollback()[:2] == (second, fourth)
+    assert rollback()[:2] == (first, second)
     with pytest.raises(NoWayBack, match="no champion before"):
         rollback()
     assert registry.champion_version() == first
@@ -164,9 +179,9 @@ def test_a_version_can_be_put_back_by_name(versions: list[str]) -> None:
     promote_version(first, None)
     promote_version(second, first)
     rollback()
-    assert rollback(to=second) == (second, first)
+    assert rollback(to=second)[:2] == (second, first)
     assert champion.taken_down(second) is None
-    assert rollback(to=second) == (second, second)
+    assert rollback(to=second)[:2] == (second, second)
     with pytest.raises(NoWayBack, match="no version '999'"):
         rollback(to="999")
 
@@ -176,13 +191,104 @@ def test_there_is_no_way_back_from_nothing(versions: list[str]) -> None:
         rollback()
 
 
-def test_a_damaged_version_is_not_restored(versions: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(version: str) -> None:
-        raise ValueError("altered")
-
+def test_a_damaged_version_is_not_restored(versions: list[str], tmp_path: Path) -> None:
     promote_version(versions[0], None)
     promote_version(versions[1], versions[0])
-    monkeypatch.setattr(champion, "version_package", damaged)
-    with pytest.raises(ValueError, match="altered"):
+    weights(tmp_path, versions[0]).write_text("altered")
+    with pytest.raises(PackageError, match=r"version 1 .* altered.*make pipeline"):
         rollback()
     assert registry.champion_version() == versions[1]
+
+
+def test_a_version_without_its_files_is_not_promoted(versions: list[str], tmp_path: Path) -> None:
+    promote_version(versions[0], None)
+    weights(tmp_path, versions[1]).unlink()
+    with pytest.raises(PackageError, match=r"version 2 .*critic/weights.safetensors is missing.*make pipeline"):
+        promote_version(versions[1], versions[0])
+    shutil.rmtree(weights(tmp_path, versions[2]).parents[4])
+    with pytest.raises(PackageError, match=r"version 3 .*make pipeline"):
+        promote_version(versions[2], versions[0])
+    assert registry.champion_version() == versions[0]
+
+
+STAGES = ("set_registered_model_alias", "set_model_version_tag", "set_registered_model_tag", "tell")
+
+
+def killed_at(uri: str, stage: str, count: int) -> None:
+    """Roll back, and be killed just before (`count` even) or after (odd) the call `stage` number `count` // 2."""
+    mlflow.set_tracking_uri(uri)
+    seen = 0
+
+    def tell(restored: Restored) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if stage != "tell":
+        real = getattr(mlflow.MlflowClient, stage)
+
+        def dying(*arguments: Any, **named: Any) -> Any:
+            nonlocal seen
+            if seen == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer, seen = real(*arguments, **named), seen + 2
+            if seen - 1 == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        setattr(mlflow.MlflowClient, stage, dying)
+    rollback(tell=tell)
+
+
+def test_a_rollback_that_is_killed_anywhere_and_given_again_goes_back_one(versions: list[str], tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    first, second, third = versions[:3]
+    for version, over in ((first, None), (second, first), (third, second)):
+        promote_version(version, over)
+    shutil.copy(tmp_path / "mlflow.db", tmp_path / "before.db")
+    moments = [(name, count) for name in STAGES[:2] for count in range(2)] + [(STAGES[2], c) for c in range(6)]
+    for number, (stage, count) in enumerate([*moments, (STAGES[3], 0)]):
+        mlflow.set_tracking_uri("")
+        shutil.copy(tmp_path / "before.db", tmp_path / f"{stage}-{count}.db")
+        uri = f"sqlite:///{tmp_path / f'{stage}-{count}.db'}"
+        process = context.Process(target=killed_at, args=(uri, stage, count))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, (stage, count)
+        mlflow.set_tracking_uri(uri)
+        if number % 2:
+            settle()  # others come first, and finish it
+        restored = rollback()
+        assert (restored.version, restored.instead_of, registry.champion_version()) == (second, third, second)
+        assert champion.taken_down(third) and champion.taken_down(second) is None
+        assert rollback()[:2] == (first, second)  # and now one more
+
+
+def test_an_interrupted_rollback_does_not_take_down_what_was_promoted_since(versions: list[str]) -> None:
+    def interrupted(restored: Restored) -> None:
+        raise KeyboardInterrupt
+
+    for version, over in (("1", None), ("2", "1"), ("3", "2")):
+        promote_version(version, over)
+    with pytest.raises(KeyboardInterrupt):
+        rollback(tell=interrupted)
+    promote_version("4", over="2")
+    restored = rollback()
+    assert (restored.version, restored.instead_of, restored.champion) == ("2", "3", "4")
+    assert restored.interrupted
+    assert registry.champion_version() == "4"
+    assert rollback()[:2] == ("2", "4")
+
+
+def test_an_alias_that_was_moved_by_hand_is_seen(versions: list[str]) -> None:
+    for version, over in (("1", None), ("2", "1"), ("3", "2")):
+        promote_version(version, over)
+    rollback()
+    registry.set_alias(registry.CHAMPION, "3")  # in MLflow's pages, though it was taken down
+    assert settle() == "3"
+    assert champion.taken_down("3") is None
+    assert rollback()[:2] == ("2", "3")
+    mlflow.MlflowClient().delete_model_version(registry.MODEL, "2")  # and the alias with it
+    assert settle() is None
+    with pytest.raises(NoWayBack, match="no champion in the registry any more"):
+        rollback()
+    assert rollback(to="1").version == registry.champion_version() == "1"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from steps.directories import DirectoryMaterializer, content_hash
+from steps.directories import AlteredArtifact, DirectoryMaterializer, content_hash
 
 
 def make_folder(folder: Path) -> Path:
@@ -100,3 +100,14 @@ def test_size_and_pages_are_shown(tmp_path: Path) -> None:
     materializer, _ = stored(tmp_path, folder)
     assert materializer.extract_metadata(folder) == {"files": 2, "bytes": 256_000 + 12}
     assert [Path(page).name for page in materializer.save_visualizations(folder)] == ["index.html"]
+
+
+def test_what_was_altered_in_the_store_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "folder")
+    materializer, loaded = stored(tmp_path, folder)
+    materializer.expected_content_hash = content_hash(folder)  # as ZenML sets it when a step loads its inputs
+    assert materializer.load(Path) == loaded
+    weights = loaded / "deep" / "er" / "weights.safetensors"
+    weights.write_bytes(b"\1" + weights.read_bytes()[1:])
+    with pytest.raises(AlteredArtifact, match=r"store.*--no-cache"):
+        materializer.load(Path)

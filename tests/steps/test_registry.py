@@ -11,6 +11,7 @@ from pipelines.environment import State
 from pipelines.rollback import restore
 from pipelines.stack import read_stack, register
 from steps import registry
+from steps.publish import publish_champion
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +43,7 @@ def make_package(folder: Path, weights: str) -> Package:
 
 def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
     assert registry.champion_version() is None
-    assert registry.publish_champion(tmp_path) is None
+    assert publish_champion(tmp_path) is None
 
     first = registry.register_package(make_package(tmp_path / "first", "1"), BEHAVIOUR)
     assert first.created
@@ -80,15 +81,17 @@ def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
 
     for version, weights in ((first.version, "critic 1"), (second.version, "critic 2")):
         registry.set_alias(registry.CHAMPION, version)
-        published = registry.publish_champion(tmp_path)
+        published = publish_champion(tmp_path)
         assert published == (tmp_path / "champion").resolve()
         assert (tmp_path / "champion" / "critic" / "weights.safetensors").read_text() == weights
 
-    said = restore(State(tmp_path), first.version, "too green")
-    assert said.startswith(f"version {first.version} is champion again; version {second.version} will not")
+    said: list[str] = []
+    assert restore(State(tmp_path), first.version, "too green", said.append)
+    assert said[0].startswith(f"version {first.version} is champion again; version {second.version} will not")
     assert registry.champion_version() == first.version
     assert (tmp_path / "champion" / "critic" / "weights.safetensors").read_text() == "critic 1"
-    assert restore(State(tmp_path), first.version, "") == f"version {first.version} is the champion already"
+    assert restore(State(tmp_path), first.version, "", said.append)
+    assert said[1] == f"version {first.version} is the champion already"
 
     (folder / "critic" / "weights.safetensors").write_text("evil")
     with pytest.raises(PackageError, match="altered"):
@@ -103,3 +106,11 @@ def test_a_long_card_is_cut_where_the_registry_would_refuse_it(tmp_path: Path) -
     described = mlflow.MlflowClient().get_model_version(registry.MODEL, version).description
     assert len(described) <= 5000
     assert described.startswith("because") and described.endswith("README.md in the package)")
+
+
+def test_a_version_that_lost_its_files_is_registered_anew(tmp_path: Path) -> None:
+    lost = registry.register_package(make_package(tmp_path / "lost", "lost"), BEHAVIOUR)
+    (registry.version_package(lost.version).folder / "critic" / "weights.safetensors").unlink()
+    anew = registry.register_package(make_package(tmp_path / "anew", "lost"), BEHAVIOUR)
+    assert anew.created and anew.version != lost.version
+    registry.check_files(anew.version)
