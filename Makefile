@@ -105,28 +105,28 @@ test-cluster: $(INSTALLED) $(FETCHED) ## run pipelines in pods: on an emulated c
 	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster {ARGS:words}
 
 base: $(INSTALLED) $(FETCHED) ## train the tiny base models again (four to five hours)
-	@$(RUN) $(BIN)/python -m components.base {ARGS:words}
+	@$(RUN) $(BIN)/python -m tools.base_models {ARGS:words}
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
-	@$(RUN) $(BIN)/python -m components.evaluation.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.main {ARGS:words}
 
 benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
-	@$(RUN) $(BIN)/python -m components.data.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.data {ARGS:words}
 
 benchmark-train: $(INSTALLED) $(FETCHED) ## measure the training engines, into reports/benchmarks/train.json
-	@$(RUN) $(BIN)/python -m components.training.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.training {ARGS:words}
 
 benchmark-serving: $(INSTALLED) ## measure the server under load, into reports/benchmarks/serving.json
-	@$(RUN) $(BIN)/python -m components.serving.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.serving {ARGS:words}
 
 benchmark-enhance: $(INSTALLED) $(FETCHED) ## measure full-resolution edits, into reports/benchmarks/enhance.json
-	@$(RUN) $(BIN)/python -m components.enhance.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.enhance {ARGS:words}
 
 benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestration adds to a step, into reports/benchmarks/orchestration.json
-	@$(RUN) $(BIN)/python -m pipelines.benchmark {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.orchestration {ARGS:words}
 
 benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
-	@$(RUN) $(BIN)/python -m pipelines.registry_kills {ARGS:words}
+	@$(RUN) $(BIN)/python -m benchmarks.registry_kills {ARGS:words}
 
 pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures

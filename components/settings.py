@@ -14,9 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from components.artist.sft import ArtistSftSettings
-from components.critic.sft import CriticSftSettings
-from components.data.annotations import AnnotationSettings
+from components.annotation.annotations import AnnotationSettings
 from components.data.drift import DriftSettings
 from components.data.expectations import ValidationSettings
 from components.data.ingest import IngestSettings
@@ -24,8 +22,10 @@ from components.data.partition import ScaleOutSettings
 from components.data.synthesis import SynthesisSettings
 from components.evaluation.records import EvaluationSettings
 from components.registry.promotion import GateSettings
+from components.reinforcement.coordinated import ReinforceSettings
 from components.strict import Strict
-from components.training.coordinated import ReinforceSettings
+from components.training.artist_sft import ArtistSftSettings
+from components.training.critic_sft import CriticSftSettings
 
 
 class Settings(Strict):

@@ -21,15 +21,15 @@ from PIL import Image
 from torch import Tensor
 
 from components import files
-from components.compute import ComputeSettings
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import PhotoRecord
 from components.demo.app import create_demo
-from components.enhance.crafter import Crafter
 from components.evaluation.evaluate import Case, held_out_cases
 from components.evaluation.records import EvaluationSettings, read_evaluation
-from components.evaluation.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, read_cases
-from components.images import Photo, resize, to_jpeg_bytes
+from components.imaging.photo import Photo, resize, to_jpeg_bytes
+from components.inference.crafter import Crafter
+from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, read_cases
+from components.models.compute import ComputeSettings
 from components.serving.service import PhotoService
 from tests.browser import DESKTOP, PHONE, chromium, open_page
 from tests.serving.conftest import running

@@ -194,7 +194,7 @@ def champion(options: argparse.Namespace, state: State) -> int:
 def _in_the_registry(work: Callable[[], bool]) -> int:
     from mlflow.exceptions import MlflowException
 
-    from components.registry.package import PackageError
+    from components.models.package import PackageError
     from steps.champion import NoWayBack
 
     try:

@@ -246,7 +246,7 @@ def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
     A stage uses as many GPUs as it has processes, on as many nodes as it asks for, and holds the models as its
     `compute.sharding` says.
     """
-    from components.planning.models import PUBLISHED, read_configurations
+    from components.models.published import PUBLISHED, read_configurations
     from components.planning.plan import PlanSettings, make_plan
     from components.planning.stages import STAGES
     from components.settings import Settings

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import mlflow
 
-from components.registry.copies import ChampionCopies
+from components.champion.copies import ChampionCopies
 from pipelines.environment import State
 from pipelines.stack_file import StackFile
 from steps.champion import Restored, rollback, settle
@@ -34,7 +34,7 @@ def restore(state: State, to: str | None, reason: str, say: Callable[[str], None
 
     Raises:
         steps.champion.NoWayBack: there is nothing to restore.
-        components.registry.package.PackageError: the files of the version to restore have been altered.
+        components.models.package.PackageError: the files of the version to restore have been altered.
     """
     copies = ChampionCopies(state.folder.resolve())
 

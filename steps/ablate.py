@@ -35,9 +35,9 @@ def ablate(
         settings: of `components.evaluation.records.EvaluationSettings`.
     """
     from components.data.records import read_manifest
-    from components.enhance.crafter import Crafter
     from components.evaluation.ablation import FULL, NO_PHOTOMETRIC, NO_RL, make_ablation
     from components.evaluation.records import EvaluationSettings
+    from components.inference.crafter import Crafter
     from steps.lineage import data_folder
 
     with tracked({"ablation": settings}) as tracker:

@@ -19,8 +19,8 @@ def adapt_artist(
     critic_adapter: Path, artist_adapter: Path, pairs: Path, data_revision: str, settings: dict[str, Any]
 ) -> Annotated[Path, "adapted_artist_adapter"]:
     """The Artist's PEFT adapter, conditioned on the Critic's reasoning."""
-    from components.artist.sft import ArtistSftSettings
-    from components.artist.sft import adapt_artist as adapt
+    from components.training.artist_sft import ArtistSftSettings
+    from components.training.artist_sft import adapt_artist as adapt
     from components.training.launch import launch
     from steps.lineage import data_folder
 
@@ -50,7 +50,7 @@ def prepare_adapt_artist(
     settings: dict[str, Any],
 ) -> Annotated[str, "adapt_artist_job"]:
     """The folder of the job, on the volume that the pods of the stage share."""
-    from components.artist.sft import ArtistSftSettings
+    from components.training.artist_sft import ArtistSftSettings
 
     with tracked():
         checked = ArtistSftSettings.model_validate(settings).model_dump(mode="json")

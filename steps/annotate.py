@@ -31,8 +31,8 @@ def annotate(manifest: Path, data_revision: str, settings: dict[str, Any]) -> An
     that died, or one with other settings for the rest of the pipeline, asks and pays for none of them twice. Steps that
     annotate shards of a manifest at the same time keep a journal each, named like the step, and look into all of them.
     """
-    from components.data.annotations import REPORT_FILE, AnnotationSettings, build_annotator
-    from components.data.annotations import annotate as judge_views
+    from components.annotation.annotations import REPORT_FILE, AnnotationSettings, build_annotator
+    from components.annotation.annotations import annotate as judge_views
     from components.data.records import read_manifest
     from steps.lineage import data_folder
 

@@ -4,7 +4,7 @@ A promotion is a compare-and-set: the challenger was compared with some champion
 one still reigns. Each version remembers whose place it took, which is the way back for `make rollback`; a version that
 a person took down is marked, so that no gate puts it up again.
 
-Every move is written down in the registry before anything happens (`components.registry.address.Operation`), and
+Every move is written down in the registry before anything happens (`components.champion.address.Operation`), and
 closed when all has happened. Whoever comes next finishes what a killed process began. A rollback whose command was
 killed before it could say so is remembered as well, so that the same command given again does not go back one more.
 """
@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from components.registry.address import CHAMPION, MODEL, OPERATION_TAG, Operation, read_operation
+from components.champion.address import CHAMPION, MODEL, OPERATION_TAG, Operation, read_operation
 from steps.registry import champion_version, check_files, set_alias, version_package
 from steps.registry_lock import exclusive
 
@@ -86,7 +86,7 @@ def promote_version(version: str, over: str | None) -> None:
     Raises:
         ChampionChanged: the champion is another than ``over`` by now.
         ValueError: a person took the version down.
-        components.registry.package.PackageError: files of the version are missing or altered.
+        components.models.package.PackageError: files of the version are missing or altered.
     """
     check_files(version)  # before the lock is taken, since it may take long
     with exclusive():
@@ -121,7 +121,7 @@ def rollback(
 
     Raises:
         NoWayBack: there is no champion, none before it, no version ``to``, or a promotion came in between.
-        components.registry.package.PackageError: the files of the version to restore are missing or altered.
+        components.models.package.PackageError: the files of the version to restore are missing or altered.
     """
     client = mlflow.MlflowClient()
     champion = settle()

@@ -18,11 +18,11 @@ def evaluate(
 ) -> tuple[Annotated[Path, "package"], Annotated[Path, "evaluation"]]:
     """The package of base models, adapters, model card and held-out tables; and the tables with the HTML report."""
     from components.data.records import read_manifest
-    from components.enhance.crafter import Crafter
     from components.evaluation.evaluate import evaluate_crafter
     from components.evaluation.records import EvaluationSettings
+    from components.inference.crafter import Crafter
+    from components.models.package import Provenance, write_package
     from components.registry.card import model_card
-    from components.registry.package import Provenance, write_package
     from steps.lineage import data_folder
 
     with tracked() as tracker:

@@ -11,7 +11,7 @@ from steps.tracking import tracked
 @stage
 def gather_annotations(manifest: Path, parts: list[Path]) -> Annotated[Path, "annotations"]:
     """The folder that one step would have made of the whole manifest, byte for byte."""
-    from components.data.annotations import merge_annotations
+    from components.annotation.annotations import merge_annotations
     from components.data.records import read_manifest
 
     with tracked() as tracker:

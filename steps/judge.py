@@ -22,10 +22,10 @@ def judge(
         settings: of `components.evaluation.tasks.PaperSettings`.
     """
     from components.data.records import read_manifest
-    from components.enhance.crafter import Crafter
     from components.evaluation.paper import make_tables
     from components.evaluation.paper_page import write_pages
     from components.evaluation.tasks import PaperSettings
+    from components.inference.crafter import Crafter
     from steps.lineage import data_folder
 
     def load(version: str) -> Crafter:

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-from components.registry.package import Package
+from components.models.package import Package
 from components.registry.promotion import Decision
 from steps import registry
 from steps.champion import ChampionChanged, promote_version, taken_down
@@ -26,8 +26,8 @@ def promote(
     is registered twice. If another promotion comes in between, the challenger is compared with the new champion.
     """
     from components.evaluation.records import read_evaluation
-    from components.evaluation.tables import CASES_FILE, INPUT, gate_table, read_cases
-    from components.registry.package import read_package
+    from components.metrics.tables import CASES_FILE, INPUT, gate_table, read_cases
+    from components.models.package import read_package
     from components.registry.promotion import GateSettings, decide
 
     with tracked({"gate": gate}) as tracker:
@@ -67,10 +67,10 @@ def _champion_table(
         GateError: the challenger was judged on another held-out set (``held_out``) than there is now.
     """
     from components.data.records import read_manifest
-    from components.enhance.crafter import Crafter
     from components.evaluation.evaluate import evaluate_crafter
     from components.evaluation.records import EvaluationSettings
-    from components.evaluation.tables import CASES_FILE, gate_table, read_cases
+    from components.inference.crafter import Crafter
+    from components.metrics.tables import CASES_FILE, gate_table, read_cases
     from components.registry.promotion import GateError
     from components.training.tracker import NullTracker
     from steps.lineage import data_folder

@@ -6,8 +6,8 @@ from pathlib import Path
 import mlflow
 from filelock import FileLock
 
-from components.registry.address import CHAMPION, IDENTITY_TAG, MODEL
-from components.registry.copies import ChampionCopies, Copy
+from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL
+from components.champion.copies import ChampionCopies, Copy
 from steps.champion import settle
 from steps.registry import champion_version, version_package
 
@@ -30,7 +30,7 @@ def publish_champion(state: Path, stack: str = "local") -> Path | None:
         the folder of the package, or None where the registry has no champion; a copy published before stays then.
 
     Raises:
-        components.registry.package.PackageError: files of the champion's version are missing or altered.
+        components.models.package.PackageError: files of the champion's version are missing or altered.
     """
     copies = ChampionCopies(state.resolve())
     while True:

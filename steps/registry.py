@@ -13,8 +13,8 @@ from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.utils.uri import is_local_uri
 from pydantic import ValidationError
 
-from components.registry.address import CHAMPION, IDENTITY_TAG, MODEL
-from components.registry.package import CARD_FILE, MANIFEST_FILE, Package, PackageError, PackageManifest, read_package
+from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL
+from components.models.package import CARD_FILE, MANIFEST_FILE, Package, PackageError, PackageManifest, read_package
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def version_package(version: str, into: Path | None = None) -> Package:
         into: an empty folder below which a copy is made in any case.
 
     Raises:
-        components.registry.package.PackageError: its files have been deleted or altered since it was registered.
+        components.models.package.PackageError: its files have been deleted or altered since it was registered.
     """
     uri, where = f"models:/{MODEL}/{version}", str(into) if into else None
     try:
@@ -152,7 +152,7 @@ def check_files(version: str) -> None:
     """Check that the files of a version are there: by their hashes on this machine, by their sizes elsewhere.
 
     Raises:
-        components.registry.package.PackageError: naming the version, what is wrong, and the command that mends it.
+        components.models.package.PackageError: naming the version, what is wrong, and the command that mends it.
     """
     uri = f"models:/{MODEL}/{version}"
     try:

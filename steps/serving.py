@@ -55,8 +55,8 @@ class CrafterModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Verify and load the package; see ``Crafter.load`` for what is raised."""
-        from components.compute import ComputeSettings
-        from components.enhance.crafter import Crafter
+        from components.inference.crafter import Crafter
+        from components.models.compute import ComputeSettings
         from components.serving.service import PhotoService, ServingLimits
 
         limits = ServingLimits.model_validate(dict(context.model_config or {}))

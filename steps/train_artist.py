@@ -11,8 +11,8 @@ from steps.tracking import tracked
 @stage
 def train_artist(pairs: Path, data_revision: str, settings: dict[str, Any]) -> Annotated[Path, "artist_adapter"]:
     """The Artist's PEFT adapter."""
-    from components.artist.sft import ArtistSftSettings
-    from components.artist.sft import train_artist as train
+    from components.training.artist_sft import ArtistSftSettings
+    from components.training.artist_sft import train_artist as train
     from components.training.launch import launch
     from steps.lineage import data_folder
 

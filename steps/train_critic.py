@@ -11,8 +11,8 @@ from steps.tracking import tracked
 @stage
 def train_critic(annotations: Path, data_revision: str, settings: dict[str, Any]) -> Annotated[Path, "critic_adapter"]:
     """The Critic's PEFT adapter."""
-    from components.critic.sft import CriticSftSettings
-    from components.critic.sft import train_critic as train
+    from components.training.critic_sft import CriticSftSettings
+    from components.training.critic_sft import train_critic as train
     from components.training.launch import launch
     from steps.lineage import data_folder
 

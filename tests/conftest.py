@@ -1,7 +1,9 @@
-"""What all tests share: threads for workers, and synthetic photos, so that tests need no data beside the code."""
+"""What all tests share: threads for workers, synthetic photos, tiny models; no test needs data beside the code."""
 
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,6 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.photometry.colour import linear_to_srgb
+
+if TYPE_CHECKING:  # tests of photos and files load no models
+    from components.models.artist import Artist
+    from components.models.critic import Critic, ReasoningLatent
+    from tests.stage_three import Inputs
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,3 +53,64 @@ def photo_factory() -> Callable[..., Tensor]:
 def photo() -> Tensor:
     """One synthetic photo, float32 (3, 64, 96), sRGB in [0, 1]."""
     return make_photo()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository, where processes that the tests start find the packages."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of untrained base models, `critic/` and `artist/`."""
+    from tests.tiny_models import write_base
+
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def critic(base: Path) -> "Critic":
+    """A tiny random Critic."""
+    from components.models.critic import Critic
+
+    return Critic.load(base / "critic")
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Tensor]:
+    """Three photos whose prompts differ in length."""
+    return [make_photo(64, 96, seed=0), make_photo(112, 112, seed=1), make_photo(56, 60, seed=2)]
+
+
+@pytest.fixture
+def artist(base: Path) -> "Artist":
+    """A tiny random Artist whose latents are not already normal."""
+    from components.models.artist import Artist
+
+    loaded = Artist.load(base / "artist")
+    channels = loaded.vae.config.z_dim
+    loaded.vae.register_to_config(
+        latents_mean=[0.1 * channel - 0.3 for channel in range(channels)],
+        latents_std=[0.5 + 0.2 * channel for channel in range(channels)],
+    )
+    return Artist(loaded.transformer, loaded.vae, loaded.scheduler, loaded.area)
+
+
+@pytest.fixture
+def latent() -> "ReasoningLatent":
+    """Three reasoning latents of 9, 5 and 7 positions, right-padded with zeros."""
+    from components.models.critic import ReasoningLatent
+    from tests.tiny_models import WIDTH
+
+    states = torch.randn(3, 9, WIDTH, generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(9) < torch.tensor([9, 5, 7])[:, None]
+    return ReasoningLatent(states * mask[..., None], mask)
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> "Inputs":
+    """What stage III starts from: tiny models, adapters that already know something, pairs."""
+    from tests.stage_three import write_inputs
+
+    return write_inputs(tmp_path_factory.mktemp("inputs"))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from components.enhance.speed import peak_memory
-from components.enhance.transfer import FieldEdit
-from components.images import UnreadablePhoto
-from components.originals import read_original, write_original
+from benchmarks.enhance_speed import peak_memory
+from components.imaging.originals import read_original, write_original
+from components.imaging.photo import UnreadablePhoto
+from components.inference.transfer import FieldEdit
 
 MAX_PIXELS = 4_000_000
 ROOM = 1_500_000_000

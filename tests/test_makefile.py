@@ -68,13 +68,13 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     ],
     "unschedule": ["-m", "pipelines", "unschedule", "--stack={STACK}"],
     "test-cluster": ["-m", "pytest", "tests/cluster", "{ARGS}", "{CONTEXT}"],
-    "base": ["-m", "components.base", "{ARGS}"],
-    "benchmark": ["-m", "components.evaluation.benchmark", "{ARGS}"],
-    "benchmark-data": ["-m", "components.data.benchmark", "{ARGS}"],
-    "benchmark-train": ["-m", "components.training.benchmark", "{ARGS}"],
-    "benchmark-serving": ["-m", "components.serving.benchmark", "{ARGS}"],
-    "benchmark-enhance": ["-m", "components.enhance.benchmark", "{ARGS}"],
-    "benchmark-orchestration": ["-m", "pipelines.benchmark", "{ARGS}"],
+    "base": ["-m", "tools.base_models", "{ARGS}"],
+    "benchmark": ["-m", "benchmarks.main", "{ARGS}"],
+    "benchmark-data": ["-m", "benchmarks.data", "{ARGS}"],
+    "benchmark-train": ["-m", "benchmarks.training", "{ARGS}"],
+    "benchmark-serving": ["-m", "benchmarks.serving", "{ARGS}"],
+    "benchmark-enhance": ["-m", "benchmarks.enhance", "{ARGS}"],
+    "benchmark-orchestration": ["-m", "benchmarks.orchestration", "{ARGS}"],
 }
 WITHOUT_PARAMETERS = {"help", "browser", "pictures", "lint", "data", "lock", "clean", "distclean", "force"}
 PARAMETERS = sorted({word[word.index("{") + 1 : -1] for words in TARGETS.values() for word in words if "{" in word})

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import torch
 
-from components.critic.annotator import describe
-from components.critic.grammar import render
-from components.data.annotations import ANNOTATIONS_FILE, AnnotatedPhoto
+from components.annotation.annotations import ANNOTATIONS_FILE, AnnotatedPhoto
+from components.annotation.offline import describe
 from components.data.faults import sample_faults
 from components.data.pairs import PairKind, make_pair, write_index, write_shard
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
 from components.data.splits import Split
 from components.data.views import View, take_view
-from components.images import Photo, quantize, write_photo
+from components.imaging.photo import Photo, quantize, write_photo
 from components.photometry.operations import apply_operations
+from components.verdict.grammar import render
 from tests.conftest import make_photo
 from tests.data.builders import record
 

@@ -8,11 +8,11 @@ from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, Q
 from safetensors.torch import save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from components.artist.model import DESCRIPTION_FILE, Artist
-from components.base.critic import build_processor
-from components.critic.model import Critic, LoraSettings
-from components.critic.prompt import PROMPT, SYSTEM
-from components.registry.package import Package, Provenance, write_package
+from components.models.artist import DESCRIPTION_FILE, Artist
+from components.models.critic import Critic, LoraSettings
+from components.models.package import Package, Provenance, write_package
+from components.verdict.prompt import PROMPT, SYSTEM
+from tools.base_models.critic import build_processor
 
 WIDTH = 32
 

@@ -6,7 +6,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from components.images import quantize, resize, to_jpeg_bytes
+from components.imaging.photo import quantize, resize, to_jpeg_bytes
 
 
 def reduced(picture: Tensor, longest_side: int) -> Tensor:

@@ -8,8 +8,8 @@ from components.data.faults import sample_faults
 from components.data.pairs import Pair, PairKind, make_pair
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
-from components.data.seeding import generator_for
 from components.data.views import View, reduce, sample_view
+from components.seeding import generator_for
 
 
 class AlignedSettings(Protocol):

@@ -38,7 +38,7 @@ from components.data.records import (
 )
 from components.data.sources.base import Skipped, Source, SourceRecord
 from components.data.splits import SplitSettings, split_of, split_of_pair
-from components.images import MAX_PIXELS
+from components.imaging.photo import MAX_PIXELS
 from components.strict import Strict
 
 log = logging.getLogger(__name__)

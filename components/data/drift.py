@@ -28,7 +28,7 @@ from tqdm import tqdm
 from components import files
 from components.data.drift_page import render_page
 from components.data.records import Manifest, PhotoRecord
-from components.images import read_photo, resize_short_side
+from components.imaging.photo import read_photo, resize_short_side
 from components.photometry.attributes import measure
 from components.photometry.colour import luminance, srgb_to_linear
 from components.strict import Strict

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from components.images import UnreadablePhoto, read_header, read_photo, resize_short_side
+from components.imaging.photo import UnreadablePhoto, read_header, read_photo, resize_short_side
 from components.imaging.source import MemoryFile, PictureFile, decoding
 
 _HASHED_SHORT_SIDE = 256

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from components.data.records import PhotoRecord
-from components.images import Photo
+from components.imaging.photo import Photo
 from components.photometry.assets import keep_asset
 from components.photometry.looks import fit_look, format_cube
 

@@ -23,8 +23,8 @@ from components.data.shards import Sample, ShardSet
 from components.data.splits import Split
 from components.data.streaming import ShardStream
 from components.data.views import View, take_view
-from components.images import from_png_bytes, read_photo, to_png_bytes
 from components.imaging import codecs
+from components.imaging.photo import from_png_bytes, read_photo, to_png_bytes
 from components.photometry import fused
 from components.photometry.operations import Operation
 from components.photometry.samples import apply_to_samples

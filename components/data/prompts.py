@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from components.data.damage import BOKEH_LEVELS
-from components.data.seeding import generator_for
 from components.photometry.operations import TONE, Operation
+from components.seeding import generator_for
 
 PHRASES: dict[str, tuple[str, ...]] = {
     "exposure+": (

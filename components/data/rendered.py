@@ -11,12 +11,12 @@ from components.data.damage import BOKEH_LEVELS
 from components.data.pairs import Pair, make_pair
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
-from components.data.seeding import generator_for
 from components.data.views import View, reduce, sample_view
-from components.images import Photo, resize_short_side
+from components.imaging.photo import Photo, resize_short_side
 from components.photometry.assets import keep_asset
 from components.photometry.masks import encode_cutout
 from components.photometry.operations import Operation
+from components.seeding import generator_for
 
 CUTOUT, BACKGROUND = "foreground", "background"
 """Labels in the manifest of photos that such pairs are rendered from."""

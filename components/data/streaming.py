@@ -19,8 +19,8 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from torch.utils.data import IterableDataset, get_worker_info
 
-from components.data.seeding import generator_for
 from components.data.shards import Sample, ShardSet, cut, span
+from components.seeding import generator_for
 
 T = TypeVar("T")
 

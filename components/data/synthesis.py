@@ -31,13 +31,13 @@ from components.data.partition import by_photo
 from components.data.prompts import instruction
 from components.data.records import Manifest, PhotoRecord
 from components.data.rendered import BACKGROUND, CUTOUT, rendered_pairs
-from components.data.seeding import generator_for
 from components.data.shards import SUFFIX
 from components.data.views import View, reduce, sample_view
-from components.images import Photo, read_photo
+from components.imaging.photo import Photo, read_photo
 from components.photometry.assets import keep_asset
 from components.photometry.looks import parse_cube
 from components.photometry.operations import Operation
+from components.seeding import generator_for
 from components.strict import Strict
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.images import quantize, resize_short_side
+from components.imaging.photo import quantize, resize_short_side
 from components.strict import Strict
 
 _HEADROOM = 3  # photos are first reduced to this many times the view's short side, once for all views of a photo

@@ -1,1 +1,1 @@
-"""Judging: error measures, classical baselines, tables with intervals, the report, and the evaluation of a package."""
+"""Judging: tasks, classical and generative baselines, the paper's tables, the report, the evaluation of a package."""

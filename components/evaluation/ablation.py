@@ -14,8 +14,8 @@ from components.data.records import Manifest
 from components.evaluation.paper import CASES_FILE, Difference, PaperTable, PaperTables, Variant, make_tables
 from components.evaluation.paper_page import write_pages
 from components.evaluation.report import Curves
-from components.evaluation.tables import BootstrapSettings, difference_interval
 from components.evaluation.tasks import PaperSettings
+from components.metrics.tables import BootstrapSettings, difference_interval
 
 NO_RL, NO_PHOTOMETRIC, FULL = "no_rl", "no_r_photo", "full"
 """Names of the variants in the tables."""

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter, ImageOps
 from skimage.exposure import equalize_adapthist, equalize_hist
 from torch import Tensor
 
-from components.evaluation.metrics import to_bytes
+from components.metrics.full_reference import to_bytes
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
 
 

@@ -26,13 +26,15 @@ from tqdm import tqdm
 from components import files
 from components.data.faults import sample_faults
 from components.data.records import Manifest, PhotoRecord
-from components.data.seeding import generator_for
-from components.enhance.crafter import Crafter, Enhanced
 from components.evaluation.baselines import BASELINES
-from components.evaluation.metrics import LPIPS_FILE, Lpips, ciede2000, measure_case
 from components.evaluation.records import Evaluation, EvaluationSettings, Picture
 from components.evaluation.report import Curves, write_report
-from components.evaluation.tables import (
+from components.evaluation.tasks import intact_picture
+from components.evaluation.verdicts import critic_figures, directions
+from components.imaging.photo import Photo, quantize
+from components.inference.crafter import Crafter, Enhanced
+from components.metrics.full_reference import LPIPS_FILE, Lpips, ciede2000, measure_case
+from components.metrics.tables import (
     CASES_FILE,
     INPUT,
     METHOD,
@@ -46,10 +48,8 @@ from components.evaluation.tables import (
     summarise,
     write_cases,
 )
-from components.evaluation.tasks import intact_picture
-from components.evaluation.verdicts import critic_figures, directions
-from components.images import Photo, quantize
 from components.photometry.operations import TONE, Operation, apply_operations
+from components.seeding import generator_for
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from components.evaluation.learned import Unavailable
-from components.evaluation.metrics import to_bytes
-from components.images import resize
+from components.imaging.photo import resize
+from components.metrics.full_reference import to_bytes
+from components.metrics.learned import Unavailable
 from components.strict import Strict
 
 INSTRUCTION = (

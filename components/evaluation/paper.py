@@ -24,11 +24,14 @@ from tqdm import tqdm
 
 from components import files
 from components.data.records import Manifest, PhotoRecord
-from components.enhance.crafter import Crafter
 from components.evaluation import generative
 from components.evaluation.baselines import BASELINES
 from components.evaluation.generative import GenerativeBaseline, GenerativeEditor
-from components.evaluation.learned import (
+from components.evaluation.tasks import MEASURES, TITLES, PaperSettings, Task, task_cases
+from components.imaging.photo import Photo, quantize
+from components.inference.crafter import Crafter
+from components.metrics.full_reference import LOWER_IS_BETTER, ciede2000, photometric_errors, psnr, ssim
+from components.metrics.learned import (
     LEARNED,
     CaseMeasure,
     InceptionFeatures,
@@ -37,8 +40,7 @@ from components.evaluation.learned import (
     load_case_measure,
     unavailable,
 )
-from components.evaluation.metrics import LOWER_IS_BETTER, ciede2000, photometric_errors, psnr, ssim
-from components.evaluation.tables import (
+from components.metrics.tables import (
     INPUT,
     METHOD,
     PHOTO,
@@ -48,8 +50,6 @@ from components.evaluation.tables import (
     mean_interval,
     write_cases,
 )
-from components.evaluation.tasks import MEASURES, TITLES, PaperSettings, Task, task_cases
-from components.images import Photo, quantize
 from components.strict import Strict
 
 log = logging.getLogger(__name__)

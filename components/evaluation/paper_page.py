@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components import files
-from components.evaluation.learned import LEARNED
-from components.evaluation.metrics import UNITS
 from components.evaluation.paper import LOWER, Difference, PaperTable, PaperTables
 from components.evaluation.plots import SIZE, environment, plot
 from components.evaluation.report import TITLES, Curves, method_title
+from components.metrics.full_reference import UNITS
+from components.metrics.learned import LEARNED
 
 TEMPLATE = "tables.html.j2"
 PAGE_FILE, MARKDOWN_FILE = "tables.html", "tables.md"

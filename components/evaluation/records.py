@@ -6,16 +6,16 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from components.compute import ComputeSettings
-from components.critic.grammar import Verdict
 from components.data.splits import Split
-from components.enhance.crafter import CrafterSettings
 from components.evaluation.baselines import BASELINES, check_known
-from components.evaluation.tables import TABLE_FILE, BootstrapSettings, Interval, Row
 from components.evaluation.tasks import PaperSettings
 from components.evaluation.verdicts import CriticFigures
+from components.inference.crafter import CrafterSettings
+from components.metrics.tables import TABLE_FILE, BootstrapSettings, Interval, Row
+from components.models.compute import ComputeSettings
 from components.photometry.operations import Operation
 from components.strict import Strict
+from components.verdict.grammar import Verdict
 
 
 class ReportSettings(Strict):

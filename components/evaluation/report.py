@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from components import files
-from components.evaluation.metrics import LOWER_IS_BETTER, UNITS, to_bytes
 from components.evaluation.plots import SIZE, Curve, environment, number, plot
 from components.evaluation.records import Evaluation, Picture, ReportSettings
-from components.evaluation.tables import INPUT, OURS, Interval
-from components.images import resize
+from components.imaging.photo import resize
+from components.metrics.full_reference import LOWER_IS_BETTER, UNITS, to_bytes
+from components.metrics.tables import INPUT, OURS, Interval
 from components.photometry.operations import label
 
 TEMPLATE = "report.html.j2"

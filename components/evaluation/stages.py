@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.evaluation.metrics import LPIPS_FILE, Lpips
-from components.evaluation.tables import METHOD, PHOTO, VIEW, BootstrapSettings, Interval, difference_interval
-from components.judges.settings import make_judge
+from components.metrics.full_reference import LPIPS_FILE, Lpips
+from components.metrics.tables import METHOD, PHOTO, VIEW, BootstrapSettings, Interval, difference_interval
+from components.reinforcement.comparison import PolicyScores, score_stage
+from components.reinforcement.coordinated import ReinforceSettings
+from components.reinforcement.judges.settings import make_judge
 from components.strict import Strict
-from components.training.comparison import PolicyScores, score_stage
-from components.training.coordinated import ReinforceSettings
 
 _BEFORE, _AFTER = "stage II", "stage III"
 

@@ -7,17 +7,17 @@ from typing import Literal, NamedTuple
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from components.compute import ComputeSettings
 from components.data.damage import sample_degradation
 from components.data.faults import sample_faults
 from components.data.records import PhotoRecord
-from components.data.seeding import generator_for
 from components.data.splits import Split
 from components.evaluation.baselines import BASELINES, check_known
 from components.evaluation.generative import GenerativeBaseline
-from components.evaluation.tables import BootstrapSettings
-from components.images import quantize, read_photo, resize
+from components.imaging.photo import quantize, read_photo, resize
+from components.metrics.tables import BootstrapSettings
+from components.models.compute import ComputeSettings
 from components.photometry.operations import TONE, Operation, apply_operations
+from components.seeding import generator_for
 from components.strict import Strict
 
 Task = Literal["enhancement", "restoration", "deblurring", "dehazing", "multi_edit"]

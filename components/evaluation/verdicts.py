@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from components.critic.grammar import Verdict
-from components.evaluation.tables import PHOTO, BootstrapSettings, Interval, mean_interval
+from components.metrics.tables import PHOTO, BootstrapSettings, Interval, mean_interval
 from components.photometry.operations import TONE, Operation
 from components.strict import Strict
+from components.verdict.grammar import Verdict
 
 
 class CriticFigures(Strict):

@@ -1,1 +1,1 @@
-"""Decoders and encoders of picture files under `components.images`, which is what the rest of the library calls."""
+"""The one room that reads and writes pictures: decoders, encoders, profiles, metadata; `photo` is what others call."""

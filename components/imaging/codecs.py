@@ -1,4 +1,4 @@
-"""The file-format layer under `components.images`: decoders and encoders of sample arrays.
+"""The file-format layer under `components.imaging.photo`: decoders and encoders of sample arrays.
 
 Pillow reads the headers and most of what has 8 bits a sample. It has no 16-bit RGB, so 16-bit PNG goes through
 `imagecodecs` and TIFF through `components.imaging.tiff`; colour JPEG is in `components.imaging.jpeg`, HEIC and camera

@@ -94,7 +94,7 @@ def check_image(image: Tensor) -> None:
     if not image.is_floating_point() or image.ndim < 3 or image.shape[-3] != 3 or 0 in image.shape[-2:]:
         raise ValueError(
             f"expected a floating-point sRGB image of shape (..., 3, H, W), found {image.dtype} of shape "
-            f"{tuple(image.shape)}; convert it with components.images or permute the channels first"
+            f"{tuple(image.shape)}; convert it with components.imaging.photo or permute the channels first"
         )
 
 

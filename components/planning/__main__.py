@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from components.models.published import PUBLISHED, read_configurations
 from components.planning.gpus import GPUS
-from components.planning.models import PUBLISHED, read_configurations
 from components.planning.plan import PlanSettings, make_plan
 from components.planning.stages import Workload
 from components.planning.tables import show

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.artist.flow import flow_matching_loss
-from components.artist.model import Grid
-from components.lora import LoraSettings
-from components.planning.models import Configurations, build_critic, build_transformer, build_vae
+from components.models.artist import Grid
+from components.models.flow import flow_matching_loss
+from components.models.lora import LoraSettings
+from components.models.published import Configurations, build_critic, build_transformer, build_vae
 from components.planning.tracing import Footprint, footprint
 
 CriticLoss = Literal["cross_entropy", "policy"]
@@ -145,13 +145,13 @@ class Tracer:
 
 
 def _cross_entropy(scores: Tensor, tokens: Tensor) -> Tensor:
-    """As `components.critic.sft` computes it."""
+    """As `components.training.critic_sft` computes it."""
     chosen = scores.flatten(0, 1).clone().float()
     return functional.cross_entropy(chosen, tokens.flatten(), reduction="none").mean()
 
 
 def _policy(scores: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities and entropy as `components.critic.model` computes them."""
+    """Log-probabilities and entropy as `components.models.critic` computes them."""
     log_p = scores.float().log_softmax(dim=-1)
     entropy = -(log_p.exp() * log_p).sum(dim=-1)
     return log_p.gather(-1, tokens[..., None])[..., 0].mean() + 0 * entropy.detach().mean()

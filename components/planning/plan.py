@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from components.models.published import Configurations, Size, artist_on_meta, critic_on_meta, size_of
 from components.planning.gpus import Gpu, gpu_named
 from components.planning.memory import Tracer
-from components.planning.models import Configurations, Size, artist_on_meta, critic_on_meta, size_of
 from components.planning.stages import STAGES, Phase, Stage, StagePlanner, Workload
 from components.settings import Settings
 from components.strict import Strict

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from components.artist.model import Artist, Grid
-from components.artist.sft import ArtistSftSettings
-from components.lora import LoraSettings
-from components.planning.flops import (
+from components.models.artist import Artist, Grid
+from components.models.flops import (
     autoencoder_flops,
     decoding_flops,
     key_value_bytes,
@@ -21,9 +19,11 @@ from components.planning.flops import (
     transformer_flops,
     vision_flops,
 )
+from components.models.lora import LoraSettings
 from components.planning.memory import Tracer
 from components.settings import Settings
 from components.strict import Strict
+from components.training.artist_sft import ArtistSftSettings
 
 STAGES = ("train_critic", "train_artist", "adapt_artist", "reinforce")
 

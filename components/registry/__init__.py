@@ -1,1 +1,1 @@
-"""What becomes of a trained Critic and Artist: one package on disk, and the rule by which it becomes champion."""
+"""What becomes of a trained Critic and Artist: the model card, and the rule by which a package becomes champion."""

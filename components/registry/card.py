@@ -3,10 +3,10 @@
 from collections import Counter
 
 from components.data.records import Manifest
-from components.evaluation.metrics import UNITS
 from components.evaluation.records import Evaluation
-from components.evaluation.tables import Interval
-from components.registry.package import Provenance
+from components.metrics.full_reference import UNITS
+from components.metrics.tables import Interval
+from components.models.package import Provenance
 
 _MEASURES = ("ciede2000", "lpips", "psnr", "ssim")
 
@@ -19,7 +19,7 @@ def model_card(evaluation: Evaluation, manifest: Manifest, provenance: Provenanc
             "# SmartPhotoCrafter",
             "",
             "An Image Critic that judges a photo in words and a Photographic Artist that edits it accordingly, without",
-            "instructions by a person. Load it with `components.enhance.crafter.Crafter.load(folder)`, or serve the",
+            "instructions by a person. Load it with `components.inference.crafter.Crafter.load(folder)`, or serve the",
             "registered version with MLflow.",
             "",
             f"## Held-out figures: {evaluation.photos} photos, {evaluation.cases} faulty views",

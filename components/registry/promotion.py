@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from components.evaluation.metrics import LOWER_IS_BETTER
-from components.evaluation.tables import PHOTO, BootstrapSettings, Interval, bootstrap_mean
+from components.metrics.full_reference import LOWER_IS_BETTER
+from components.metrics.tables import PHOTO, BootstrapSettings, Interval, bootstrap_mean
 from components.strict import Strict
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.planning.models import PUBLISHED
+from components.models.published import PUBLISHED
 from components.release.folders import export_release, import_release
 
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components import files
-from components.lora import LoraSettings
-from components.planning.models import Configurations, build_critic, build_transformer
+from components.models.lora import LoraSettings
+from components.models.published import Configurations, build_critic, build_transformer
 from components.release.layout import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from components import files
-from components.artist.model import DESCRIPTION_FILE
-from components.planning.models import PUBLISHED, Configurations, build_vae, read_configurations
+from components.models.artist import DESCRIPTION_FILE
+from components.models.published import PUBLISHED, Configurations, build_vae, read_configurations
+from components.models.weights import WEIGHTS_FILE, load_weights
 from components.release.adapters import (
     build_shapes,
     export_artist_adapter,
@@ -36,7 +37,6 @@ from components.release.layout import (
     stored_shapes,
     weight_files,
 )
-from components.weights import WEIGHTS_FILE, load_weights
 
 log = logging.getLogger(__name__)
 _DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -53,7 +53,7 @@ def export_release(
 ) -> list[Path]:
     """Write adapters and, unless told otherwise, base models as the release has them.
 
-    Weights that a stage trained in full (`components.weights`) replace those of the base models that are written.
+    Weights that a stage trained in full (`components.models.weights`) replace those of the base models.
 
     Args:
         out: a new or empty folder.

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from components.artist.model import LORA_TARGETS
-from components.lora import LoraSettings
+from components.models.artist import LORA_TARGETS
+from components.models.lora import LoraSettings
 
 TRANSFORMER_FILE, CRITIC_FOLDER, VAE_FILE = "dit.safetensors", "vlm", "vae/diffusion_pytorch_model.safetensors"
 ARTIST_ADAPTER, CRITIC_ADAPTER = "dit_lora", "vlm_lora"

@@ -1,6 +1,6 @@
 """Edit a photo as the release, or as diffusers' own pipeline, does: sizes, conditioning, schedule, noise and rounding.
 
-The product samples with `components.artist.sampling`; this module is for weights that were trained elsewhere and for
+The product samples with `components.models.sampling`; this module is for weights that were trained elsewhere and for
 comparing results with the release's. Every difference between the three is a field of `SamplingSettings`.
 
 Shape legend: S target tokens, R source tokens, C packed latent channels.
@@ -19,9 +19,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.artist.flow import inference_sigmas
-from components.artist.model import PATCH, PRODUCTION_AREA, Artist, Grid
-from components.critic.model import Critic, Prompts, ReasoningLatent
+from components.models.artist import PATCH, PRODUCTION_AREA, Artist, Grid
+from components.models.critic import Critic, Prompts, ReasoningLatent
+from components.models.flow import inference_sigmas
 from components.strict import Strict
 
 EDIT_PLUS_SYSTEM = (

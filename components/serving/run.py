@@ -11,8 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from components.registry.package import PackageError
-from components.registry.service import REPAIR, champion, state_folder
+from components.champion.service import REPAIR, champion, state_folder
+from components.models.package import PackageError
 from components.serving.app import create_app
 from components.serving.service import PhotoService, ServingLimits
 
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService],
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    from components.compute import ComputeSettings
-    from components.enhance.crafter import Crafter  # takes seconds, which `--help` need not wait for
+    from components.inference.crafter import Crafter  # takes seconds, which `--help` need not wait for
+    from components.models.compute import ComputeSettings
 
     try:
         placement = ComputeSettings(device=options.device, dtype=options.dtype).place()

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pydantic import Field
 
-from components.images import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
+from components.imaging.photo import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
 from components.imaging.source import MemoryFile
 from components.strict import Strict
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the crafter's business
-    from components.enhance.crafter import CrafterSettings, Enhanced, Judgement
+    from components.inference.crafter import CrafterSettings, Enhanced, Judgement
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
-"""Formats that are answered in kind, with the suffix `components.images` writes them by; others become PNG."""
+"""Formats that are answered in kind, with the suffix `components.imaging.photo` writes them by; others become PNG."""
 MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".png": "image/png",
@@ -66,7 +66,7 @@ class Refused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
 
 
 class Enhancer(Protocol):
-    """What is served: `components.enhance.crafter.Crafter`."""
+    """What is served: `components.inference.crafter.Crafter`."""
 
     settings: "CrafterSettings"
 

@@ -1,1 +1,1 @@
-"""What every stage shares (the loop, checkpoints, tracking) and the coordinated stage III."""
+"""The training engine (loop, checkpoints, distribution) and the supervised stages I and II."""

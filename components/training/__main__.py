@@ -29,10 +29,10 @@ from components.training.launch import OWNER_FILE, owner_is_gone
 from components.training.tracker import NullTracker
 
 STAGES = {
-    "train_critic": ("components.critic.sft", "CriticSftSettings"),
-    "train_artist": ("components.artist.sft", "ArtistSftSettings"),
-    "adapt_artist": ("components.artist.sft", "ArtistSftSettings"),
-    "reinforce": ("components.training.coordinated", "ReinforceSettings"),
+    "train_critic": ("components.training.critic_sft", "CriticSftSettings"),
+    "train_artist": ("components.training.artist_sft", "ArtistSftSettings"),
+    "adapt_artist": ("components.training.artist_sft", "ArtistSftSettings"),
+    "reinforce": ("components.reinforcement.coordinated", "ReinforceSettings"),
 }
 """Module of each stage's function and the name of its settings there; only the one that is asked for is imported."""
 

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
-from components.compute import TrainingComputeSettings
+from components.models.compute import TrainingComputeSettings
 from components.training.events import EventReader
 from components.training.job import Job, StageError, result, why
 from components.training.tracker import Tracker

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from components.compute import TrainingComputeSettings
 from components.files import write_text
+from components.models.compute import TrainingComputeSettings
 from components.training.__main__ import STAGES
 from components.training.events import EventReader
 from components.training.job import JOB_FILE, Job, StageError, first_failure, read_job, result, why

@@ -9,10 +9,10 @@ from diffusers import AutoencoderKLQwenImage
 from peft import PeftModel
 from torch import nn
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.lora import CURRENT
-from components.planning.flops import autoencoder_flops, language_model_flops, transformer_flops, vision_flops
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.flops import autoencoder_flops, language_model_flops, transformer_flops, vision_flops
+from components.models.lora import CURRENT
 from components.training.throughput import Meter, peak_flops
 
 

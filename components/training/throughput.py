@@ -1,6 +1,6 @@
 """How fast a stage computes and how much memory it takes: samples, tokens and operations a second, MFU, peak memory.
 
-Operations are those of `components.planning.flops`, counted from the shapes that really pass through the models. MFU is
+Operations are those of `components.models.flops`, counted from the shapes that really pass through the models. MFU is
 the share of the GPU's peak that they make up (Chowdhery et al. 2022): what gradient checkpointing computes again does
 not count, padding does. On other devices than the GPUs that are known the operations a second stand alone.
 """

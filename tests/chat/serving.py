@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 from PIL import Image
 
-from components.chat.loopback import ChatRequest, LoopbackServer, completion, send_json
+from benchmarks.chat_loopback import ChatRequest, LoopbackServer, completion, send_json
 
 Behaviour = Callable[[bytes, int], tuple[int, str]]
 """(picture as JPEG, how many times it has been asked about before) -> (HTTP status, answer text or special word)."""

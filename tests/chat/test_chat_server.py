@@ -9,6 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from components.annotation.format import opening_messages
 from components.chat.replies import Completion
 from components.chat.server import (
     ChatServer,
@@ -17,7 +18,6 @@ from components.chat.server import (
     NoAnswer,
     ServerSettings,
 )
-from components.critic.annotation_format import opening_messages
 from tests.chat.serving import ModelServer
 
 BODY = {"model": "m", "messages": opening_messages("s", "data:image/jpeg;base64,AAAA", structured=False)}

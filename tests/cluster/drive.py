@@ -28,7 +28,7 @@ def main() -> None:
 
 def run_shards(shards: int, state: State) -> dict[str, Any]:
     """The data stages over shards; with the hashes of what they made and of what is made here without them."""
-    from components.data.annotations import REPORT_FILE, AnnotationSettings, annotate, build_annotator
+    from components.annotation.annotations import REPORT_FILE, AnnotationSettings, annotate, build_annotator
     from components.data.records import read_manifest
     from components.data.synthesis import SynthesisSettings, synthesize
     from components.data.versioning import data_revision

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 from mlflow import MlflowClient
 
+from benchmarks.main import evaluation_rows
 from components.data.versioning import data_revision, dvc_checkout
-from components.evaluation.benchmark import evaluation_rows
 from components.evaluation.records import Evaluation, read_evaluation
 from pipelines.environment import ROOT
 from steps.registry import CHAMPION, MODEL

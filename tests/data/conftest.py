@@ -9,7 +9,7 @@ from torch import Tensor
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import Manifest
 from components.data.splits import SplitSettings
-from components.images import Photo, write_photo
+from components.imaging.photo import Photo, write_photo
 from tests.data.builders import attribute, attribution_row
 
 

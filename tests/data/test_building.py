@@ -21,7 +21,7 @@ from components.data.facts import perceptual_hash, read_facts
 from components.data.ingest import DatasetSettings, IngestSettings, build_manifest
 from components.data.records import read_manifest
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.images import MAX_PIXELS, Photo, read_photo, write_photo
+from components.imaging.photo import MAX_PIXELS, Photo, read_photo, write_photo
 from components.photometry.operations import Operation
 
 _opened: list[str] = []

@@ -16,7 +16,7 @@ from components.data.facts import perceptual_hash
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import Manifest, read_manifest
 from components.data.splits import SplitSettings, split_of
-from components.images import Photo, write_photo
+from components.imaging.photo import Photo, write_photo
 from tests.data.builders import attribute, attribution_row
 
 

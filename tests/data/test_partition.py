@@ -9,13 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.critic.annotation import AnnotationRequest, Answer, OfflineAnnotator
-from components.data.annotations import ANNOTATIONS_FILE, DROPPED_FILE, AnnotationSettings, annotate, merge_annotations
+from components.annotation.annotations import (
+    ANNOTATIONS_FILE,
+    DROPPED_FILE,
+    AnnotationSettings,
+    annotate,
+    merge_annotations,
+)
+from components.annotation.annotators import AnnotationRequest, Answer, OfflineAnnotator
 from components.data.pairs import KINDS, PairReader
 from components.data.partition import ScaleOutSettings, by_photo, partition, shard_of
 from components.data.records import Manifest, read_manifest
 from components.data.synthesis import SynthesisSettings, merge_pairs, shared_photos, synthesize
-from components.images import Photo, quantize, write_photo
+from components.imaging.photo import Photo, quantize, write_photo
 from tests.data.builders import record
 
 VIEWS = AnnotationSettings(short_side=24, faulty_views=2)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from components.critic.grammar import RESTORATIONS, read_suggestion
 from components.data.damage import BOKEH_LEVELS
 from components.data.prompts import PHRASES, edit_phrase, instruction, variants
-from components.data.seeding import generator_for
 from components.photometry.operations import DEGRADATIONS, TONE, Operation
+from components.seeding import generator_for
+from components.verdict.grammar import RESTORATIONS, read_suggestion
 
 UP = {
     "exposure": ("increase", "brighten", "brighter", "lift", "raise"),

@@ -14,7 +14,7 @@ from components.data.pairs import KINDS, PairReader, rebuild_pair
 from components.data.records import Manifest
 from components.data.synthesis import ASSETS, SynthesisSettings, synthesize
 from components.data.views import take_view
-from components.images import Photo, quantize, write_photo
+from components.imaging.photo import Photo, quantize, write_photo
 from components.photometry.compositing import subject_mask
 from components.photometry.looks import Look, format_cube
 from components.photometry.masks import decode_cutout

@@ -15,7 +15,7 @@ from components.data.building import BuildSettings, build
 from components.data.facts import FactStore, read_facts
 from components.data.reading import UnreadFilesError
 from components.data.sources.base import open_source
-from components.images import MAX_PIXELS, Photo, UnreadablePhoto, read_header, read_photo, write_photo
+from components.imaging.photo import MAX_PIXELS, Photo, UnreadablePhoto, read_header, read_photo, write_photo
 from components.imaging.source import decoding
 from tests.conftest import make_photo
 

@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from components.data.seeding import generator_for
 from components.data.views import View, reduce, sample_view, take_view
-from components.images import quantize, resize
+from components.imaging.photo import quantize, resize
+from components.seeding import generator_for
 
 
 def test_the_whole_view_is_the_photo_resized(photo_factory: Callable[..., Tensor]) -> None:

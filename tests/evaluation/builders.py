@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from components.evaluation.metrics import LOWER_IS_BETTER
 from components.evaluation.records import Evaluation, EvaluationSettings
-from components.evaluation.tables import INPUT, OURS, BootstrapSettings, Interval, summarise
 from components.evaluation.verdicts import CriticFigures
+from components.metrics.full_reference import LOWER_IS_BETTER
+from components.metrics.tables import INPUT, OURS, BootstrapSettings, Interval, summarise
 
 UNIT = Interval(value=0.612, low=0.571, high=0.655)
 

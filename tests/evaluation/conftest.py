@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.critic.grammar import Verdict, render, suggest
 from components.data.records import Manifest, PhotoRecord
-from components.enhance.crafter import CrafterSettings, Enhanced
-from components.evaluation import learned
-from components.evaluation.metrics import LPIPS_FILE
-from components.images import Photo, write_photo
+from components.imaging.photo import Photo, write_photo
+from components.inference.crafter import CrafterSettings, Enhanced
+from components.metrics import learned
+from components.metrics.full_reference import LPIPS_FILE
+from components.verdict.grammar import Verdict, render, suggest
 from tests.conftest import make_photo
 from tests.tiny_models import write_lpips
 

@@ -10,8 +10,8 @@ from components.data.records import Manifest
 from components.evaluation.ablation import FULL, NO_PHOTOMETRIC, NO_RL, make_ablation, without_photometric
 from components.evaluation.paper import CASES_FILE, TABLES_FILE, Difference, PaperTables
 from components.evaluation.paper_page import MARKDOWN_FILE, PAGE_FILE, render_page
-from components.evaluation.tables import Interval
-from components.training.coordinated import ReinforceSettings
+from components.metrics.tables import Interval
+from components.reinforcement.coordinated import ReinforceSettings
 from tests.evaluation.conftest import without_weights
 from tests.evaluation.test_paper import QUICK, Darkener, Keeper
 from tests.evaluation.test_report import Page

@@ -12,12 +12,12 @@ import torch
 from pydantic import ValidationError
 
 from components.data.records import Manifest
-from components.enhance.crafter import Crafter, CrafterSettings
 from components.evaluation import evaluate as module
 from components.evaluation.baselines import BASELINES
 from components.evaluation.evaluate import evaluate_crafter, held_out_cases
 from components.evaluation.records import Evaluation, EvaluationSettings, read_evaluation
-from components.evaluation.tables import BootstrapSettings, read_cases
+from components.inference.crafter import Crafter, CrafterSettings
+from components.metrics.tables import BootstrapSettings, read_cases
 from components.photometry.operations import apply_operations
 from components.training.tracker import NullTracker
 from tests.evaluation.conftest import KnowingCrafter

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from components.evaluation.learned import Unavailable
 from components.evaluation.paper import Difference, MethodRow, PaperTable, PaperTables
 from components.evaluation.paper_page import render_page
 from components.evaluation.records import Evaluation, Picture
 from components.evaluation.report import render_report
-from components.evaluation.tables import Interval
 from components.evaluation.tasks import PaperSettings
+from components.metrics.learned import Unavailable
+from components.metrics.tables import Interval
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.evaluation.test_report import SETTINGS, evaluation, make_picture  # noqa: F401 (a fixture)
 

@@ -12,8 +12,6 @@ import torch
 
 from components.data.records import Manifest
 from components.evaluation.evaluate import held_out_cases
-from components.evaluation.learned import LEARNED, Unavailable
-from components.evaluation.metrics import ciede2000, psnr, ssim
 from components.evaluation.paper import (
     CASES_FILE,
     LOWER,
@@ -24,9 +22,11 @@ from components.evaluation.paper import (
 )
 from components.evaluation.paper_page import render_markdown, render_page, write_pages
 from components.evaluation.records import EvaluationSettings
-from components.evaluation.tables import BootstrapSettings
 from components.evaluation.tasks import MEASURES, TASKS, PaperSettings, task_cases
-from components.images import Photo
+from components.imaging.photo import Photo
+from components.metrics.full_reference import ciede2000, psnr, ssim
+from components.metrics.learned import LEARNED, Unavailable
+from components.metrics.tables import BootstrapSettings
 from components.photometry.operations import DEGRADATIONS, TONE
 from tests.evaluation.conftest import without_weights
 from tests.evaluation.test_report import Page

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from components.critic.grammar import Verdict, render, suggest
-from components.evaluation.metrics import LOWER_IS_BETTER
 from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.evaluation.report import render_report
+from components.metrics.full_reference import LOWER_IS_BETTER
 from components.photometry.operations import Operation
+from components.verdict.grammar import Verdict, render, suggest
 from tests.evaluation.builders import make_evaluation
 
 SETTINGS = ReportSettings(picture_side=48, worst_cases=2)

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from components.critic.grammar import Suggestion, Verdict, suggest
-from components.evaluation.tables import BootstrapSettings
 from components.evaluation.verdicts import critic_figures, directions
+from components.metrics.tables import BootstrapSettings
 from components.photometry.operations import TONE, Operation
+from components.verdict.grammar import Suggestion, Verdict, suggest
 
 SETTINGS = BootstrapSettings(resamples=200)
 

@@ -11,9 +11,9 @@ import tifffile
 import torch
 from PIL import ExifTags, Image
 
-from components.images import Photo, decode, read_header, read_photo, write_photo
+from components.imaging.photo import Photo, decode, read_header, read_photo, write_photo
+from tests.imaging.test_photo import as_uint8, exif_block, picture
 from tests.raw_files import write_dng
-from tests.test_images import as_uint8, exif_block, picture
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -8,13 +8,13 @@ import pytest
 from mlflow.entities import Run
 from zenml.client import Client
 
-from components.critic.annotation import OfflineAnnotator
-from components.critic.grammar import Verdict, render, suggest
-from components.data.annotations import REPORT_FILE, AnnotationSettings, annotate
+from components.annotation.annotations import REPORT_FILE, AnnotationSettings, annotate
+from components.annotation.annotators import OfflineAnnotator
 from components.data.partition import shard_of
 from components.data.records import read_manifest
 from components.data.synthesis import SynthesisSettings, synthesize
 from components.data.versioning import data_revision
+from components.verdict.grammar import Verdict, render, suggest
 from pipelines.environment import ROOT, State
 from pipelines.run import run_pipeline
 from steps.directories import content_hash

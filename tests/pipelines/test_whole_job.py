@@ -110,7 +110,7 @@ def test_the_model_is_registered_and_enhances_a_photo(
     command = [
         sys.executable,
         "-m",
-        "components.enhance.cli",
+        "components.cli",
         "enhance",
         str(source),
         str(out),

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.artist.flow import flow_matching_loss
-from components.artist.model import Grid
-from components.lora import LoraSettings
-from components.planning.models import Configurations, build_critic, build_transformer
+from components.models.artist import Grid
+from components.models.flow import flow_matching_loss
+from components.models.lora import LoraSettings
+from components.models.published import Configurations, build_critic, build_transformer
 from tests.planning.small import small
 
 MIDDLE = small(depth=6, heads=8)

@@ -1,6 +1,6 @@
 """Configurations of small models in the real classes, for plans that can be checked by running them."""
 
-from components.planning.models import Configurations
+from components.models.published import Configurations
 
 RANK = 4
 

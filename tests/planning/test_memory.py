@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.artist.model import Grid
+from components.models.artist import Grid
+from components.models.published import size_of
 from components.planning.memory import Tracer
-from components.planning.models import size_of
 from tests.planning.measured import (
     LORA,
     MIDDLE,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from components.models.flops import transformer_flops
+from components.models.published import Configurations, read_configurations
 from components.planning.__main__ import main
-from components.planning.flops import transformer_flops
 from components.planning.gpus import GPUS, gpu_named
-from components.planning.models import Configurations, read_configurations
 from components.planning.plan import Plan, PlanSettings, make_plan
 from components.settings import load_settings
 from tests.planning.small import small

@@ -3,8 +3,8 @@
 from components.data.records import Manifest
 from components.evaluation.evaluate import held_out_digest
 from components.evaluation.records import EvaluationSettings
+from components.models.package import Provenance
 from components.registry.card import model_card
-from components.registry.package import Provenance
 from tests.data.builders import record
 from tests.evaluation.builders import make_evaluation
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from components.evaluation.metrics import LOWER_IS_BETTER
+from components.metrics.full_reference import LOWER_IS_BETTER
 from components.registry.promotion import GateError, GateSettings, decide
 
 SETTINGS = GateSettings(resamples=2000, tolerances={"ciede2000": 0.0, "lpips": 0.005})

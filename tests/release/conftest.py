@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.lora import LoraSettings, adapter_tensors
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.lora import LoraSettings, adapter_tensors
 from tests.tiny_models import write_base
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.planning.models import read_configurations
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.published import read_configurations
 from components.release.adapters import (
     export_artist_adapter,
     export_critic_adapter,

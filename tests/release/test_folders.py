@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
-from components.artist.model import Artist
-from components.critic.model import Critic
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.weights import WEIGHTS_FILE
 from components.release.__main__ import main
 from components.release.folders import export_release, import_release
 from components.release.layout import ReleaseError, fingerprint, stored_shapes
-from components.weights import WEIGHTS_FILE
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from diffusers import QwenImageEditPlusPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as reference
 from PIL import Image
 
-from components.artist.flow import inference_sigmas
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.lora import LoraSettings
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.flow import inference_sigmas
+from components.models.lora import LoraSettings
 from components.release.sampling import (
     EDIT_PLUS,
     RELEASE,

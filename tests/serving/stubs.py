@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from components.critic.grammar import Verdict
-from components.enhance.crafter import CrafterSettings
-from components.images import Photo
+from components.imaging.photo import Photo
+from components.inference.crafter import CrafterSettings
+from components.verdict.grammar import Verdict
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.0)
 

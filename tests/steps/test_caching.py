@@ -6,7 +6,7 @@ from typing import Any
 from zenml import pipeline
 from zenml.client import Client
 
-from components.images import Photo, write_photo
+from components.imaging.photo import Photo, write_photo
 from pipelines.environment import State
 from pipelines.run import run_pipeline
 from steps.ingest import ingest

@@ -15,8 +15,8 @@ from typing import Any
 import mlflow
 import pytest
 
-from components.registry.package import PackageError
-from pipelines.registry_kills import make_registry
+from benchmarks.registry_kills import make_registry
+from components.models.package import PackageError
 from steps import champion, registry
 from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, rollback, settle
 from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock

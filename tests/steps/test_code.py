@@ -59,11 +59,11 @@ def test_a_file_that_is_no_python_is_an_error(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "covered", "left_out"),
     [
-        ("train_artist", "components/artist/flow.py", "components/evaluation/report.py"),
-        ("train_critic", "components/critic/grammar.py", "components/artist/flow.py"),
-        ("synthesize", "components/photometry/bokeh.py", "components/critic/model.py"),
-        ("reinforce", "components/artist/nft.py", "components/evaluation/report.py"),
-        ("promote", "components/registry/promotion.py", "components/training/coordinated.py"),
+        ("train_artist", "components/models/flow.py", "components/evaluation/report.py"),
+        ("train_critic", "components/verdict/grammar.py", "components/models/flow.py"),
+        ("synthesize", "components/photometry/bokeh.py", "components/models/critic.py"),
+        ("reinforce", "components/reinforcement/nft.py", "components/evaluation/report.py"),
+        ("promote", "components/registry/promotion.py", "components/reinforcement/coordinated.py"),
     ],
 )
 def test_steps_depend_on_their_components_and_not_on_others(step: str, covered: str, left_out: str) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from components.registry import service
-from components.registry.copies import ChampionCopies
-from components.registry.package import PackageError, read_package
-from pipelines.registry_kills import make_registry, run_trial, tracking_server
+from benchmarks.registry_kills import make_registry, run_trial, tracking_server
+from components.champion import service
+from components.champion.copies import ChampionCopies
+from components.models.package import PackageError, read_package
 from steps.champion import promote_version, rollback
 from steps.publish import publish_champion
 from steps.registry import CHAMPION, MODEL, set_alias

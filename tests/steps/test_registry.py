@@ -6,7 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from components.registry.package import Package, PackageError, Provenance, write_package
+from components.models.package import Package, PackageError, Provenance, write_package
 from pipelines.environment import State
 from pipelines.rollback import restore
 from pipelines.stack import read_stack, register

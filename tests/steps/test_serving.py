@@ -20,9 +20,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
-from components.enhance import crafter
-from components.images import read_photo
-from components.registry.package import Package
+from components.imaging.photo import read_photo
+from components.inference import crafter
+from components.models.package import Package
 from steps.registry import flavour
 from steps.serving import SIGNATURE, CrafterModel, input_example
 from tests.serving.stubs import VERDICT, Brightener, level, picture

@@ -14,20 +14,19 @@ from pathlib import Path
 
 import torch
 
-from components.artist import sft as artist_sft
-from components.artist.sft import ArtistSftSettings
-from components.compute import TrainingComputeSettings
-from components.critic import sft as critic_sft
-from components.critic.sft import CriticSftSettings
-from components.lora import LoraSettings
+from components.models.compute import TrainingComputeSettings
+from components.models.lora import LoraSettings
 from components.parallel import ranks
+from components.reinforcement.coordinated import reinforce
+from components.training import artist_sft, critic_sft
+from components.training.artist_sft import ArtistSftSettings
 from components.training.checkpoints import Checkpoint, CheckpointStore
-from components.training.coordinated import reinforce
+from components.training.critic_sft import CriticSftSettings
 from components.training.loop import OptimiserSettings
 from tests.recording import RecordingTracker
+from tests.stage_three import SETTINGS as STAGE_THREE
+from tests.stage_three import Inputs, reading_by_hash, write_inputs
 from tests.tiny_data import write_annotations, write_pairs
-from tests.training.stage_three import SETTINGS as STAGE_THREE
-from tests.training.stage_three import Inputs, reading_by_hash, write_inputs
 
 STAGES = ("train_critic", "train_artist", "adapt_artist", "reinforce")
 SHARDED = ("train_critic", "adapt_artist", "reinforce")

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.compute import TrainingComputeSettings
-from components.critic.sft import CriticSftSettings
+from components.models.compute import TrainingComputeSettings
 from components.parallel import ranks
 from components.parallel.ranks import Share
 from components.training.__main__ import run
+from components.training.critic_sft import CriticSftSettings
 from components.training.events import EVENTS_FILE, EventReader, EventWriter
 from components.training.job import Failure, Job
 from components.training.launch import OWNER_FILE, launch

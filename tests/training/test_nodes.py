@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from components.artist.sft import adapt_artist
-from components.compute import TrainingComputeSettings
+from components.models.compute import TrainingComputeSettings
+from components.training.artist_sft import adapt_artist
 from components.training.job import Failure, Job, StageError, first_failure
 from components.training.launch import Place, launch
 from components.training.nodes import ReplacedError, attempts, finished, follow, take_part
 from tests.recording import RecordingTracker
+from tests.stage_three import Inputs
 from tests.training.parallel_runs import ARTIST
-from tests.training.stage_three import Inputs
 
 STAGE = "adapt_artist"
 FILE = "adapter_model.safetensors"

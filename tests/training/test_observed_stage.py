@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.critic.model import Critic
-from components.lora import adapter_tensors
-from components.training import coordinated
-from components.training.alarm import RewardHackingError
+from components.models.critic import Critic
+from components.models.lora import adapter_tensors
+from components.reinforcement import coordinated
+from components.reinforcement.alarm import RewardHackingError
+from components.reinforcement.comparison import PolicyScores
+from components.reinforcement.coordinated import reinforce
+from components.reinforcement.rollouts import Round
 from components.training.checkpoints import CheckpointStore
-from components.training.comparison import PolicyScores
-from components.training.coordinated import reinforce
 from components.training.divergence import DivergenceError
-from components.training.rollouts import Round
 from tests.recording import RecordingTracker
-from tests.training.stage_three import SETTINGS, Inputs, reading_by_hash
+from tests.stage_three import SETTINGS, Inputs, reading_by_hash
 
 
 def fingerprint(critic: Critic) -> float:

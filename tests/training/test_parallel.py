@@ -14,12 +14,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.critic.sft import train_critic
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.weights import WEIGHTS_FILE
 from components.training.checkpoints import CheckpointStore
+from components.training.critic_sft import train_critic
 from components.training.launch import launch
-from components.weights import WEIGHTS_FILE
 from tests.recording import RecordingTracker
 from tests.training.parallel_runs import CRITIC, FSDP, SHARDED, STAGES, WHOLE, run_in_one, write_everything
 

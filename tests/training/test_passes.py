@@ -9,10 +9,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.images import resize
-from components.lora import LoraSettings
+from components.imaging.photo import resize
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.lora import LoraSettings
 from components.planning.gpus import GPUS
 from components.training.passes import metered
 from components.training.throughput import Meter, peak_flops

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.artist.model import Artist
-from components.critic.model import Critic
-from components.training.coordinated import reinforce
-from components.weights import WEIGHTS_FILE
+from components.models.artist import Artist
+from components.models.critic import Critic
+from components.models.weights import WEIGHTS_FILE
+from components.reinforcement.coordinated import reinforce
 from tests.recording import RecordingTracker
-from tests.training.stage_three import SETTINGS, Inputs, reading_by_hash
+from tests.stage_three import SETTINGS, Inputs, reading_by_hash
 
 PARTS = {"critic": "model.language_model.layers.", "artist": "transformer_blocks."}
 

@@ -2,7 +2,7 @@
 
 An adapter reads a dataset exactly as its authors publish it, from a local folder, and yields one `SourceRecord` for
 each photo as it goes: nothing is collected, so memory does not grow with the dataset. It decodes no pixels (that, with
-EXIF orientation and colour profiles, is the business of `components.images.read_photo`).
+EXIF orientation and colour profiles, is the business of `components.imaging.photo.read_photo`).
 
     >>> source = open_source("koniq10k", Path("/data/koniq10k"))   # doctest: +SKIP
     >>> for record in source.records(): ...                        # doctest: +SKIP

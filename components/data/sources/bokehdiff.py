@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
-from components.images import UnreadablePhoto, read_header
+from components.imaging.photo import UnreadablePhoto, read_header
 
 NO_ALPHA = "a cut-out without transparency"
 UNREADABLE = "the header does not decode"

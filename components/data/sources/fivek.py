@@ -15,8 +15,8 @@ from pydantic import Field
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
-from components.images import UnreadablePhoto, read_header
 from components.imaging.formats import RAW_SUFFIXES
+from components.imaging.photo import UnreadablePhoto, read_header
 from components.imaging.source import decoding
 from components.strict import Strict
 

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
-from components.images import UnreadablePhoto, read_photo, to_png_bytes
+from components.imaging.photo import UnreadablePhoto, read_photo, to_png_bytes
 
 _VERSION_1 = ("LOLdataset", "lol_dataset", "LOL-v1", "LOLv1")
 SEEN_IN_TEST = "the same picture as a test photo of another version"

@@ -15,7 +15,7 @@ from pydantic import Field
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
-from components.images import UnreadablePhoto, read_header
+from components.imaging.photo import UnreadablePhoto, read_header
 from components.photometry.bokeh import aperture_radius
 from components.photometry.operations import KINDS, Operation
 from components.strict import Strict

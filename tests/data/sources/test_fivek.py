@@ -7,7 +7,7 @@ import pytest
 
 from components.data.sources.base import MISSING, SourceError, open_source
 from components.data.sources.fivek import NO_EXPERT, NO_PROFILE, OTHER_SIZE, UNREADABLE
-from components.images import read_photo
+from components.imaging.photo import read_photo
 from tests.data.sources.layouts import litter, pairs, picture, read, save, save_all, skipped, write
 from tests.data.sources.raws import encoded, linear, write_prophoto
 from tests.raw_files import write_raw

@@ -1,0 +1,228 @@
+"""The section "nft" of `make benchmark-train`: the loss phase of a DiffusionNFT iteration against Edit-R1's.
+
+Both compute the gradient of one update from the same edits, rewards, noise and noise levels: stage III with the very
+method its loop calls, Edit-R1 as restated in `benchmarks.edit_r1`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from diffusers import QwenImageTransformer2DModel
+from torch import Tensor
+
+from benchmarks.edit_r1 import LossPass, counting, edit_r1_gradients
+from benchmarks.main import BenchmarkRow
+from components.models.flow import training_sigmas
+from components.models.lora import adapter_tensors
+from components.reinforcement.coordinated import ReinforceSettings, _Stage
+from components.reinforcement.grpo import group_advantages
+from components.reinforcement.nft import NftSettings, follow, old_decay
+from components.reinforcement.rollouts import ArtistExperience, RolloutSettings, gather
+from components.training.tracker import NullTracker
+
+SMALLEST_DEVIATION = 0.05
+"""Edit-R1's filter: `ban_std_thres` of its published configurations; here both loops mask by it."""
+CLOSE = 1e-5
+_SETTINGS = ReinforceSettings(
+    iterations=100,
+    rollouts=RolloutSettings(photos=3),
+    artist_updates=1,
+    nft=NftSettings(timesteps=1),
+    smallest_deviation=SMALLEST_DEVIATION,
+    micro_batch=8,
+)
+
+
+class Cost(NamedTuple):
+    """What one update took.
+
+    Attributes:
+        equivalents: forward passes of the transformer that it is worth, of single edits.
+        gradients: (N,) of the trained adapter, in one vector.
+    """
+
+    equivalents: int
+    seconds: float
+    gradients: Tensor
+
+
+class Comparison(NamedTuple):
+    """One update in three ways: stage III's, Edit-R1's, and Edit-R1's with activations kept."""
+
+    ours: Cost
+    published: Cost
+    keeping: Cost
+
+    @property
+    def difference(self) -> float:
+        """Largest difference of any gradient value between the loops."""
+        return float((self.ours.gradients - self.published.gradients).abs().max())
+
+
+class NftTrial:
+    """A stage III with one round of experience, whose Artist's update can be computed again and again.
+
+    Args:
+        arguments: of `components.reinforcement.coordinated.reinforce`: base, adapters, pairs.
+        work: a folder for checkpoints, of which none is written.
+    """
+
+    def __init__(
+        self, arguments: tuple[Path, Path, Path, Path], work: Path, settings: ReinforceSettings = _SETTINGS
+    ) -> None:
+        if settings.artist_updates != 1:
+            raise ValueError(f"expected one update an iteration, as Edit-R1 makes, found {settings.artist_updates}")
+        self.stage = _Stage(*arguments, settings, NullTracker(), work / "checkpoints")
+        self.settings, stage = settings, self.stage
+        batch = stage.batches.draw(settings.rollouts.photos, stage.generator)
+        experience = gather(
+            stage.critic, stage.artist, batch, stage.distance, settings.rollouts, stage.generator, stage.judge
+        )
+        self.state = stage.generator.get_state()
+        self.use(experience.artist)
+
+    def use(self, edits: ArtistExperience) -> None:
+        """Take a round of experience: advantages, and which edits are judged and in a group that differs enough."""
+        self.edits, rewards = edits, edits.rewards_B
+        self.advantages, self.valid = torch.zeros_like(rewards), torch.zeros_like(edits.judged)
+        for rows in torch.arange(len(rewards)).split(self.settings.rollouts.verdicts * self.settings.rollouts.edits):
+            rows = rows[edits.judged[rows]]
+            if len(rows) > 1 and float(rewards[rows].std()) >= self.settings.smallest_deviation:
+                self.advantages[rows], self.valid[rows] = group_advantages(rewards[rows][None])[0], True
+
+    @property
+    def masked(self) -> float:
+        """Share of the edits that the filter masks."""
+        return 1 - float(self.valid.float().mean())
+
+    def passes(self) -> list[LossPass]:
+        """The micro-batches that stage III goes through, then those of the masked edits with noise of their own."""
+        settings, generator = self.settings, torch.Generator()
+        generator.set_state(self.state)
+        kept = self.valid.nonzero()[:, 0]
+        kept = kept[torch.randperm(len(kept), generator=generator)]
+        result = []
+        for rows, draw in ((kept, generator), ((~self.valid).nonzero()[:, 0], torch.Generator().manual_seed(0))):
+            for part in [part for _ in range(settings.nft.timesteps) for part in rows.split(settings.micro_batch)]:
+                if not len(part):
+                    continue
+                noise = torch.randn(len(part), *self.edits.clean_BSC.shape[1:], generator=draw)
+                sigmas = training_sigmas(self.stage.artist.scheduler, len(part), self.edits.grid.tokens, draw)
+                measured = settings.nft.kl > 0 and float(torch.rand((), generator=draw)) < settings.reference_share
+                kl = settings.nft.kl / settings.reference_share if measured else 0.0
+                result.append(LossPass(part, noise, sigmas, kl))
+        return result
+
+    def let_old_trail(self) -> None:
+        """One real optimiser step, after which `old` follows as in the loop and is no longer the current policy."""
+        stage = self.stage
+        stage.generator.set_state(self.state)
+        stage._update_artist(self.edits, 0)
+        follow(stage.old, adapter_tensors(stage.artist.transformer), old_decay(1, self.settings.nft))
+        stage.old_is_current = False
+
+    def compare(self, nft: NftSettings | None = None, repeats: int = 2) -> Comparison:
+        """Compute the update in each way, `repeats` times in turn; the shortest times count.
+
+        Args:
+            nft: other settings of the loss than the stage's.
+        """
+        self.settings = self.stage.settings = self.settings.model_copy(update={"nft": nft or self.settings.nft})
+        ways = {"ours": self._ours, "published": self._edit_r1, "keeping": self._edit_r1}
+        costs: dict[str, list[Cost]] = {name: [] for name in ways}
+        for _ in range(repeats):
+            for name, way in ways.items():
+                with _recomputing(self.stage.artist.transformer, name == "published"):
+                    costs[name].append(self._cost(way))
+        return Comparison(**{name: min(found, key=lambda cost: cost.seconds) for name, found in costs.items()})
+
+    def _ours(self) -> None:
+        stage, trailing = self.stage, not self.stage.old_is_current
+        optimiser, stage.artist_optimiser = stage.artist_optimiser, _LeaveGradients()
+        stage.generator.set_state(self.state)
+        try:
+            stage._update_artist(self.edits, 0)
+        finally:
+            stage.artist_optimiser, stage.old_is_current = optimiser, not trailing
+
+    def _edit_r1(self) -> None:
+        edit_r1_gradients(self.stage.artist, self.edits, self.advantages, self.valid, self.passes(), self.settings.nft)
+
+    def _cost(self, way: Callable[[], None]) -> Cost:
+        parameters = list(adapter_tensors(self.stage.artist.transformer).values())
+        for parameter in parameters:
+            parameter.grad = None
+        with counting(self.stage.artist.transformer) as work:
+            began = time.perf_counter()
+            way()
+            seconds = time.perf_counter() - began
+        gradients = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        return Cost(work.equivalents, seconds, gradients.clone())
+
+
+class _LeaveGradients:
+    """In the optimiser's place: the gradients of an update stay where they are."""
+
+    def update(self, step: int) -> dict[str, float]:
+        return {}
+
+
+@contextmanager
+def _recomputing(transformer: torch.nn.Module, wanted: bool) -> Iterator[None]:
+    (model,) = (module for module in transformer.modules() if isinstance(module, QwenImageTransformer2DModel))
+    if wanted:
+        model.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        model.disable_gradient_checkpointing()
+
+
+def nft_rows(arguments: tuple[Path, Path, Path, Path], work: Path) -> list[BenchmarkRow]:
+    """Forward-equivalents, time and gradients, while `old` is the current policy and when it trails behind."""
+    trial = NftTrial(arguments, work)
+    masked = f"{trial.masked:.0%} of {len(trial.valid)} edits masked"
+    without = trial.settings.nft.model_copy(update={"kl": 0.0})
+    whole = trial.settings.nft
+    rows = _rows(f"nft, old is current, no divergence, {masked}", trial.compare(without), promised=True)
+    rows += _rows("nft, old is current, divergence on a share of micro-batches", trial.compare(whole), promised=False)
+    trial.let_old_trail()
+    return rows + _rows("nft, old trails, divergence on a share of micro-batches", trial.compare(whole), promised=False)
+
+
+def _rows(name: str, found: Comparison, promised: bool) -> list[BenchmarkRow]:
+    ours, published, keeping = found
+    rows = []
+    for what, peer, binding in (("Edit-R1", published, promised), ("Edit-R1 with activations kept", keeping, False)):
+        for unit, value, other, most in (
+            ("forward-equivalents", ours.equivalents, peer.equivalents, 0.5),
+            ("s", ours.seconds, peer.seconds, 0.6),
+        ):
+            rows.append(
+                BenchmarkRow(
+                    name=f"{name}: against {what}",
+                    value=value,
+                    unit=unit,
+                    peer=other,
+                    ratio=value / other,
+                    target=f"ratio <= {most}" if binding else "for information",
+                    ok=not binding or value <= most * other,
+                )
+            )
+    largest = float(published.gradients.abs().max())
+    rows.append(
+        BenchmarkRow(
+            name=f"{name}: largest difference of a gradient value (the largest is {largest:.3g})",
+            value=found.difference,
+            unit="",
+            peer=None,
+            ratio=None,
+            target=f"< {CLOSE:g}",
+            ok=found.difference < CLOSE,
+        )
+    )
+    return rows

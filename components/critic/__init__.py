@@ -1,1 +1,0 @@
-"""The Image Critic: it looks at a photo and writes its reasoning, edit suggestions and a score."""

@@ -1,0 +1,1 @@
+"""Measures of pictures (with a reference, without one, learned) and of tables, with intervals over photos."""

@@ -1,0 +1,155 @@
+"""Tables of cases: one row for each photo, view and method; summaries and paired comparisons with intervals.
+
+A case is one faulty view of a held-out photo. Several views of a photo resemble each other, so every interval
+resamples photos, never cases (cluster bootstrap; Efron and Tibshirani 1993, chapters 8 and 13).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from components import files
+from components.metrics.full_reference import LOWER_IS_BETTER
+from components.strict import Strict
+
+PHOTO, VIEW, METHOD = "photo_id", "view", "method"
+INPUT, OURS = "input", "enhance"
+"""Names of two methods: the faulty photo as it came, and the package that is evaluated."""
+
+CASES_FILE, TABLE_FILE = "cases.parquet", "table.json"
+
+
+class BootstrapSettings(Strict):
+    """Intervals of means."""
+
+    resamples: int = Field(default=5000, ge=100, description="Bootstrap resamples of the photos.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="Level of the two-sided interval.")
+    seed: int = Field(default=0, ge=0, description="Seed of the resamples.")
+
+
+class Interval(Strict):
+    """An estimate with its percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Row(Strict):
+    """One method in the table: the mean of every measure, and its CIEDE2000 error as a share of the input's."""
+
+    method: str
+    measures: dict[str, Interval]
+    ratio_to_input: Interval
+
+
+def write_cases(cases: pd.DataFrame, path: Path) -> None:
+    """Write rows (columns `photo_id`, `view`, `method` and the measures) as Parquet, whole or not at all."""
+    with files.replacing(path) as temporary:
+        cases.to_parquet(temporary, index=False)
+
+
+def read_cases(path: Path) -> pd.DataFrame:
+    """Read what `write_cases` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it lacks a column.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: expected the per-case table of an evaluation; run the evaluation first")
+    cases = pd.read_parquet(path)
+    if missing := {PHOTO, VIEW, METHOD, *LOWER_IS_BETTER} - set(cases.columns):
+        raise ValueError(f"{path}: not a table of cases, missing columns: {sorted(missing)}")
+    return cases
+
+
+def gate_table(cases: pd.DataFrame, method: str = OURS) -> pd.DataFrame:
+    """The measures of one method with index (photo_id, view): what `components.registry.promotion.decide` compares.
+
+    Raises:
+        ValueError: the method is not in the table.
+    """
+    rows = _of(cases, method).set_index([PHOTO, VIEW])
+    return rows[list(LOWER_IS_BETTER)]
+
+
+def mean_interval(cases: pd.DataFrame, measure: str, settings: BootstrapSettings) -> Interval:
+    """Mean over photos of the photo's mean over views, with the bootstrap interval."""
+    return bootstrap_mean(cases.groupby(PHOTO)[measure].mean().to_numpy(), settings)
+
+
+def bootstrap_mean(by_photo: np.ndarray, settings: BootstrapSettings) -> Interval:
+    """Mean of one value a photo, with the percentile interval over resampled photos."""
+    return _interval(by_photo.mean(), _weights(len(by_photo), settings) @ by_photo, settings)
+
+
+def ratio_interval(
+    cases: pd.DataFrame, method: str, reference: str, settings: BootstrapSettings, measure: str = "ciede2000"
+) -> Interval:
+    """Mean of a method over the mean of a reference on the same cases; the interval resamples photos, paired."""
+    ours, theirs = _paired(cases, method, reference, measure)
+    weights = _weights(len(ours), settings)
+    return _interval(ours.mean() / theirs.mean(), (weights @ ours) / (weights @ theirs), settings)
+
+
+def difference_interval(
+    cases: pd.DataFrame, method: str, reference: str, settings: BootstrapSettings, measure: str = "ciede2000"
+) -> Interval:
+    """Mean of a method minus the mean of a reference on the same cases; the interval resamples photos, paired."""
+    ours, theirs = _paired(cases, method, reference, measure)
+    return bootstrap_mean(ours - theirs, settings)
+
+
+def summarise(cases: pd.DataFrame, settings: BootstrapSettings) -> tuple[Row, ...]:
+    """One row for each method, in the order in which the methods first appear."""
+    return tuple(
+        Row(
+            method=method,
+            measures={name: mean_interval(_of(cases, method), name, settings) for name in LOWER_IS_BETTER},
+            ratio_to_input=ratio_interval(cases, method, INPUT, settings),
+        )
+        for method in cases[METHOD].unique()
+    )
+
+
+def best_baseline(cases: pd.DataFrame, baselines: Sequence[str], measure: str = "ciede2000") -> str:
+    """The baseline with the lowest mean error over photos.
+
+    Raises:
+        ValueError: no baseline was given or one is not in the table.
+    """
+    if not baselines:
+        raise ValueError("expected at least one baseline to compare with, found none")
+    return min(baselines, key=lambda method: _of(cases, method).groupby(PHOTO)[measure].mean().mean())
+
+
+def _of(cases: pd.DataFrame, method: str) -> pd.DataFrame:
+    rows = cases[cases[METHOD] == method]
+    if rows.empty:
+        raise ValueError(f"method {method!r} is not in the table, which has {sorted(cases[METHOD].unique())}")
+    return rows
+
+
+def _paired(cases: pd.DataFrame, method: str, reference: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means by photo of both methods, over the same cases."""
+    ours, theirs = (_of(cases, name).set_index([PHOTO, VIEW])[measure] for name in (method, reference))
+    if not ours.index.is_unique or set(ours.index) != set(theirs.index):
+        raise ValueError(f"{method!r} and {reference!r} were not measured on the same cases, once each")
+    return tuple(series.groupby(level=PHOTO).mean().sort_index().to_numpy() for series in (ours, theirs))
+
+
+def _weights(photos: int, settings: BootstrapSettings) -> np.ndarray:
+    """(resamples, photos) shares with which each resample counts each photo."""
+    drawn = np.random.default_rng(settings.seed).integers(photos, size=(settings.resamples, photos))
+    cells = drawn + photos * np.arange(settings.resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=drawn.size).reshape(drawn.shape) / photos
+
+
+def _interval(value: float, resampled: np.ndarray, settings: BootstrapSettings) -> Interval:
+    tail = 50 * (1 - settings.confidence)
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return Interval(value=float(value), low=float(low), high=float(high))

@@ -1,0 +1,152 @@
+"""Held-out comparison of policies: the reward that a Critic and an Artist earn together, case by case.
+
+Noise and photos are the same for every policy, so two policies are compared pair by pair.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from components.data.splits import Split
+from components.metrics.full_reference import ssim
+from components.metrics.no_reference import piqe
+from components.models.artist import Artist
+from components.models.compute import Placement
+from components.models.critic import Critic, ReasoningLatent
+from components.models.sampling import sample_edits
+from components.photometry.colour import delta_e_2000, srgb_to_lab
+from components.reinforcement.artist_rewards import PerceptualDistance, artist_rewards
+from components.reinforcement.judges.judge import Case, Judge, judge_all
+from components.reinforcement.judges.settings import make_judge
+from components.reinforcement.rollouts import RolloutSettings
+from components.strict import Strict
+from components.training.artist_sft import PICTURES, before_after
+from components.training.batches import PairBatches
+from components.training.tracker import Tracker
+from components.verdict.grammar import parses
+
+
+class ComparisonSettings(Strict):
+    """How a policy is scored on held-out photos."""
+
+    draws: int = Field(default=2, gt=0, description="noise draws a photo, averaged")
+    batch_size: int = Field(default=8, gt=0, description="photos at a time")
+    seed: int = Field(default=1, ge=0)
+
+
+@dataclass(frozen=True)
+class PolicyScores:
+    """What a policy earned on N held-out pairs.
+
+    Attributes:
+        ids: of the pairs; photos: of their source photos.
+        terms: for each reward term the mean (N,) over the draws; "total" is r_PA, 0 where the verdict did not parse.
+        unrewarded: for each measure that no reward pays for the mean (N,) over the draws: "colour_error", CIEDE2000 to
+            the ground truth; "ssim", structural similarity to it; "piqe_excess", by how much the edit's PIQE, whose 0
+            is best, lies above that of the ground truth, 0 where it does not.
+        picture: (3, H, W) input, edit and ground truth of some of them.
+    """
+
+    ids: list[str]
+    photos: list[str]
+    terms: dict[str, Tensor]
+    unrewarded: dict[str, Tensor]
+    picture: Tensor
+
+
+@torch.no_grad()
+def score_policy(
+    critic: Critic,
+    artist: Artist,
+    batches: PairBatches,
+    distance: PerceptualDistance,
+    rollouts: RolloutSettings,
+    settings: ComparisonSettings,
+    judge: Judge | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> PolicyScores:
+    """Greedy verdicts, `draws` edits for each, and their rewards, over all pairs of `batches` in order.
+
+    Args:
+        judge: of r_comp; by default the one that `rollouts` names, if it needs no journal.
+        progress: called before every batch.
+    """
+    judge = judge or make_judge(rollouts.judge, rollouts.artist, journal=None)
+    generator = torch.Generator().manual_seed(settings.seed)
+    ids, photos, picture = [], [], None
+    columns: dict[str, list[float]] = {"compliance": [], "photometric": [], "perceptual": [], "total": []}
+    unrewarded: dict[str, list[float]] = {"colour_error": [], "ssim": [], "piqe_excess": []}
+    for batch in batches.in_order(settings.batch_size):
+        progress()
+        rollout = critic.generate(batch.views, max_new_tokens=rollouts.max_new_tokens)
+        latent = ReasoningLatent(
+            rollout.latent.states_BLD.repeat_interleave(settings.draws, 0),
+            rollout.latent.mask_BL.repeat_interleave(settings.draws, 0),
+        )
+        batch = batch.to(artist.device)
+        sources = batch.inputs.repeat_interleave(settings.draws, 0)
+        edits = sample_edits(
+            artist, sources, latent, rollouts.sampling_steps, generator, rollouts.edit_batch
+        ).unflatten(0, (-1, settings.draws))
+        if picture is None:
+            picture = before_after(batch, edits[:PICTURES, 0])
+        verdicts = [parses(text) for text in rollout.texts]
+        cases = [
+            verdict and Case(source, made, verdict)
+            for source, made, verdict in zip(batch.inputs, edits, verdicts, strict=True)
+        ]
+        for pair, source, made, target, verdict, followed in zip(
+            batch.pairs, batch.inputs, edits, batch.targets, verdicts, judge_all(judge, cases), strict=True
+        ):
+            ids.append(pair.id)
+            photos.append(pair.photo_id)
+            for name, value in measure_unrewarded(made, target).items():
+                unrewarded[name].append(value)
+            rewards = verdict and artist_rewards(source, made, target, verdict, distance, rollouts.artist, followed)
+            for name in ("compliance", "photometric", "perceptual", "total"):
+                columns[name].append(float(getattr(rewards, name).mean()) if rewards else 0.0)
+    terms, others = ({name: torch.tensor(values) for name, values in table.items()} for table in (columns, unrewarded))
+    return PolicyScores(ids, photos, terms, others, picture)
+
+
+def measure_unrewarded(edits: Tensor, target: Tensor) -> dict[str, float]:
+    """Means over edits (B, 3, H, W) of what `PolicyScores.unrewarded` holds."""
+    truth = srgb_to_lab(target).expand_as(edits)
+    excess = (piqe(edits) - piqe(target[None])).clamp(min=0)
+    return {
+        "colour_error": float(delta_e_2000(srgb_to_lab(edits), truth).mean()),
+        "ssim": sum(ssim(edit, target) for edit in edits) / len(edits),
+        "piqe_excess": float(excess.mean()),
+    }
+
+
+def log_policy(scores: PolicyScores, tracker: Tracker, prefix: str, step: int) -> dict[str, float]:
+    """Report the mean of every term, of what no reward pays for, and a picture; returns the means."""
+    means = {f"reward_{name}": float(values.mean()) for name, values in scores.terms.items()}
+    means |= {name: float(values.mean()) for name, values in scores.unrewarded.items()}
+    tracker.metrics({f"{prefix}/{name}": value for name, value in means.items()}, step)
+    tracker.picture(f"{prefix}/input_edit_truth", scores.picture, step)
+    return means
+
+
+def score_stage(
+    base: Path,
+    critic_adapter: Path,
+    artist_adapter: Path,
+    pairs_dir: Path,
+    split: Split,
+    distance: PerceptualDistance,
+    rollouts: RolloutSettings,
+    settings: ComparisonSettings,
+    placement: Placement | None = None,
+    judge: Judge | None = None,
+) -> PolicyScores:
+    """Score the adapters that a stage left, on the enhancement pairs of a split."""
+    critic = Critic.load(base / "critic", critic_adapter, placement)
+    artist = Artist.load(base / "artist", artist_adapter, placement)
+    batches = PairBatches(pairs_dir, split, ["enhancement"], artist)
+    return score_policy(critic, artist, batches, distance, rollouts, settings, judge)

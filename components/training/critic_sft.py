@@ -1,0 +1,179 @@
+"""Stage I of the Critic: supervised fine-tuning on [reasoning -> suggestions -> score]."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from components.annotation.annotations import AnnotatedPhoto, read_annotations, render_view
+from components.imaging.photo import read_photo
+from components.models.compute import TrainingComputeSettings
+from components.models.critic import Critic
+from components.models.lora import LoraSettings
+from components.models.weights import Trainable
+from components.parallel.micro_batches import accumulate
+from components.parallel.ranks import Share, share, summed
+from components.strict import Strict
+from components.training.checkpoints import CheckpointStore
+from components.training.loop import OptimiserSettings, fit
+from components.training.passes import metered
+from components.training.tracker import Tracker
+from components.verdict.grammar import parses
+
+DIRECTION_WEIGHT = 4.0
+SCORE_WEIGHT = 4.0
+_DIRECTION = re.compile(r"\b(?:low|high|cold|warm)\b(?= (?:slight|moderate|severe)\b)")
+_SCORE = re.compile(r"(?<=<answer> )\d+(?= </answer>)")
+
+
+class CriticSftSettings(Strict):
+    """Supervised fine-tuning of the Critic."""
+
+    trainable: Trainable = Field(
+        default="lora",
+        description="an adapter; or, full, the weights of all blocks, beside an adapter that stays as it is",
+    )
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+    optimiser: OptimiserSettings
+    batch_size: int = Field(default=16, gt=0)
+    micro_batch: int | None = Field(
+        default=None, gt=0, description="views in one pass of a process; all by default; a matter of memory"
+    )
+    direction_weight: float = Field(
+        default=DIRECTION_WEIGHT,
+        ge=1,
+        description="of the words that name a fault's direction: passing it over is the worse mistake",
+    )
+    score_weight: float = Field(
+        default=SCORE_WEIGHT, ge=1, description="of the digits of the score: two tokens of a hundred, read by everybody"
+    )
+    checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
+    compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
+    seed: int = Field(default=0, ge=0)
+
+
+def train_critic(
+    base: Path,
+    annotations_dir: Path,
+    photos_dir: Path,
+    out: Path,
+    settings: CriticSftSettings,
+    tracker: Tracker,
+    checkpoints: Path,
+) -> dict[str, float]:
+    """Fine-tune the base Critic on the annotated training views and write its PEFT adapter to `out`.
+
+    Args:
+        base: folder of the base models; the Critic's is `base/critic`.
+        checkpoints: folder that outlives the process; a run that was killed continues from there.
+
+    Returns:
+        closing metrics: training loss, and loss and share of well-formed completions on the validation split.
+    """
+    critic = Critic.load(base / "critic", placement=settings.compute.place())
+    critic.add_adapter(settings.lora, settings.seed)
+    if settings.compute.gradient_checkpointing:
+        critic.checkpoint_gradients()
+    if settings.trainable == "full":
+        critic.train_weights()
+    settings.compute.settle(critic)
+    views = load_views(read_annotations(annotations_dir, "train"), photos_dir)
+
+    def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        chosen = torch.randint(len(views), (settings.batch_size,), generator=generator).tolist()
+        batch, mine = [views[i] for i in chosen], share(settings.batch_size)
+
+        def part_loss(part: Share) -> Tensor:
+            loss = completion_loss(critic, part.of(batch), settings.direction_weight, settings.score_weight)
+            return loss * _token_share(critic, batch, part)
+
+        return {
+            "loss": accumulate(critic.model, [partial(part_loss, part) for part in mine.split(settings.micro_batch)])
+        }
+
+    trained = [(n, p) for n, p in critic.model.named_parameters() if p.requires_grad]
+    store = CheckpointStore(checkpoints)
+    closing = fit(
+        "critic_sft",
+        trained,
+        losses,
+        settings.optimiser,
+        tracker,
+        store,
+        settings.seed,
+        settings.checkpoint_every,
+        meter=metered(settings.batch_size, critic),
+    )
+    held_out = load_views(read_annotations(annotations_dir, "validation"), photos_dir)
+    if held_out:
+        closing |= validate(critic, held_out)
+    tracker.metrics({f"critic_sft/{name}": value for name, value in closing.items()}, settings.optimiser.steps)
+    critic.save_adapter(out)
+    return closing
+
+
+def load_views(annotated: list[AnnotatedPhoto], photos_dir: Path) -> list[tuple[Tensor, str]]:
+    """Pictures (3, H, W) in [0, 1] with the completions to learn; every photo is decoded once."""
+    views, path, photo = [], None, None
+    for entry in annotated:
+        if entry.path != path:
+            path, photo = entry.path, read_photo(photos_dir / entry.path)
+        views.append((render_view(photo, entry), entry.completion))
+    return views
+
+
+def completion_loss(
+    critic: Critic, views: list[tuple[Tensor, str]], direction_weight: float = 1.0, score_weight: float = 1.0
+) -> Tensor:
+    """Mean cross-entropy, in nats, of the completion tokens; the prompt is not learnt.
+
+    Args:
+        direction_weight: factor of the tokens that name the direction of a fault ("low", "warm"). Half of the
+            attributes of a faulty photo are fine, so the likeliest single word is "fine" wherever there is doubt;
+            without this weight greedy verdicts pass over most faults.
+        score_weight: factor of the tokens that spell the score.
+    """
+    texts = [text for _, text in views]
+    tokens, mask = critic.encode_completions(texts)
+    _, logits = critic.forward(critic.prompts([view for view, _ in views]), tokens, mask)
+    losses = functional.cross_entropy(logits[mask].float(), tokens[mask], reduction="none")
+    weights = _token_weights(critic, texts, tokens.shape[1], {_DIRECTION: direction_weight, _SCORE: score_weight})
+    return (losses * weights[mask.to(weights.device)].to(losses)).mean()
+
+
+def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[re.Pattern[str], float]) -> Tensor:
+    """(B, length) the factor of every token: that of the pattern whose matches it spells, else 1."""
+    weights = torch.ones(len(texts), length)
+    encoded = critic.processor.tokenizer(texts)
+    for row, text in enumerate(texts):
+        for pattern, factor in factors.items():
+            for match in pattern.finditer(text):
+                for position in range(*match.span()):
+                    weights[row, encoded.char_to_token(row, position)] = factor
+    return weights
+
+
+def _token_share(critic: Critic, batch: list[tuple[Tensor, str]], mine: Share) -> float:
+    """What the mean over the tokens of this rank's views counts in the mean over those of the whole batch."""
+    if mine.whole:
+        return mine.weight
+    lengths = [critic.encode_completions([text])[1].sum().item() for _, text in batch]
+    return sum(mine.of(lengths)) / sum(lengths) / mine.copies
+
+
+@torch.no_grad()
+def validate(critic: Critic, views: list[tuple[Tensor, str]], batch_size: int = 32) -> dict[str, float]:
+    """Loss and share of greedy completions that parse, on views that were not trained on; ranks divide each batch."""
+    loss = parsed = 0.0
+    for start in range(0, len(views), batch_size):
+        batch = views[start : start + batch_size]
+        mine = share(len(batch))
+        loss += float(completion_loss(critic, mine.of(batch))) * _token_share(critic, batch, mine) * len(batch)
+        texts = critic.generate([view for view, _ in mine.of(batch)], share=mine).texts
+        parsed += sum(parses(text) is not None for text in texts) / mine.copies
+    sums = summed({"validation_loss": loss, "validation_parse_rate": parsed})
+    return {name: value / len(views) for name, value in sums.items()}

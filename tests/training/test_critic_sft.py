@@ -1,0 +1,149 @@
+"""Stage I of the Critic: the loss against transformers and by hand, and a run that resumes to the same adapter."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from components.annotation.annotations import read_annotations, render_view
+from components.imaging.photo import read_photo
+from components.models.critic import Critic
+from components.models.lora import LoraSettings
+from components.training import critic_sft as sft
+from components.training.critic_sft import CriticSftSettings, completion_loss, load_views, train_critic, validate
+from components.training.loop import OptimiserSettings
+from components.training.tracker import NullTracker
+from components.verdict.grammar import parse
+from tests.tiny_data import PHOTOS, write_annotations
+
+SETTINGS = CriticSftSettings(
+    lora=LoraSettings(rank=2, alpha=4),
+    optimiser=OptimiserSettings(learning_rate=1e-2, steps=4, warmup_steps=1),
+    batch_size=2,
+    checkpoint_every=2,
+)
+TEXTS = (
+    "1. clean; exposure low severe; low light. 2. cold slight.",
+    "42 edits; exposure fine; contrast high moderate.\n<answer> 42 </answer>",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of annotations and photos."""
+    folder = tmp_path_factory.mktemp("data")
+    return write_annotations(folder / "annotations", folder / "photos"), folder / "photos"
+
+
+@torch.no_grad()
+def test_the_loss_is_transformers_own_over_the_completion(critic: Critic, photos: list[Tensor]) -> None:
+    prompts, (tokens, _) = critic.prompts(photos[:1]), critic.encode_completions(TEXTS[:1])
+    logits = critic.model(
+        input_ids=torch.cat([prompts.input_ids_BP, tokens], dim=1),
+        mm_token_type_ids=torch.cat([prompts.mm_token_type_ids_BP, torch.zeros_like(tokens)], dim=1),
+        pixel_values=prompts.pixel_values,
+        image_grid_thw=prompts.image_grid_thw_B3,
+    ).logits
+    config = critic.model.config
+    logits[..., [config.image_token_id, config.video_token_id]] = -torch.inf  # which the Critic never writes
+    labels = torch.cat([torch.full_like(prompts.input_ids_BP, -100), tokens], dim=1)
+    expected = critic.model.loss_function(logits, labels, vocab_size=logits.shape[-1])
+    torch.testing.assert_close(completion_loss(critic, [(photos[0], TEXTS[0])]), expected)
+
+
+@torch.no_grad()
+def test_a_batch_is_averaged_over_its_tokens_and_what_matters_weighs_more(critic: Critic, photos: list[Tensor]) -> None:
+    views = list(zip(photos[:2], TEXTS, strict=True))
+    plain = weighted = count = 0.0
+    for photo, text in views:
+        tokens, mask = critic.encode_completions([text])
+        _, logits = critic.forward(critic.prompts([photo]), tokens, mask)
+        losses = functional.cross_entropy(logits[0].double(), tokens[0], reduction="none")
+        weights = torch.ones_like(losses)
+        position = 0
+        for index, token in enumerate(tokens[0, :-1].tolist()):  # byte-level tokens: characters one after the other
+            start, position = position, position + len(critic.processor.tokenizer.decode([token]))
+            for word, factor in (("low severe", 3.0), ("cold slight", 3.0), ("high moderate", 3.0), ("42 </", 5.0)):
+                begin = text.find(word)
+                end = begin + len(word.split()[0])
+                if begin >= 0 and start < end and position > begin:
+                    weights[index] = factor
+        assert weights.max() == (5 if "answer" in text else 3)
+        plain, weighted, count = plain + losses.sum(), weighted + (weights * losses).sum(), count + len(losses)
+    assert float(completion_loss(critic, views)) == pytest.approx(float(plain / count), rel=1e-5)
+    assert float(completion_loss(critic, views, 3.0, 5.0)) == pytest.approx(float(weighted / count), rel=1e-5)
+
+
+def test_views_are_rebuilt_from_photos_that_are_read_once(
+    data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(sft, "read_photo", lambda path: (read.append(path), read_photo(path))[1])
+    annotated = read_annotations(data[0], "train")
+    views = load_views(annotated, data[1])
+    assert len(views) == len(annotated) == 6 and len(read) == len(set(read)) == 3
+    for (view, text), entry in zip(views, annotated, strict=True):
+        assert text == entry.completion and parse(text).score == entry.score
+        assert torch.equal(view, render_view(read_photo(data[1] / entry.path), entry))
+
+
+def test_validation_is_over_all_views_and_counts_what_parses(
+    critic: Critic, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = load_views(read_annotations(data[0]), data[1])[:3]
+    monkeypatch.setattr(
+        sft.Critic,
+        "generate",
+        lambda self, images, share: type("Rollout", (), {"texts": [views[0][1], "?"][: len(images)]})(),
+    )
+    found = validate(critic, views, batch_size=2)
+    assert found["validation_parse_rate"] == pytest.approx(2 / 3)
+    batches = [(completion_loss(critic, views[:2]), 2), (completion_loss(critic, views[2:]), 1)]
+    expected = sum(float(loss.detach()) * count for loss, count in batches) / 3
+    assert found["validation_loss"] == pytest.approx(expected)
+
+
+def run(base: Path, data: tuple[Path, Path], folder: Path, out: str) -> dict[str, float]:
+    return train_critic(base, *data, folder / out, SETTINGS, NullTracker(), folder / f"{out}-checkpoints")
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_adapter(
+    base: Path, data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in (base / "critic").iterdir()}
+    closing = run(base, data, tmp_path, "whole")
+    assert set(closing) >= {"loss", "validation_loss", "validation_parse_rate"}
+    original, calls = sft.completion_loss, []
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(sft, "completion_loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(base, data, tmp_path, "resumed")
+    assert not (tmp_path / "resumed").exists()
+    monkeypatch.setattr(sft, "completion_loss", original)
+    again = run(base, data, tmp_path, "resumed")
+    assert again["validation_loss"] == closing["validation_loss"]
+    whole, resumed = (load_file(tmp_path / out / "adapter_model.safetensors") for out in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert any(tensor.abs().max() > 0 for name, tensor in whole.items() if "lora_B" in name), "something was learnt"
+    assert {path: path.read_bytes() for path in (base / "critic").iterdir()} == before
+    Critic.load(base / "critic", tmp_path / "whole")
+
+
+def test_without_held_out_views_there_is_nothing_to_validate(
+    base: Path, data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lines = (data[0] / "annotations.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "annotations.jsonl").write_text("".join(x for x in lines if json.loads(x)["split"] == "train"))
+    assert len(lines) == 2 * len(PHOTOS)
+    closing = train_critic(base, tmp_path, data[1], tmp_path / "out", SETTINGS, NullTracker(), tmp_path / "checkpoints")
+    assert "validation_loss" not in closing

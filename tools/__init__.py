@@ -1,0 +1,1 @@
+"""What builds things that the product only uses: the tiny base models."""
