@@ -16,13 +16,16 @@ from torch import Tensor
 
 from benchmarks.edit_r1 import LossPass, counting, edit_r1_gradients
 from benchmarks.main import BenchmarkRow
+from components.metrics.full_reference import LPIPS_FILE, Lpips
 from components.models.flow import training_sigmas
 from components.models.lora import adapter_tensors
-from components.reinforcement.coordinated import ReinforceSettings, _Stage
-from components.reinforcement.grpo import group_advantages
-from components.reinforcement.nft import NftSettings, follow, old_decay
-from components.reinforcement.rollouts import ArtistExperience, RolloutSettings, gather
-from components.training.tracker import NullTracker
+from components.reinforcement.artist_update import ArtistUpdate
+from components.reinforcement.coordinated import load_modules
+from components.reinforcement.judges.judge import AttributeJudge
+from components.reinforcement.nft import NftSettings
+from components.reinforcement.rollouts import ArtistExperience, RolloutSettings, reward, sample
+from components.reinforcement.settings import ReinforceSettings
+from components.training.batches import PairBatches
 
 SMALLEST_DEVIATION = 0.05
 """Edit-R1's filter: `ban_std_thres` of its published configurations; here both loops mask by it."""
@@ -64,35 +67,31 @@ class Comparison(NamedTuple):
 
 
 class NftTrial:
-    """A stage III with one round of experience, whose Artist's update can be computed again and again.
+    """An Artist in stage III with one round of experience, whose update can be computed again and again.
 
     Args:
-        arguments: of `components.reinforcement.coordinated.reinforce`: base, adapters, pairs.
-        work: a folder for checkpoints, of which none is written.
+        arguments: base, adapters and pairs, as `components.reinforcement.coordinated.reinforce` takes them.
     """
 
-    def __init__(
-        self, arguments: tuple[Path, Path, Path, Path], work: Path, settings: ReinforceSettings = _SETTINGS
-    ) -> None:
+    def __init__(self, arguments: tuple[Path, Path, Path, Path], settings: ReinforceSettings = _SETTINGS) -> None:
         if settings.artist_updates != 1:
             raise ValueError(f"expected one update an iteration, as Edit-R1 makes, found {settings.artist_updates}")
-        self.stage = _Stage(*arguments, settings, NullTracker(), work / "checkpoints")
-        self.settings, stage = settings, self.stage
-        batch = stage.batches.draw(settings.rollouts.photos, stage.generator)
-        experience = gather(
-            stage.critic, stage.artist, batch, stage.distance, settings.rollouts, stage.generator, stage.judge
-        )
-        self.state = stage.generator.get_state()
+        base, critic_adapter, artist_adapter, pairs = arguments
+        critic, self.artist = load_modules(base, critic_adapter, artist_adapter, settings)
+        generator = torch.Generator().manual_seed(settings.seed)
+        self.settings, self.update = settings, ArtistUpdate(self.artist, settings, generator)
+        batch = PairBatches(pairs, "train", ["enhancement"], self.artist).draw(settings.rollouts.photos, generator)
+        samples = sample(critic, self.artist, batch, settings.rollouts, generator)
+        judge, distance = AttributeJudge(settings.rollouts.artist), Lpips(base / LPIPS_FILE, self.artist.device)
+        experience = reward(samples, batch, distance, judge, settings.rollouts)
+        self.state = generator.get_state()
         self.use(experience.artist)
 
     def use(self, edits: ArtistExperience) -> None:
         """Take a round of experience: advantages, and which edits are judged and in a group that differs enough."""
-        self.edits, rewards = edits, edits.rewards_B
-        self.advantages, self.valid = torch.zeros_like(rewards), torch.zeros_like(edits.judged)
-        for rows in torch.arange(len(rewards)).split(self.settings.rollouts.verdicts * self.settings.rollouts.edits):
-            rows = rows[edits.judged[rows]]
-            if len(rows) > 1 and float(rewards[rows].std()) >= self.settings.smallest_deviation:
-                self.advantages[rows], self.valid[rows] = group_advantages(rewards[rows][None])[0], True
+        self.edits = edits
+        self.advantages, self.informative = self.update.advantages(edits)
+        self.valid = self.informative.bool()
 
     @property
     def masked(self) -> float:
@@ -111,7 +110,7 @@ class NftTrial:
                 if not len(part):
                     continue
                 noise = torch.randn(len(part), *self.edits.clean_BSC.shape[1:], generator=draw)
-                sigmas = training_sigmas(self.stage.artist.scheduler, len(part), self.edits.grid.tokens, draw)
+                sigmas = training_sigmas(self.artist.scheduler, len(part), self.edits.grid.tokens, draw)
                 measured = settings.nft.kl > 0 and float(torch.rand((), generator=draw)) < settings.reference_share
                 kl = settings.nft.kl / settings.reference_share if measured else 0.0
                 result.append(LossPass(part, noise, sigmas, kl))
@@ -119,11 +118,8 @@ class NftTrial:
 
     def let_old_trail(self) -> None:
         """One real optimiser step, after which `old` follows as in the loop and is no longer the current policy."""
-        stage = self.stage
-        stage.generator.set_state(self.state)
-        stage._update_artist(self.edits, 0)
-        follow(stage.old, adapter_tensors(stage.artist.transformer), old_decay(1, self.settings.nft))
-        stage.old_is_current = False
+        self._learn()
+        self.update.let_old_follow(0)
 
     def compare(self, nft: NftSettings | None = None, repeats: int = 2) -> Comparison:
         """Compute the update in each way, `repeats` times in turn; the shortest times count.
@@ -131,32 +127,35 @@ class NftTrial:
         Args:
             nft: other settings of the loss than the stage's.
         """
-        self.settings = self.stage.settings = self.settings.model_copy(update={"nft": nft or self.settings.nft})
+        self.settings = self.update.settings = self.settings.model_copy(update={"nft": nft or self.settings.nft})
         ways = {"ours": self._ours, "published": self._edit_r1, "keeping": self._edit_r1}
         costs: dict[str, list[Cost]] = {name: [] for name in ways}
         for _ in range(repeats):
             for name, way in ways.items():
-                with _recomputing(self.stage.artist.transformer, name == "published"):
+                with _recomputing(self.artist.transformer, name == "published"):
                     costs[name].append(self._cost(way))
         return Comparison(**{name: min(found, key=lambda cost: cost.seconds) for name, found in costs.items()})
 
     def _ours(self) -> None:
-        stage, trailing = self.stage, not self.stage.old_is_current
-        optimiser, stage.artist_optimiser = stage.artist_optimiser, _LeaveGradients()
-        stage.generator.set_state(self.state)
+        update, current = self.update, self.update.old_is_current
+        optimiser, update.optimiser = update.optimiser, _LeaveGradients()
         try:
-            stage._update_artist(self.edits, 0)
+            self._learn()
         finally:
-            stage.artist_optimiser, stage.old_is_current = optimiser, not trailing
+            update.optimiser, update.old_is_current = optimiser, current
+
+    def _learn(self) -> None:
+        self.update.generator.set_state(self.state)
+        self.update.learn(self.edits, self.advantages, self.informative, 0)
 
     def _edit_r1(self) -> None:
-        edit_r1_gradients(self.stage.artist, self.edits, self.advantages, self.valid, self.passes(), self.settings.nft)
+        edit_r1_gradients(self.artist, self.edits, self.advantages, self.valid, self.passes(), self.settings.nft)
 
     def _cost(self, way: Callable[[], None]) -> Cost:
-        parameters = list(adapter_tensors(self.stage.artist.transformer).values())
+        parameters = list(adapter_tensors(self.artist.transformer).values())
         for parameter in parameters:
             parameter.grad = None
-        with counting(self.stage.artist.transformer) as work:
+        with counting(self.artist.transformer) as work:
             began = time.perf_counter()
             way()
             seconds = time.perf_counter() - began
@@ -182,9 +181,9 @@ def _recomputing(transformer: torch.nn.Module, wanted: bool) -> Iterator[None]:
         model.disable_gradient_checkpointing()
 
 
-def nft_rows(arguments: tuple[Path, Path, Path, Path], work: Path) -> list[BenchmarkRow]:
+def nft_rows(arguments: tuple[Path, Path, Path, Path]) -> list[BenchmarkRow]:
     """Forward-equivalents, time and gradients, while `old` is the current policy and when it trails behind."""
-    trial = NftTrial(arguments, work)
+    trial = NftTrial(arguments)
     masked = f"{trial.masked:.0%} of {len(trial.valid)} edits masked"
     without = trial.settings.nft.model_copy(update={"kl": 0.0})
     whole = trial.settings.nft

@@ -84,7 +84,7 @@ def prepare(folder: Path) -> Inputs:
 
 def nft(inputs: Inputs, work: Path) -> list[BenchmarkRow]:
     """The Artist's update in stage III against Edit-R1's."""
-    return nft_rows((inputs.base, inputs.critic_adapter, inputs.artist_adapter, inputs.pairs), work)
+    return nft_rows((inputs.base, inputs.critic_adapter, inputs.artist_adapter, inputs.pairs))
 
 
 def rollout(inputs: Inputs, work: Path, photos: int = 4, group: int = 4, repeats: int = 3) -> list[BenchmarkRow]:

@@ -6,13 +6,6 @@ from zenml import get_step_context
 from steps.tracking import STEP_RUN_TAG
 
 REINFORCE = "reinforce"
-_TITLES = {
-    "reinforce/artist/reward_total": "Artist, r_PA",
-    "reinforce/artist/reward_compliance": "Artist, r_comp",
-    "reinforce/artist/reward_photometric": "Artist, r_photo",
-    "reinforce/artist/reward_perceptual": "Artist, r_perc",
-    "reinforce/critic/reward": "Critic, total",
-}
 
 
 def reward_curves(step: str = REINFORCE) -> dict[str, list[tuple[int, float]]]:
@@ -20,6 +13,8 @@ def reward_curves(step: str = REINFORCE) -> dict[str, list[tuple[int, float]]]:
 
     Empty where no such step belongs to the pipeline run.
     """
+    from components.reinforcement.rewards.curves import CURVE_TITLES
+
     steps = get_step_context().pipeline_run.steps
     if step not in steps:
         return {}
@@ -34,11 +29,12 @@ def reward_curves(step: str = REINFORCE) -> dict[str, list[tuple[int, float]]]:
     for name in sorted(runs[0].data.metrics):
         if name.startswith(f"{REINFORCE}/") and "reward" in name:
             history = client.get_metric_history(runs[0].info.run_id, name)
-            curves[_TITLES.get(name, _title(name))] = [(metric.step, metric.value) for metric in history]
+            short = name.removeprefix(f"{REINFORCE}/")
+            curves[CURVE_TITLES.get(short) or _title(short)] = [(metric.step, metric.value) for metric in history]
     return curves
 
 
 def _title(name: str) -> str:
-    """ "reinforce/critic/reward_format" -> "Critic, format"."""
-    module, _, reward = name.removeprefix(f"{REINFORCE}/").partition("/")
+    """Of what is no reward itself: "critic/reward_deviation" -> "Critic, deviation"."""
+    module, _, reward = name.partition("/")
     return f"{module.capitalize()}, {reward.removeprefix('reward_').replace('_', ' ')}"

@@ -25,7 +25,10 @@ from components.models.lora import LoraSettings, adapter_tensors
 from components.reinforcement import comparison, rollouts
 from components.reinforcement.comparison import ComparisonSettings
 from components.reinforcement.coordinated import ReinforceSettings, reinforce
-from components.reinforcement.rollouts import RolloutSettings
+from components.reinforcement.judges.judge import AttributeJudge, Judge
+from components.reinforcement.rewards.artist import PerceptualDistance
+from components.reinforcement.rollouts import RolloutSettings, Round, reward, sample
+from components.training.batches import PairBatch
 from components.verdict.grammar import Verdict, suggest
 from tests.recording import RecordingTracker
 from tests.tiny_data import write_pairs
@@ -74,6 +77,20 @@ def read_by_hash(text: str) -> Verdict | None:
         return None
     suggestions = (suggest("exposure", (second - 127.5) / 128), suggest("temperature", (third - 127.5) / 3))
     return Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=suggestions, score=fourth / 2.55)
+
+
+def gather(
+    critic: Critic,
+    artist: Artist,
+    batch: PairBatch,
+    distance: PerceptualDistance,
+    settings: RolloutSettings,
+    generator: torch.Generator,
+    judge: Judge | None = None,
+) -> Round:
+    """One round of experience, as the loop gathers it; judged by attributes unless another judge is named."""
+    samples = sample(critic, artist, batch, settings, generator)
+    return reward(samples, batch, distance, judge or AttributeJudge(settings.artist), settings)
 
 
 @contextmanager

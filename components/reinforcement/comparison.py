@@ -19,9 +19,9 @@ from components.models.compute import Placement
 from components.models.critic import Critic, ReasoningLatent
 from components.models.sampling import sample_edits
 from components.photometry.colour import delta_e_2000, srgb_to_lab
-from components.reinforcement.artist_rewards import PerceptualDistance, artist_rewards
 from components.reinforcement.judges.judge import Case, Judge, judge_all
 from components.reinforcement.judges.settings import make_judge
+from components.reinforcement.rewards.artist import ARTIST_COLUMNS, Edited, PerceptualDistance, artist_rewards
 from components.reinforcement.rollouts import RolloutSettings
 from components.strict import Strict
 from components.training.artist_sft import PICTURES, before_after
@@ -44,7 +44,8 @@ class PolicyScores:
 
     Attributes:
         ids: of the pairs; photos: of their source photos.
-        terms: for each reward term the mean (N,) over the draws; "total" is r_PA, 0 where the verdict did not parse.
+        terms: for each of the Artist's rewards the mean (N,) over the draws, 0 where the verdict did not parse;
+            "total" is r_PA.
         unrewarded: for each measure that no reward pays for the mean (N,) over the draws: "colour_error", CIEDE2000 to
             the ground truth; "ssim", structural similarity to it; "piqe_excess", by how much the edit's PIQE, whose 0
             is best, lies above that of the ground truth, 0 where it does not.
@@ -78,7 +79,7 @@ def score_policy(
     judge = judge or make_judge(rollouts.judge, rollouts.artist, journal=None)
     generator = torch.Generator().manual_seed(settings.seed)
     ids, photos, picture = [], [], None
-    columns: dict[str, list[float]] = {"compliance": [], "photometric": [], "perceptual": [], "total": []}
+    columns: dict[str, list[float]] = {name: [] for name in ARTIST_COLUMNS}
     unrewarded: dict[str, list[float]] = {"colour_error": [], "ssim": [], "piqe_excess": []}
     for batch in batches.in_order(settings.batch_size):
         progress()
@@ -99,16 +100,18 @@ def score_policy(
             verdict and Case(source, made, verdict)
             for source, made, verdict in zip(batch.inputs, edits, verdicts, strict=True)
         ]
-        for pair, source, made, target, verdict, followed in zip(
-            batch.pairs, batch.inputs, edits, batch.targets, verdicts, judge_all(judge, cases), strict=True
+        for pair, made, target, followed in zip(
+            batch.pairs, edits, batch.targets, judge_all(judge, cases), strict=True
         ):
             ids.append(pair.id)
             photos.append(pair.photo_id)
             for name, value in measure_unrewarded(made, target).items():
                 unrewarded[name].append(value)
-            rewards = verdict and artist_rewards(source, made, target, verdict, distance, rollouts.artist, followed)
-            for name in ("compliance", "photometric", "perceptual", "total"):
-                columns[name].append(float(getattr(rewards, name).mean()) if rewards else 0.0)
+            earned = {}
+            if followed is not None:
+                earned = artist_rewards(Edited(made, target, followed, distance), rollouts.artist)
+            for name, column in columns.items():
+                column.append(float(earned[name].mean()) if earned else 0.0)
     terms, others = ({name: torch.tensor(values) for name, values in table.items()} for table in (columns, unrewarded))
     return PolicyScores(ids, photos, terms, others, picture)
 

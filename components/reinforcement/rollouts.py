@@ -1,10 +1,11 @@
 """One round of experience for stage III: photos in; verdicts, edits and every reward out.
 
-The Critic looks at each photo and at its better version and writes a group of verdicts about each. The verdicts about
-the photo condition the Artist's edits through H_c as captured while they were written. Groups are by photo.
+`sample` lets the Critic look at each photo and at its better version and write a group of verdicts about each; the
+verdicts about the photo condition the Artist's edits through H_c as captured while they were written. `reward` says
+what each verdict and each edit is worth. Groups are by photo.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
@@ -16,21 +17,16 @@ from components.models.lora import active_adapter
 from components.models.sampling import decode_latents, sample_latents
 from components.parallel.micro_batches import slices
 from components.parallel.ranks import Share
-from components.photometry.colour import delta_e_2000, srgb_to_lab
-from components.reinforcement.artist_rewards import (
-    ArtistRewards,
+from components.reinforcement.judges.judge import Case, Judge, judge_all
+from components.reinforcement.judges.settings import JudgeSettings
+from components.reinforcement.rewards.artist import (
+    ARTIST_COLUMNS,
     ArtistRewardSettings,
+    Edited,
     PerceptualDistance,
     artist_rewards,
 )
-from components.reinforcement.critic_rewards import (
-    CriticRewardSettings,
-    format_reward,
-    ranking_rewards,
-    suggestion_reward,
-)
-from components.reinforcement.judges.judge import Case, Judge, judge_all
-from components.reinforcement.judges.settings import JudgeSettings, make_judge
+from components.reinforcement.rewards.critic import CriticRewardSettings, Verdicts, critic_rewards
 from components.strict import Strict
 from components.training.batches import PairBatch
 from components.verdict.grammar import Verdict, parses
@@ -54,25 +50,52 @@ class RolloutSettings(Strict):
 
 
 @dataclass(frozen=True)
-class CriticExperience:
-    """Completions about N pictures (the photos, then their better versions), grouped, with their rewards.
+class Samples:
+    """What both policies made of P photos, before anything is said about its worth.
 
     Attributes:
+        better: the photos' better versions, (3, h, w) each; the Critic looked at the photos and then at these.
+        completions: of the Critic, `verdicts` in a row for each picture.
+        verdicts: of the completions; None where one does not parse.
+        source_BRC, clean_BSC, latent, grid: what each edit was made from, and its latents; G in a row for each photo.
+        edits: (P * G, 3, H, W) in [0, 1].
+    """
+
+    better: list[Tensor]
+    completions: CriticRollout
+    verdicts: list[Verdict | None]
+    source_BRC: Tensor
+    clean_BSC: Tensor
+    latent: ReasoningLatent
+    grid: Grid
+    edits: Tensor
+
+
+@dataclass(frozen=True)
+class CriticExperience:
+    """Completions about N pictures (the photos, then their better versions), G in a row for each, with their rewards.
+
+    Attributes:
+        prompts: one for each completion.
+        terms: values (N, G) of every reward, by name.
+        rewards_NG: their weighted sum.
         share: which pictures of the whole round these are, where ranks have divided one.
     """
 
     prompts: Prompts
     rollout: CriticRollout
-    terms: dict[str, Tensor]  # each (N, G)
+    terms: dict[str, Tensor]
     rewards_NG: Tensor
     share: Share
 
 
 @dataclass(frozen=True)
 class ArtistExperience:
-    """Edits of P photos, G in a row for each, with what made them and their reward terms.
+    """Edits of P photos, G in a row for each, with what made them and their rewards.
 
     Attributes:
+        terms: values (P * G,) of every reward, by name, and r_PA as "total"; 0 where not judged.
+        rewards_B: r_PA.
         judged: (P * G,) False where the verdict did not parse, so that nothing says what the edit should have done.
         share: which edits of the whole round these are, where ranks have divided one.
     """
@@ -81,7 +104,7 @@ class ArtistExperience:
     clean_BSC: Tensor
     latent: ReasoningLatent
     grid: Grid
-    terms: dict[str, Tensor]  # each (P * G,); 0 where not judged
+    terms: dict[str, Tensor]
     rewards_B: Tensor
     judged: Tensor
     share: Share
@@ -96,66 +119,32 @@ class Round:
 
 
 @torch.no_grad()
-def gather(
-    critic: Critic,
-    artist: Artist,
-    batch: PairBatch,
-    distance: PerceptualDistance,
-    settings: RolloutSettings,
-    generator: torch.Generator,
-    judge: Judge | None = None,
-) -> Round:
-    """Let the Critic judge and the Artist's `old` policy edit a batch of photos, and reward both.
+def sample(
+    critic: Critic, artist: Artist, batch: PairBatch, settings: RolloutSettings, generator: torch.Generator
+) -> Samples:
+    """Let the Critic write about a batch of photos and the Artist's `old` policy edit them.
 
-    Of several ranks each gathers the experience of its share of the photos; photos are ranked against those of all.
-
-    Args:
-        judge: of r_comp; by default the one that the settings name, if it needs no journal.
-
-    Raises:
-        JudgeError: the judge gave no judgement.
-        DivergenceError: a reward is not finite.
+    Of several ranks each does so for its share of the photos; samples are those that the whole batch would get.
     """
-    judge = judge or make_judge(settings.judge, settings.artist, journal=None)
     better = [pair.target() for pair in batch.pairs]
-    pictures = [*batch.views, *better]
-    rollout = critic.generate(
-        pictures,
+    completions = critic.generate(
+        [*batch.views, *better],
         group=settings.verdicts,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
         generator=generator,
         share=batch.share.twice(),
     )
-    verdicts = [parses(text) for text in rollout.texts]
-    terms = _critic_terms(verdicts, batch, better, settings)
-    weights = settings.critic
-    rewards = sum(values * getattr(weights, name) for name, values in terms.items())
-    judged = CriticExperience(rollout.prompts.repeat(settings.verdicts), rollout, terms, rewards, batch.share.twice())
-    about_inputs = slice(0, len(batch.views) * settings.verdicts)
-    verdicts = verdicts[about_inputs]
-    edits = _edit(artist, batch, rollout.latent[about_inputs], verdicts, distance, judge, settings, generator)
-    return Round(judged, edits)
-
-
-def _edit(
-    artist: Artist,
-    batch: PairBatch,
-    latent: ReasoningLatent,
-    verdicts: list[Verdict | None],
-    distance: PerceptualDistance,
-    judge: Judge,
-    settings: RolloutSettings,
-    generator: torch.Generator,
-) -> ArtistExperience:
-    batch = batch.to(artist.device)
-    grid = artist.grid(batch.inputs)
-    group = settings.verdicts * settings.edits
-    encoded = [artist.encode(batch.inputs[rows]) for rows in slices(len(batch.inputs), settings.edit_batch)]
-    source = torch.cat(encoded).repeat_interleave(group, 0)  # encoded once a photo
+    about_photos = completions.latent[: len(batch.views) * settings.verdicts]
     latent = ReasoningLatent(
-        latent.states_BLD.repeat_interleave(settings.edits, 0), latent.mask_BL.repeat_interleave(settings.edits, 0)
+        about_photos.states_BLD.repeat_interleave(settings.edits, 0),
+        about_photos.mask_BL.repeat_interleave(settings.edits, 0),
     )
+    inputs = batch.inputs.to(artist.device)
+    grid = artist.grid(inputs)
+    group_size = settings.verdicts * settings.edits
+    encoded = [artist.encode(inputs[rows]) for rows in slices(len(inputs), settings.edit_batch)]
+    source = torch.cat(encoded).repeat_interleave(group_size, 0)  # encoded once a photo
     with active_adapter(artist.transformer, "old"):
         clean = sample_latents(
             artist,
@@ -165,47 +154,60 @@ def _edit(
             settings.sampling_steps,
             generator,
             settings.edit_batch,
-            batch.share.each(group),
+            batch.share.each(group_size),
         )
-    pictures = decode_latents(artist, clean, grid, settings.edit_batch).split(settings.edits)
-    photos = [index // settings.verdicts for index in range(len(verdicts))]
+    edits = decode_latents(artist, clean, grid, settings.edit_batch)
+    verdicts = [parses(text) for text in completions.texts]
+    return Samples(better, completions, verdicts, source, clean, latent, grid, edits)
+
+
+@torch.no_grad()
+def reward(
+    samples: Samples, batch: PairBatch, distance: PerceptualDistance, judge: Judge, settings: RolloutSettings
+) -> Round:
+    """What the samples of a batch earn; photos are ranked against those of all ranks.
+
+    Args:
+        judge: of r_comp.
+
+    Raises:
+        JudgeError: the judge gave no judgement.
+        DivergenceError: a reward is not finite.
+    """
+    of_critic = _critic_experience(samples, batch, settings)
+    return Round(of_critic, _artist_experience(samples, batch, distance, judge, settings))
+
+
+def _critic_experience(samples: Samples, batch: PairBatch, settings: RolloutSettings) -> CriticExperience:
+    better, share = samples.better, batch.share.twice()
+    verdicts = Verdicts(samples.verdicts, [*batch.views, *better], [*better, *better], share)
+    terms = critic_rewards(verdicts, settings.critic)
+    prompts = samples.completions.prompts.repeat(settings.verdicts)
+    return CriticExperience(prompts, samples.completions, terms, terms.pop("total"), share)
+
+
+def _artist_experience(
+    samples: Samples, batch: PairBatch, distance: PerceptualDistance, judge: Judge, settings: RolloutSettings
+) -> ArtistExperience:
+    batch = batch.to(samples.edits.device)
+    by_verdict = samples.edits.split(settings.edits)
+    photos = [index // settings.verdicts for index in range(len(by_verdict))]
+    about_photos = samples.verdicts[: len(by_verdict)]
     cases = [
-        verdict and Case(batch.inputs[photo], made, verdict)
-        for photo, made, verdict in zip(photos, pictures, verdicts, strict=True)
+        verdict and Case(batch.inputs[photo], edits, verdict)
+        for photo, edits, verdict in zip(photos, by_verdict, about_photos, strict=True)
     ]
-    rows: list[ArtistRewards | None] = [
-        case and artist_rewards(*case[:2], batch.targets[photo], case.verdict, distance, settings.artist, followed)
-        for photo, case, followed in zip(photos, cases, judge_all(judge, cases), strict=True)
+    made = [
+        None if followed is None else Edited(edits, batch.targets[photo], followed, distance)
+        for photo, edits, followed in zip(photos, by_verdict, judge_all(judge, cases), strict=True)
     ]
+    earned = [edited and artist_rewards(edited, settings.artist) for edited in made]
     nothing = torch.zeros(settings.edits)
     terms = {
-        field.name: torch.cat([nothing if row is None else getattr(row, field.name).cpu() for row in rows])
-        for field in fields(ArtistRewards)
+        name: torch.cat([nothing if values is None else values[name].cpu() for values in earned])
+        for name in ARTIST_COLUMNS
     }
-    judged = torch.tensor([row is not None for row in rows]).repeat_interleave(settings.edits)
-    return ArtistExperience(source, clean, latent, grid, terms, terms["total"], judged, batch.share.each(group))
-
-
-def _critic_terms(
-    verdicts: list[Verdict | None], batch: PairBatch, better: list[Tensor], settings: RolloutSettings
-) -> dict[str, Tensor]:
-    """Reward terms (N, G) for verdicts about the photos and then about their better versions."""
-    pictures, targets, group = [*batch.views, *better], [*better, *better], settings.verdicts
-    said = torch.tensor([verdict.score if verdict else torch.nan for verdict in verdicts])
-    share = batch.share.twice()
-    scores = share.gather(said.view(-1, group)).unbind()
-    quality = torch.tensor(
-        [
-            -float(delta_e_2000(srgb_to_lab(picture), srgb_to_lab(target)).mean())
-            for picture, target in zip(pictures, targets, strict=True)
-        ]
-    )
-    ranking = ranking_rewards(scores, share.gather(quality), settings.critic.variance_floor)
-    suggestion = [
-        suggestion_reward(verdict, pictures[i // group], targets[i // group]) for i, verdict in enumerate(verdicts)
-    ]
-    return {
-        "format": torch.tensor([format_reward(verdict) for verdict in verdicts]).view(-1, group),
-        "ranking": share.of(torch.stack(ranking)),
-        "suggestion": torch.tensor(suggestion).view(-1, group),
-    }
+    judged = torch.tensor([values is not None for values in earned]).repeat_interleave(settings.edits)
+    made_from = samples.source_BRC, samples.clean_BSC, samples.latent, samples.grid
+    share = batch.share.each(settings.verdicts * settings.edits)
+    return ArtistExperience(*made_from, terms, terms["total"], judged, share)

@@ -10,7 +10,7 @@ from torch import Tensor
 from components.annotation.offline import describe, read_histogram, score_of
 from components.data.faults import SEVERITY, sample_faults
 from components.photometry.operations import TONE, Operation, apply_operations
-from components.reinforcement.critic_rewards import apply_suggestions, attribute_distance
+from components.reinforcement.rewards.attributes import apply_suggestions, attribute_distance
 from components.verdict.grammar import parse, render
 from tests.conftest import make_photo
 

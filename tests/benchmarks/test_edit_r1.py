@@ -1,7 +1,6 @@
 """Stage III's update beside Edit-R1's as restated: the same gradient from the same noise, for less work."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -32,10 +31,10 @@ SETTINGS = ReinforceSettings(
 
 
 @pytest.fixture(scope="module")
-def trial(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> NftTrial:
+def trial(inputs: Inputs) -> NftTrial:
     """Of three groups of eight edits, the second earns one and the same reward and two of the third are not judged."""
     with reading_by_hash():
-        made = NftTrial(tuple(inputs), tmp_path_factory.mktemp("trial"), SETTINGS)
+        made = NftTrial(tuple(inputs), SETTINGS)
     rewards, judged = torch.rand(24, generator=torch.Generator().manual_seed(1)), torch.ones(24, dtype=torch.bool)
     rewards[8:16] = 0.25
     judged[[17, 20]] = False
@@ -44,7 +43,7 @@ def trial(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> NftTrial:
 
 
 def gradients(trial: NftTrial) -> torch.Tensor:
-    parameters = adapter_tensors(trial.stage.artist.transformer).values()
+    parameters = adapter_tensors(trial.artist.transformer).values()
     return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
 
 
@@ -66,14 +65,14 @@ def test_both_loops_find_the_same_gradient_and_ours_does_less(trial: NftTrial) -
 
 
 def test_without_a_divergence_ours_never_asks_the_reference(trial: NftTrial) -> None:
-    trails = not trial.stage.old_is_current
+    trails = not trial.update.old_is_current
     found = trial.compare(SETTINGS.nft.model_copy(update={"kl": 0.0}), repeats=1)
     assert found.ours.equivalents == (3 + trails) * int(trial.valid.sum()) * LEVELS
     assert found.difference < 1e-6
 
 
 def test_a_masked_edit_costs_edit_r1_its_passes_and_gives_it_no_gradient(trial: NftTrial) -> None:
-    artist, passes = trial.stage.artist, trial.passes()
+    artist, passes = trial.artist, trial.passes()
     found = []
     for chosen in (passes, [one for one in passes if trial.valid[one.rows].all()]):
         artist.transformer.zero_grad()
@@ -85,9 +84,9 @@ def test_a_masked_edit_costs_edit_r1_its_passes_and_gives_it_no_gradient(trial: 
     torch.testing.assert_close(all_gradients, kept_gradients)
 
 
-def test_edit_r1_makes_one_update_an_iteration(inputs: Inputs, tmp_path: Path) -> None:
+def test_edit_r1_makes_one_update_an_iteration(inputs: Inputs) -> None:
     with pytest.raises(ValueError, match="expected one update"):
-        NftTrial(tuple(inputs), tmp_path, SETTINGS.model_copy(update={"artist_updates": 2}))
+        NftTrial(tuple(inputs), SETTINGS.model_copy(update={"artist_updates": 2}))
 
 
 @torch.no_grad()

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from components.data.faults import sample_faults
 from components.imaging.photo import resize
+from components.photometry.attributes import difference, measure
 from components.photometry.operations import apply_operations
 from components.reinforcement.alarm import FEWEST_PHOTOS, AlarmRule, HackingAlarm, RewardHackingError
-from components.reinforcement.artist_rewards import ArtistRewardSettings, photometric
 from components.reinforcement.comparison import PolicyScores, measure_unrewarded
+from components.reinforcement.rewards.attributes import closeness
 from components.training.checkpoints import Checkpoint, CheckpointStore
 from tests.recording import RecordingTracker
 
@@ -45,7 +46,7 @@ def scores_of(step: int, edit: Edit) -> PolicyScores:
     for index, photo in enumerate(photos()):
         faulty = apply_operations(photo, sample_faults(torch.Generator().manual_seed(index)))
         made = edit(step, faulty, photo).clamp(0, 1)[None]
-        rewards.append(float(photometric(made, photo, ArtistRewardSettings())))
+        rewards.append(float(closeness(difference(measure(photo), measure(made)), tolerance=1.0)))
         rows.append(measure_unrewarded(made, photo))
     names = [f"photo {index}" for index in range(len(rows))]
     unrewarded = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}

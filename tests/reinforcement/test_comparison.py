@@ -12,8 +12,10 @@ from components.models.critic import Critic, ReasoningLatent
 from components.models.lora import adapter_tensors
 from components.models.sampling import sample_edits
 from components.reinforcement import comparison
-from components.reinforcement.artist_rewards import artist_rewards
 from components.reinforcement.comparison import ComparisonSettings, PolicyScores, log_policy, score_policy, score_stage
+from components.reinforcement.judges.judge import Case, attribute_compliance
+from components.reinforcement.judges.settings import JudgeSettings
+from components.reinforcement.rewards.artist import Edited, artist_rewards
 from components.reinforcement.rollouts import RolloutSettings
 from components.training.batches import PairBatches
 from tests.recording import RecordingTracker
@@ -66,8 +68,9 @@ def test_scores_are_rewards_of_edits_under_greedy_verdicts(inputs: Inputs, dista
             for name in TERMS:
                 expected = 0.0
                 if verdict is not None:
-                    rewards = artist_rewards(batch.inputs[i], made, target, verdict, distance, ROLLOUTS.artist)
-                    expected = float(getattr(rewards, name).mean())
+                    followed = attribute_compliance(Case(batch.inputs[i], made, verdict), ROLLOUTS.artist)
+                    rewards = artist_rewards(Edited(made, target, followed, distance), ROLLOUTS.artist)
+                    expected = float(rewards[name].mean())
                 assert float(scores.terms[name][index]) == pytest.approx(expected, abs=1e-5), name
             index += 1
     assert index == len(scores.ids) == 6
@@ -132,3 +135,11 @@ def test_means_and_a_picture_are_reported() -> None:
 def test_an_adapter_folder_that_is_missing_is_named(inputs: Inputs, distance: Lpips, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere"):
         stage(inputs._replace(artist_adapter=tmp_path / "nowhere"), distance)
+
+
+def test_a_judge_that_needs_a_journal_is_not_replaced_by_the_other(inputs: Inputs, distance: Lpips) -> None:
+    rollouts = ROLLOUTS.model_copy(update={"judge": JudgeSettings(kind="mllm")})
+    critic, artist = Critic.load(inputs.base / "critic"), Artist.load(inputs.base / "artist")
+    batches = PairBatches(inputs.pairs, "train", ["enhancement"], artist)
+    with pytest.raises(ValueError, match="journal"):
+        score_policy(critic, artist, batches, distance, rollouts, SETTINGS)

@@ -16,11 +16,11 @@ from torch import Tensor
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.lora import adapter_tensors
-from components.reinforcement import coordinated
+from components.reinforcement import artist_update, coordinated, critic_update
 from components.reinforcement.coordinated import ReinforceSettings, reinforce
 from components.reinforcement.grpo import GrpoSettings, group_advantages
 from components.reinforcement.nft import NftSettings
-from components.reinforcement.rollouts import Round, gather
+from components.reinforcement.rollouts import Round, reward
 from components.training.checkpoints import CheckpointStore
 from tests.recording import RecordingTracker
 from tests.stage_three import SETTINGS, Inputs, read_by_hash, reading_by_hash
@@ -59,17 +59,17 @@ def run(inputs: Inputs, out: Path, changed: ReinforceSettings = SETTINGS) -> Run
 
         return load
 
-    gathering = coordinated.gather
+    rewarding = coordinated.reward
 
-    def gather_and_keep(*arguments) -> Round:
-        rounds.append(gathering(*arguments))
+    def reward_and_keep(*arguments) -> Round:
+        rounds.append(rewarding(*arguments))
         return rounds[-1]
 
     tracker = RecordingTracker()
     with pytest.MonkeyPatch.context() as patch, reading_by_hash():
         for cls in (Critic, Artist):
             patch.setattr(cls, "load", remembering(cls))
-        patch.setattr(coordinated, "gather", gather_and_keep)
+        patch.setattr(coordinated, "reward", reward_and_keep)
         closing = reinforce(*inputs, out, changed, tracker, out / "checkpoints")
     return Run(out, tracker, closing, loaded[Critic], loaded[Artist], rounds)
 
@@ -248,7 +248,7 @@ def test_groups_that_say_nothing_and_unread_verdicts_are_dropped(
     group = SETTINGS.rollouts.verdicts * SETTINGS.rollouts.edits
 
     def levelled(*arguments) -> Round:
-        experience = gather(*arguments)
+        experience = reward(*arguments)
         edits, judged = experience.artist, experience.critic
         rewards, critic_rewards = edits.rewards_B.clone(), judged.rewards_NG.clone()
         rewards[:group], critic_rewards[-1] = 0.4, 0.7
@@ -258,7 +258,7 @@ def test_groups_that_say_nothing_and_unread_verdicts_are_dropped(
         rounds.append(experience)
         return experience
 
-    nft_loss, policy_loss = coordinated.nft_loss, coordinated.policy_loss
+    nft_loss, policy_loss = artist_update.nft_loss, critic_update.policy_loss
 
     def watching_nft(velocity, old_velocity, noisy, clean, sigmas, advantages, nft):
         trained["clean"].append(clean)
@@ -270,9 +270,9 @@ def test_groups_that_say_nothing_and_unread_verdicts_are_dropped(
         trained["critic"].append(advantages)
         return policy_loss(log_p, old, reference, advantages, mask, grpo)
 
-    monkeypatch.setattr(coordinated, "gather", levelled)
-    monkeypatch.setattr(coordinated, "nft_loss", watching_nft)
-    monkeypatch.setattr(coordinated, "policy_loss", watching_grpo)
+    monkeypatch.setattr(coordinated, "reward", levelled)
+    monkeypatch.setattr(artist_update, "nft_loss", watching_nft)
+    monkeypatch.setattr(critic_update, "policy_loss", watching_grpo)
     done = run(inputs, tmp_path, settings(iterations=1))
     (experience,) = rounds
     edits, judged = experience.artist, experience.critic
@@ -327,7 +327,7 @@ def test_the_size_of_micro_batches_changes_nothing_for_the_critic(
     """Completions are made to differ in length, where an average over micro-batches is not the one over tokens."""
 
     def shortened(*arguments) -> Round:
-        experience = gather(*arguments)
+        experience = reward(*arguments)
         mask = experience.critic.rollout.token_mask_BT
         lengths = 1 + torch.arange(len(mask)) % mask.shape[1]
         rollout = dataclasses.replace(
@@ -335,7 +335,7 @@ def test_the_size_of_micro_batches_changes_nothing_for_the_critic(
         )
         return dataclasses.replace(experience, critic=dataclasses.replace(experience.critic, rollout=rollout))
 
-    monkeypatch.setattr(coordinated, "gather", shortened)
+    monkeypatch.setattr(coordinated, "reward", shortened)
     results = []
     for size in (3, 64):
         changed = settings(
@@ -361,13 +361,13 @@ def test_edits_are_regressed_on_around_the_policy_that_made_them(
 ) -> None:
     """Until the first update the old policy is the current one; after it, and in later iterations, it is not."""
     apart: list[bool] = []
-    nft_loss = coordinated.nft_loss
+    nft_loss = artist_update.nft_loss
 
     def watching(velocity, old_velocity, *rest):
         apart.append(not torch.equal(velocity, old_velocity))
         return nft_loss(velocity, old_velocity, *rest)
 
-    monkeypatch.setattr(coordinated, "nft_loss", watching)
+    monkeypatch.setattr(artist_update, "nft_loss", watching)
     changed = settings(artist_updates=2, micro_batch=64, nft=NftSettings(timesteps=1, decay_rate=0.5))
     run(inputs, tmp_path, changed)
     assert apart == [False, True, True, True]
@@ -377,10 +377,11 @@ def test_a_divergence_without_weight_costs_no_forward_pass(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    original = coordinated.active_adapter
-    monkeypatch.setattr(
-        coordinated, "active_adapter", lambda model, name: (asked.append(name), original(model, name))[1]
-    )
+    original = artist_update.active_adapter
+    for module in (artist_update, critic_update):
+        monkeypatch.setattr(
+            module, "active_adapter", lambda model, name: (asked.append(name), original(model, name))[1]
+        )
     changed = settings(iterations=1, artist_updates=1, nft=NftSettings(kl=0.0, timesteps=1), grpo=GrpoSettings(kl=0.0))
     done = run(inputs, tmp_path, changed)
     assert "reference" not in asked

@@ -10,13 +10,12 @@ from components.models.critic import Critic
 from components.models.lora import adapter_tensors, copy_adapter
 from components.models.sampling import sample_latents
 from components.reinforcement import rollouts
-from components.reinforcement.artist_rewards import artist_rewards
-from components.reinforcement.critic_rewards import format_reward, ranking_rewards, suggestion_reward
-from components.reinforcement.judges.judge import Case
-from components.reinforcement.judges.settings import JudgeSettings
-from components.reinforcement.rollouts import Round, gather
+from components.reinforcement.judges.judge import Case, attribute_compliance
+from components.reinforcement.rewards.artist import Edited, artist_rewards
+from components.reinforcement.rewards.critic import fidelity, improvement
+from components.reinforcement.rollouts import Round
 from components.training.batches import PairBatch, PairBatches
-from tests.stage_three import SETTINGS, Inputs, read_by_hash, reading_by_hash
+from tests.stage_three import SETTINGS, Inputs, gather, read_by_hash, reading_by_hash
 
 ROLLOUTS = SETTINGS.rollouts
 PHOTOS, VERDICTS, EDITS = ROLLOUTS.photos, ROLLOUTS.verdicts, ROLLOUTS.edits
@@ -80,12 +79,12 @@ def test_the_critic_earns_what_its_own_picture_and_target_say(batch: PairBatch, 
     terms = experience.critic.terms
     for row, (group, picture, target) in enumerate(zip(groups, pictures, targets, strict=True)):
         for column, verdict in enumerate(group):
-            assert float(terms["format"][row, column]) == format_reward(verdict)
-            expected = suggestion_reward(verdict, picture, target)
+            assert float(terms["format"][row, column]) == (verdict is not None)
+            expected = improvement(verdict, picture, target) if verdict else 0.0
             assert float(terms["suggestion"][row, column]) == pytest.approx(expected, abs=1e-5)
     scores = [torch.tensor([v.score if v else torch.nan for v in group]) for group in groups]
     quality = torch.tensor([-ciede2000(picture, target) for picture, target in zip(pictures, targets, strict=True)])
-    ranking = ranking_rewards(scores, quality, ROLLOUTS.critic.variance_floor)
+    ranking = fidelity(scores, quality, ROLLOUTS.critic.variance_floor)
     torch.testing.assert_close(terms["ranking"], torch.stack(ranking), atol=1e-4, rtol=1e-4)
 
 
@@ -124,11 +123,11 @@ def test_the_artist_earns_what_its_photo_target_and_verdict_say(
         if verdict is None:
             assert all((values[rows] == 0).all() for values in edits.terms.values())
             continue
-        expected = artist_rewards(
-            batch.inputs[photo], pictures[rows], batch.targets[photo], verdict, distance, ROLLOUTS.artist
-        )
+        followed = attribute_compliance(Case(batch.inputs[photo], pictures[rows], verdict), ROLLOUTS.artist)
+        made = Edited(pictures[rows], batch.targets[photo], followed, distance)
+        expected = artist_rewards(made, ROLLOUTS.artist)
         for name, values in edits.terms.items():
-            torch.testing.assert_close(values[rows], getattr(expected, name), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(values[rows], expected[name], atol=1e-4, rtol=1e-4)
     assert torch.equal(edits.rewards_B, edits.terms["total"])
 
 
@@ -179,11 +178,3 @@ def test_another_judge_gates_the_reward_and_is_asked_once_about_all_edits(
     sources = [batch.inputs[i // VERDICTS] for i, verdict in enumerate(verdicts) if verdict]
     assert all(torch.equal(case.source, source) for case, source in zip(cases, sources, strict=True))
     assert {len(case.edits) for case in cases} == {EDITS}
-
-
-def test_a_judge_that_needs_a_journal_is_not_replaced_by_the_other(
-    critic: Critic, artist: Artist, batch: PairBatch, distance: Lpips
-) -> None:
-    settings = ROLLOUTS.model_copy(update={"judge": JudgeSettings(kind="mllm")})
-    with pytest.raises(ValueError, match="journal"):
-        gather(critic, artist, batch, distance, settings, torch.Generator().manual_seed(4))

@@ -17,7 +17,8 @@ from components.training import critic_sft as sft
 from components.training.critic_sft import CriticSftSettings, completion_loss, load_views, train_critic, validate
 from components.training.loop import OptimiserSettings
 from components.training.tracker import NullTracker
-from components.verdict.grammar import parse
+from components.verdict.grammar import Verdict, parse, render, suggest
+from tests.recording import RecordingTracker
 from tests.tiny_data import PHOTOS, write_annotations
 
 SETTINGS = CriticSftSettings(
@@ -76,6 +77,59 @@ def test_a_batch_is_averaged_over_its_tokens_and_what_matters_weighs_more(critic
         plain, weighted, count = plain + losses.sum(), weighted + (weights * losses).sum(), count + len(losses)
     assert float(completion_loss(critic, views)) == pytest.approx(float(plain / count), rel=1e-5)
     assert float(completion_loss(critic, views, 3.0, 5.0)) == pytest.approx(float(weighted / count), rel=1e-5)
+
+
+FREE = render(
+    Verdict(
+        reasoning=(
+            "Sharp and free of noise, but underexposed by about a stop; the contrast is rather low.",
+            "Exposure too low, contrast too low, saturation fine, white balance too warm.",
+            "A square frame with the weight on the left.",
+            "Flat and gloomy.",
+            "Lift the exposure first.",
+        ),
+        suggestions=(suggest("exposure", 0.9), suggest("temperature", -30)),
+        score=41,
+    )
+)
+"""As a large model words it."""
+
+
+@torch.no_grad()
+def test_directions_weigh_more_in_a_large_models_wording_too(critic: Critic, photos: list[Tensor]) -> None:
+    views = [(photos[0], FREE)]
+    assert float(completion_loss(critic, views, direction_weight=4.0)) != float(completion_loss(critic, views))
+
+
+def reworded(folder: Path, out: Path, text: str) -> Path:
+    """The annotations of a folder, all with the same completion."""
+    entries = [entry.model_copy(update={"completion": text}) for entry in read_annotations(folder)]
+    out.mkdir()
+    (out / "annotations.jsonl").write_text("".join(entry.model_dump_json() + "\n" for entry in entries))
+    return out
+
+
+@pytest.mark.parametrize(("text", "rate"), [(FREE, 1.0), (FREE.replace("too low", "fine"), 1.0)])
+def test_how_many_texts_name_a_direction_is_reported(
+    base: Path, data: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, rate: float
+) -> None:
+    tracker, annotations = RecordingTracker(), reworded(data[0], tmp_path / "annotations", text)
+    once = SETTINGS.model_copy(update={"optimiser": SETTINGS.optimiser.model_copy(update={"steps": 1})})
+    train_critic(base, annotations, data[1], tmp_path / "out", once, tracker, tmp_path / "checkpoints")
+    assert tracker.series("critic_sft/direction_match_rate") == [(0, rate)]
+    assert "direction" not in caplog.text
+
+
+def test_texts_whose_directions_cannot_be_found_are_warned_about(
+    base: Path, data: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a language that the grammar does not know: the weight would do nothing and say nothing."""
+    text = render(Verdict(reasoning=("Zu duster.",) * 5, suggestions=(suggest("exposure", 0.9),), score=41))
+    tracker, annotations = RecordingTracker(), reworded(data[0], tmp_path / "annotations", text)
+    once = SETTINGS.model_copy(update={"optimiser": SETTINGS.optimiser.model_copy(update={"steps": 1})})
+    train_critic(base, annotations, data[1], tmp_path / "out", once, tracker, tmp_path / "checkpoints")
+    assert tracker.series("critic_sft/direction_match_rate") == [(0, 0.0)]
+    assert "of 6 texts about views with a fault of tone 0 name its direction" in caplog.text
 
 
 def test_views_are_rebuilt_from_photos_that_are_read_once(

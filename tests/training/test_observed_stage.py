@@ -39,14 +39,14 @@ def test_a_reward_that_is_not_finite_stops_the_stage_with_a_diagnosis(
         distance = lpips(self, pictures, references)
         return distance * float("nan") if calls and calls[-1] == 1 else distance
 
-    gathering = coordinated.gather
+    rewarding = coordinated.reward
 
     def counting(*arguments) -> Round:
         calls.append(len(calls))
-        return gathering(*arguments)
+        return rewarding(*arguments)
 
     monkeypatch.setattr(coordinated.Lpips, "__call__", breaking)
-    monkeypatch.setattr(coordinated, "gather", counting)
+    monkeypatch.setattr(coordinated, "reward", counting)
     with reading_by_hash(), pytest.raises(DivergenceError) as error:
         reinforce(*inputs, tmp_path, SETTINGS, RecordingTracker(), tmp_path / "checkpoints")
     message = str(error.value)

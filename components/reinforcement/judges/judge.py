@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from components.reinforcement.artist_rewards import ArtistRewardSettings, compliance
+from components.photometry.attributes import difference, measure
+from components.photometry.operations import TONE
+from components.reinforcement.rewards.artist import ArtistRewardSettings
+from components.reinforcement.rewards.attributes import closeness
 from components.verdict.grammar import Verdict
 
 
@@ -46,11 +50,25 @@ def judge_all(judge: Judge, cases: Sequence[Case | None]) -> list[Tensor | None]
 
 
 class AttributeJudge:
-    """Every suggested tone edit must move its measured attribute the suggested way (`artist_rewards`)."""
+    """Every suggested tone edit must move its measured attribute the suggested way (`attribute_compliance`)."""
 
     def __init__(self, settings: ArtistRewardSettings) -> None:
         self.settings = settings
 
     def compliance(self, cases: Sequence[Case]) -> list[Tensor]:
         """See `Judge.compliance`; never fails."""
-        return [compliance(case.source, case.edits, case.verdict, self.settings) for case in cases]
+        return [attribute_compliance(case, self.settings) for case in cases]
+
+
+def attribute_compliance(case: Case, settings: ArtistRewardSettings) -> Tensor:
+    """r_comp (B,) of the judge `attributes`: does every suggested tone edit move its measured attribute that way?
+
+    A suggestion scores 0 when the attribute moved the other way, 1 from `full_effect` of the suggested amount on, and
+    linearly between. Without tone suggestions the edit must leave the attributes where they are.
+    """
+    moved = difference(measure(case.source), measure(case.edits))
+    tone = [s for s in case.verdict.suggestions if s.operation in TONE and s.amount]
+    if not tone:
+        return closeness(moved, settings.tolerance)
+    scores = [moved[s.operation] / (s.amount * settings.full_effect) for s in tone]
+    return torch.stack([score.clamp(0, 1) for score in scores]).mean(dim=0)

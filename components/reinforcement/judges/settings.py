@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import Field
 
 from components.parallel import ranks
-from components.reinforcement.artist_rewards import ArtistRewardSettings
 from components.reinforcement.judges.judge import AttributeJudge, Judge
 from components.reinforcement.judges.mllm import MllmJudge, MllmSettings
+from components.reinforcement.rewards.artist import ArtistRewardSettings
 
 
 class JudgeSettings(MllmSettings):

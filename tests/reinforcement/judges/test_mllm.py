@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from components.chat.journal import Journal
-from components.reinforcement.artist_rewards import ArtistRewardSettings, compliance
-from components.reinforcement.judges.judge import AttributeJudge, Case, judge_all
+from components.reinforcement.judges.judge import AttributeJudge, Case, attribute_compliance, judge_all
 from components.reinforcement.judges.mllm import JudgeError, Judgement, MllmJudge, MllmSettings
 from components.reinforcement.judges.settings import JudgeSettings, make_judge
+from components.reinforcement.rewards.artist import ArtistRewardSettings
 from components.verdict.grammar import Suggestion, Verdict, suggest
 from tests.chat.serving import CUT, GARBLED, HALF, ODD, STALL, TRICKLE, ModelServer, grey_of
 from tests.conftest import make_photo
@@ -189,8 +189,8 @@ def test_the_judge_is_a_matter_of_configuration(tmp_path: Path) -> None:
     rewards = ArtistRewardSettings(full_effect=0.25)
     measured = make_judge(JudgeSettings(), rewards, None)
     assert isinstance(measured, AttributeJudge)
-    source, edits, said = asked = case(10, 200)
-    torch.testing.assert_close(measured.compliance([asked]), [compliance(source, edits, said, rewards)])
+    asked = case(10, 200)
+    torch.testing.assert_close(measured.compliance([asked]), [attribute_compliance(asked, rewards)])
     chosen = JudgeSettings(kind="mllm", model="m")
     assert make_judge(chosen, rewards, tmp_path / "j").settings is chosen
     assert JudgeSettings().base_url.startswith("http://localhost:"), "nothing leaves the machine by default"
