@@ -15,17 +15,11 @@ from components.data.faults import SEVERITY
 from components.photometry.attributes import measure
 from components.photometry.colour import delta_e_2000, srgb_to_lab
 from components.photometry.operations import TONE, Operation
-from components.verdict.grammar import RESTORATIONS, Suggestion, Verdict, suggest
+from components.verdict.grammar import DEGREES, RESTORATIONS, Suggestion, Verdict, finding, suggest
 
 SCORE_SCALE = 20.0
 """CIEDE2000 distance to the intact photo at which the score has fallen to 100/e."""
 
-_DIRECTION = {
-    "exposure": ("low", "high"),
-    "contrast": ("low", "high"),
-    "saturation": ("low", "high"),
-    "temperature": ("cold", "warm"),
-}
 _IMPRESSION = {
     "exposure": ("dark", "glaring"),
     "contrast": ("flat", "harsh"),
@@ -104,12 +98,9 @@ def describe(view: Tensor, intact: Tensor, operations: Sequence[Operation], scor
 def _finding(name: str, amounts: dict[str, float]) -> str:
     """ "fine", or direction and severity of a fault."""
     amount = amounts[name]
-    if not amount:
-        return "fine"
     low, high = SEVERITY[name]
     share = (abs(amount) - low) / (high - low)
-    severity = "slight" if share < 1 / 3 else "moderate" if share < 2 / 3 else "severe"
-    return f"{_DIRECTION[name][amount > 0]} {severity}"
+    return finding(name, amount, DEGREES[(share >= 1 / 3) + (share >= 2 / 3)])
 
 
 def _frame(view: Tensor) -> str:

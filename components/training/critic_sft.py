@@ -1,6 +1,7 @@
 """Stage I of the Critic: supervised fine-tuning on [reasoning -> suggestions -> score]."""
 
-import re
+import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +17,23 @@ from components.models.critic import Critic
 from components.models.lora import LoraSettings
 from components.models.weights import Trainable
 from components.parallel.micro_batches import accumulate
-from components.parallel.ranks import Share, share, summed
+from components.parallel.ranks import Share, is_main, share, summed
+from components.photometry.operations import TONE
 from components.strict import Strict
 from components.training.checkpoints import CheckpointStore
 from components.training.loop import OptimiserSettings, fit
 from components.training.passes import metered
 from components.training.tracker import Tracker
-from components.verdict.grammar import parses
+from components.verdict.grammar import direction_spans, parses, score_spans
 
+Spans = Callable[[str], list[tuple[int, int]]]
+"""Where a text says something, as spans of characters."""
 DIRECTION_WEIGHT = 4.0
 SCORE_WEIGHT = 4.0
-_DIRECTION = re.compile(r"\b(?:low|high|cold|warm)\b(?= (?:slight|moderate|severe)\b)")
-_SCORE = re.compile(r"(?<=<answer> )\d+(?= </answer>)")
+FEWEST_NAMED = 0.05
+"""Share of the texts about faulty views below which it is said that the directions of faults are not found."""
+
+log = logging.getLogger(__name__)
 
 
 class CriticSftSettings(Strict):
@@ -81,7 +87,9 @@ def train_critic(
     if settings.trainable == "full":
         critic.train_weights()
     settings.compute.settle(critic)
-    views = load_views(read_annotations(annotations_dir, "train"), photos_dir)
+    annotated = read_annotations(annotations_dir, "train")
+    _report_directions(annotated, tracker)
+    views = load_views(annotated, photos_dir)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         chosen = torch.randint(len(views), (settings.batch_size,), generator=generator).tolist()
@@ -141,20 +149,37 @@ def completion_loss(
     tokens, mask = critic.encode_completions(texts)
     _, logits = critic.forward(critic.prompts([view for view, _ in views]), tokens, mask)
     losses = functional.cross_entropy(logits[mask].float(), tokens[mask], reduction="none")
-    weights = _token_weights(critic, texts, tokens.shape[1], {_DIRECTION: direction_weight, _SCORE: score_weight})
+    factors = {direction_spans: direction_weight, score_spans: score_weight}
+    weights = _token_weights(critic, texts, tokens.shape[1], factors)
     return (losses * weights[mask.to(weights.device)].to(losses)).mean()
 
 
-def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[re.Pattern[str], float]) -> Tensor:
-    """(B, length) the factor of every token: that of the pattern whose matches it spells, else 1."""
+def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[Spans, float]) -> Tensor:
+    """(B, length) the factor of every token: that of the function in whose spans it lies, else 1."""
     weights = torch.ones(len(texts), length)
     encoded = critic.processor.tokenizer(texts)
     for row, text in enumerate(texts):
-        for pattern, factor in factors.items():
-            for match in pattern.finditer(text):
-                for position in range(*match.span()):
+        for spans, factor in factors.items():
+            for span in spans(text):
+                for position in range(*span):
                     weights[row, encoded.char_to_token(row, position)] = factor
     return weights
+
+
+def _report_directions(annotated: list[AnnotatedPhoto], tracker: Tracker) -> None:
+    """Report in what share of the texts about views with a fault of tone its direction is found; warn when in none."""
+    faulty = [entry.completion for entry in annotated if any(fault.name in TONE for fault in entry.operations)]
+    if not faulty:
+        return
+    named = sum(bool(direction_spans(text)) for text in faulty)
+    tracker.metrics({"critic_sft/direction_match_rate": named / len(faulty)}, 0)
+    if named < FEWEST_NAMED * len(faulty) and is_main():
+        log.warning(
+            "of %d texts about views with a fault of tone %d name its direction in words that the grammar knows: "
+            "direction_weight does next to nothing; add the annotator's words to components/verdict/grammar.py",
+            len(faulty),
+            named,
+        )
 
 
 def _token_share(critic: Critic, batch: list[tuple[Tensor, str]], mine: Share) -> float:

@@ -28,6 +28,45 @@ RESTORATIONS = {
     "bokeh": "background blur",
 }
 
+DIRECTIONS = {
+    "exposure": ("low", "high"),
+    "contrast": ("low", "high"),
+    "saturation": ("low", "high"),
+    "temperature": ("cold", "warm"),
+}
+"""What a terse finding calls too little and too much of each attribute."""
+DEGREES = ("slight", "moderate", "severe")
+FINE = "fine"
+_TERSE = rf"(?:{FINE}|(?:low|high|cold|warm) (?:{'|'.join(DEGREES)}))"
+_ALL_TERSE = re.compile(
+    rf"\bexposure {_TERSE}; contrast {_TERSE}\..*\bsaturation {_TERSE}; temperature {_TERSE}\.", re.DOTALL
+)
+_TERSE_DIRECTION = rf"\b(?:low|high|cold|warm)\b(?= (?:{'|'.join(DEGREES)})\b)"
+_FAULTY = (
+    r"(?:low|high|weak|strong|dark|dim|bright|light|warm|cold|cool|flat|harsh|dull|pale|vivid|intense|saturated|"
+    r"colou?rful|muted|excessive|insufficient|lacking|poor|red(?:dish)?|yellow(?:ish)?|orange|blue|bluish)"
+)
+_ADVERB = (
+    r"(?:too|overly|excessively|slightly|somewhat|rather|quite|a (?:bit|little|touch)|moderately|noticeably|"
+    r"clearly|strongly|severely|badly|far too|much too)"
+)
+_ATTRIBUTE = (
+    r"(?:exposure|brightness|contrast|saturation|chroma|vibrance|white balance|(?:colou?r )?temperature|colou?rs)"
+)
+_FREE_DIRECTION = "|".join(
+    (
+        _TERSE_DIRECTION,
+        r"\b(?:under|over)[- ]?(?:expos|saturat)\w*|\bdesaturat\w*|\bwashed[- ]out\b|\bblown[- ]out\b",
+        rf"(?<=\btoo ){_FAULTY}\b",
+        rf"\b{_ADVERB} (?P<graded>{_FAULTY})\b",
+        rf"\b{_ATTRIBUTE} (?:(?:is|are|looks?|seems?|appears?|remains?) )?(?:{_ADVERB} )?(?P<said>{_FAULTY})\b",
+        rf"\b(?P<before>low|high|weak|excessive|insufficient|poor|reduced|exaggerated|flat|harsh) {_ATTRIBUTE}\b",
+        r"\b(?P<cast>warm|cold|cool|yellow(?:ish)?|orange|reddish|bluish|blue) (?:colou?r )?(?:cast|tint)\b",
+    )
+)
+_DIRECTION = re.compile(_FREE_DIRECTION, re.IGNORECASE)
+_NOT = re.compile(r"(?:\b(?:no|not|never|neither|nor|without|hardly)|n't)\b(?:\W+\w+){0,3}\W*$", re.IGNORECASE)
+_SCORE = re.compile(r"(?<=<answer> )\d+(?:\.\d+)?(?= </answer>)")
 _UP = r"increase|raise|boost|brighten|lift|enhance|strengthen|add|more|higher"
 _DOWN = r"decrease|reduce|lower|darken|cut|soften|weaken|tone down|less"
 _NOUNS = {
@@ -137,6 +176,35 @@ def _magnitude(operation: str, sign: int, text: str) -> float:
             return value
     degree = next((scale for word, scale in _DEGREE.items() if word in text.lower()), 1.0)
     return _DEFAULT_AMOUNT[operation] * degree
+
+
+def finding(attribute: str, amount: float, degree: str) -> str:
+    """A terse finding: direction and degree of a fault of an attribute, such as "low severe"; "fine" for 0."""
+    return f"{DIRECTIONS[attribute][amount > 0]} {degree}" if amount else FINE
+
+
+def direction_spans(text: str) -> list[tuple[int, int]]:
+    """Where a completion names the direction of a fault of tone, as spans of characters.
+
+    Of the offline annotator's terse findings these are the words before the degree ("low severe"). In free wording, as
+    a large model has it, they are looked for in the reasoning: "underexposed", "too dark", "the contrast is rather
+    low", "a bluish cast"; not where such words are negated.
+    """
+    if _ALL_TERSE.search(text):
+        return [match.span() for match in re.finditer(_TERSE_DIRECTION, text)]
+    reasoning = text.partition("</think>")[0]
+    spans = []
+    for match in _DIRECTION.finditer(reasoning):
+        start, end = match.span(match.lastgroup or 0)
+        clause = re.split(r"[.;:!?,]", reasoning[:start])[-1]
+        if not _NOT.search(clause):
+            spans.append((start, end))
+    return spans
+
+
+def score_spans(text: str) -> list[tuple[int, int]]:
+    """Where a completion spells the score, as `render` writes it."""
+    return [match.span() for match in _SCORE.finditer(text)]
 
 
 def render(verdict: Verdict) -> str:

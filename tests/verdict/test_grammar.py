@@ -13,10 +13,13 @@ from components.verdict.grammar import (
     GrammarError,
     Suggestion,
     Verdict,
+    direction_spans,
+    finding,
     parse,
     parses,
     read_suggestion,
     render,
+    score_spans,
     suggest,
 )
 
@@ -199,3 +202,39 @@ def test_adverbs_scale_an_amount_that_has_no_number() -> None:
     assert 0 < slight < plain < strong
     assert read_suggestion("Increase exposure by 2 stops").amount == 2.0
     assert read_suggestion("Increase exposure by 30 mired").amount == plain  # a number in another unit says nothing
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Underexposed by a stop; the contrast is rather low.", ["Underexposed", "low"]),
+        (
+            "Exposure too low, contrast fine, saturation too high, white balance too warm.",
+            ["low", "high", "warm"],
+        ),
+        ("A slightly warm white balance and low contrast.", ["warm", "low"]),
+        ("The photo is a bit dark and has a bluish cast.", ["dark", "bluish"]),
+        ("Colours look dull. Washed-out sky, blown-out lamps.", ["dull", "Washed-out", "blown-out"]),
+        ("Not too dark, no bluish cast; it isn't overexposed.", []),
+        ("Low light, high noise, warm evening light, high quality.", []),
+        ("<think> too dark </think> <edit_start> 1. too low: Increase exposure by 1 EV. </edit_end>", ["dark"]),
+    ],
+)
+def test_words_for_a_direction_are_found_in_free_wording(text: str, words: list[str]) -> None:
+    assert [text[start:end] for start, end in direction_spans(text)] == words
+
+
+def test_in_terse_findings_only_the_words_before_a_degree_are_directions() -> None:
+    """The offline annotator's impressions ("dark and flat") and casts name no direction that could be passed over."""
+    view = "lightness 20 from 3 to 50; exposure low severe; contrast fine.\n2. cast 3 red 9 yellow; saturation {}; {}."
+    text = view.format(finding("saturation", 1.0, "moderate"), f"temperature {finding('temperature', 0, 'slight')}")
+    text += "\n4. too dark and flat."
+    assert [text[start:end] for start, end in direction_spans(text)] == ["low", "high"]
+    fine = view.replace("low severe", "fine").format("fine", "temperature fine") + "\n4. too dark."
+    assert direction_spans(fine) == []
+
+
+@pytest.mark.parametrize("score", [0.0, 7.0, 41.5, 100.0])
+def test_all_digits_of_a_score_are_found(score: float) -> None:
+    text = render(Verdict(reasoning=("a", "b", "c", "d", "9"), suggestions=(), score=score))
+    assert [text[start:end] for start, end in score_spans(text)] == [f"{score:g}"]
