@@ -24,8 +24,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.chat_loopback import ChatRequest, LoopbackServer
-from components.annotation.annotations import AnnotationSettings, annotate, read_annotations
+from components.annotation.annotations import AnnotationSettings, annotate
 from components.annotation.client import NAME_LENGTH, ClientSettings, OpenAICompatibleAnnotator
+from components.annotation.records import read_annotations
 from components.data.records import Manifest, PhotoRecord, read_manifest, write_manifest
 from components.verdict.grammar import Verdict, render, suggest
 

@@ -23,11 +23,13 @@ from zenml.enums import ExecutionStatus
 from zenml.integrations.mlflow.mlflow_utils import ZENML_TAG_KEY, get_tracking_uri
 from zenml.models import StepRunResponse
 
+from components.planning.gpus import peak_flops
 from steps.lineage import lineage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_OPERATIONS, _MFU = "throughput/teraflops_per_second", "throughput/mfu"
 _BATCH = 500
 _SECONDS = 5.0
 _LONGEST_VALUE = 6000  # of a parameter, a limit of MLflow's stores
@@ -46,6 +48,7 @@ class MlflowTracker:
         self._run_id = run_id
         self._waiting: list[Metric] = []
         self._written = time.monotonic()
+        self._peak: float | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings; nested mappings become dotted names, as in the configuration file.
@@ -57,9 +60,22 @@ class MlflowTracker:
         for start in range(0, len(params), 100):
             self._client.log_batch(self._run_id, params=params[start : start + 100])
 
+    def hardware(self, device: str, dtype: str, count: int) -> None:
+        """Record on what a stage computes, as tags; where the planner knows its peak, rates come with MFU from now on.
+
+        MFU is the share of the peak that the operations of the models make up (Chowdhery et al. 2022).
+        """
+        peak = peak_flops(device, dtype)
+        self._peak = peak and peak * count
+        self.tags({"device": device, "device_dtype": dtype, "device_count": str(count)})
+
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record scalars at an optimiser step, with the time of the call."""
         now = int(time.time() * 1000)
+        if self._peak:
+            rates = {name: value for name, value in values.items() if name.endswith(_OPERATIONS)}
+            shares = {name.replace(_OPERATIONS, _MFU): rate * 1e12 / self._peak for name, rate in rates.items()}
+            values = {**values, **shares}
         self._waiting += [Metric(_allowed(name), float(value), now, step) for name, value in values.items()]
         if len(self._waiting) >= _BATCH or time.monotonic() - self._written > _SECONDS:
             self.flush()

@@ -7,15 +7,20 @@ from torch import Tensor
 
 
 class RecordingTracker:
-    """`rows` holds (step, metrics) in the order they came, `pictures` (name, step, picture), `notes` texts."""
+    """`rows` holds (step, metrics) in the order they came, `pictures` (name, step, picture), `notes` texts,
+    `devices` what was computed on."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.pictures: list[tuple[str, int, Tensor]] = []
         self.notes: list[str] = []
+        self.devices: list[tuple[str, str, int]] = []
 
     def params(self, values: dict[str, Any]) -> None:
         pass
+
+    def hardware(self, device: str, dtype: str, count: int) -> None:
+        self.devices.append((device, dtype, count))
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         self.rows.append((step, values))

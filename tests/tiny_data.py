@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from components.annotation.annotations import ANNOTATIONS_FILE, AnnotatedPhoto
 from components.annotation.offline import describe
+from components.annotation.records import ANNOTATIONS_FILE, AnnotatedPhoto
 from components.data.faults import sample_faults
 from components.data.pairs import PairKind, make_pair, write_index, write_shard
 from components.data.prompts import instruction

@@ -17,28 +17,26 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 from tqdm import tqdm
 
 from components import files
 from components.annotation.annotators import AnnotationRequest, Annotator, Answer, OfflineAnnotator
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
 from components.annotation.conflicts import conflict
+from components.annotation.records import ANNOTATIONS_FILE, AnnotatedPhoto, faulty
 from components.data.damage import sample_degradation
 from components.data.faults import sample_faults
 from components.data.partition import by_photo
 from components.data.records import Manifest, PhotoRecord
-from components.data.splits import Split
 from components.data.views import View, reduce, sample_view, take_view
-from components.imaging.photo import Photo, quantize, read_photo
-from components.photometry.operations import Operation, apply_operations
+from components.imaging.photo import read_photo
+from components.photometry.operations import Operation
 from components.seeding import generator_for
 from components.strict import Strict
 from components.verdict.grammar import render
 
 log = logging.getLogger(__name__)
 
-ANNOTATIONS_FILE = "annotations.jsonl"
 DROPPED_FILE = "dropped.jsonl"
 REPORT_FILE = "report.json"
 
@@ -53,21 +51,6 @@ class AnnotationSettings(Strict):
     smallest_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest side of a crop, share of the photo's.")
     seed: int = Field(default=0, ge=0)
     client: ClientSettings = Field(default_factory=ClientSettings, description='Used when annotator is "openai".')
-
-
-class AnnotatedPhoto(Strict):
-    """One view of a photo with the text that the Critic should write about it."""
-
-    id: str
-    photo_id: str
-    path: str = Field(description="Of the source photo, relative to the photo directory.")
-    split: Split
-    view: View
-    operations: tuple[Operation, ...] = Field(description="Faults applied to the intact view; none for an intact one.")
-    completion: str = Field(description="The verdict in the Critic's grammar.")
-    score: float = Field(ge=0, le=100)
-    mos: float | None = Field(default=None, description="Opinion score of the source photo, 0 to 100, if there is one.")
-    annotator: str
 
 
 class AnnotationReport(Strict):
@@ -238,30 +221,6 @@ class _Progress:
         self._bar.update(1)
 
 
-def read_annotations(directory: Path, split: Split | None = None) -> list[AnnotatedPhoto]:
-    """Read what `annotate` wrote, in order; only one split when it is named.
-
-    Raises:
-        FileNotFoundError: the directory holds no annotations.
-        pydantic.ValidationError: a line is not an annotation of this version.
-    """
-    path = Path(directory) / ANNOTATIONS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected annotations; run the annotate stage")
-    with path.open(encoding="utf-8") as file:
-        annotated = (AnnotatedPhoto.model_validate_json(line) for line in file)
-        return [entry for entry in annotated if split in (None, entry.split)]
-
-
-def render_view(photo: Photo, annotated: AnnotatedPhoto) -> Tensor:
-    """The picture that was judged, rebuilt bit for bit from its source: (3, h, w) in [0, 1], on the 8-bit grid."""
-    return _faulty(take_view(photo.pixels, annotated.view), annotated.operations)
-
-
-def _faulty(intact: Tensor, operations: Iterable[Operation]) -> Tensor:
-    return quantize(apply_operations(intact, tuple(operations)))
-
-
 def _requests(
     manifest: Manifest, photos_dir: Path, settings: AnnotationSettings
 ) -> Iterator[tuple[AnnotationRequest, PhotoRecord, View]]:
@@ -272,7 +231,7 @@ def _requests(
             intact = take_view(pixels, view)
             request = AnnotationRequest(
                 id=f"{record.id}#{index:02d}",
-                view=_faulty(intact, operations),
+                view=faulty(intact, operations),
                 intact=intact,
                 operations=operations,
                 labels=record.labels,

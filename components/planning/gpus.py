@@ -34,6 +34,32 @@ GPUS = {  # makers' data sheets; memory as nvidia-smi reports it
 }
 
 
+BOARDS = {
+    "NVIDIA A100-SXM4-40GB": "A100-40G",
+    "NVIDIA A100-PCIE-40GB": "A100-40G",
+    "NVIDIA A100-SXM4-80GB": "A100-80G",
+    "NVIDIA A100 80GB PCIe": "A100-80G",
+    "NVIDIA H100 80GB HBM3": "H100-80G",
+    "NVIDIA H200": "H200-141G",
+    "NVIDIA B200": "B200-180G",
+    "NVIDIA L40S": "L40S-48G",
+    "NVIDIA GeForce RTX 4090": "RTX4090-24G",
+}
+"""The planner's name of a GPU by its driver's: slower boards of the same chip (H100 PCIe) are not among them."""
+
+
+def peak_flops(device: str, dtype: str) -> float | None:
+    """Peak operations a second of a GPU by its driver's name; None of other devices.
+
+    Args:
+        dtype: "bfloat16", or another, of which float32's figure counts.
+    """
+    board = BOARDS.get(device)
+    if board is None:
+        return None
+    return GPUS[board].flops if dtype == "bfloat16" else GPUS[board].flops_float32
+
+
 def gpu_named(name: str) -> Gpu:
     """Look a GPU up, whatever its case.
 

@@ -76,6 +76,7 @@ def reinforce(
         store,
     )
     meter = metered(settings.rollouts.photos, critic, artist)
+    tracker.hardware(*meter.hardware)
     drift = {"critic": AdapterDrift(critic.model), "artist": AdapterDrift(artist.transformer)}
     alarm = HackingAlarm(settings.alarm, settings.alarm_rule)
     state = _State(store, critic_update, artist_update, generator, alarm)

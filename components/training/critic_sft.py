@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from components.annotation.annotations import AnnotatedPhoto, read_annotations, render_view
+from components.annotation.records import AnnotatedPhoto, read_annotations, render_view
 from components.imaging.photo import read_photo
 from components.models.compute import TrainingComputeSettings
 from components.models.critic import Critic

@@ -148,6 +148,8 @@ def fit(
         generator.set_state(checkpoint.tensors["generator"])
         start = checkpoint.step
         log.info("%s: resuming at step %d of %d", name, start, settings.steps)
+    if meter.hardware is not None:
+        tracker.hardware(*meter.hardware)
     history: list[dict[str, float]] = []
     progress = tqdm(
         range(start, settings.steps),

@@ -13,7 +13,7 @@ from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.flops import autoencoder_flops, language_model_flops, transformer_flops, vision_flops
 from components.models.lora import CURRENT
-from components.training.throughput import Meter, peak_flops
+from components.training.throughput import Meter, hardware
 
 
 def metered(samples: int, critic: Critic | None = None, artist: Artist | None = None) -> Meter:
@@ -24,7 +24,7 @@ def metered(samples: int, critic: Critic | None = None, artist: Artist | None = 
     """
     models = [(critic.device, critic.vision_language_model.dtype)] if critic else []
     models += [(artist.device, artist.vae.dtype)] if artist else []
-    meter = Meter(samples, peak_flops(*models[0]))
+    meter = Meter(samples, hardware(*models[0]))
     if critic is not None:
         _watch_critic(critic, meter)
     if artist is not None:

@@ -1,8 +1,8 @@
-"""How fast a stage computes and how much memory it takes: samples, tokens and operations a second, MFU, peak memory.
+"""How fast a stage computes and how much memory it takes: samples, tokens and operations a second, peak memory.
 
-Operations are those of `components.models.flops`, counted from the shapes that really pass through the models. MFU is
-the share of the GPU's peak that they make up (Chowdhery et al. 2022): what gradient checkpointing computes again does
-not count, padding does. On other devices than the GPUs that are known the operations a second stand alone.
+Operations are those of `components.models.flops`, counted from the shapes that really pass through the models: what
+gradient checkpointing computes again does not count, padding does. What the hardware could do at most is not known
+here: the tracker is told on what the stage computes, and makes MFU of the operations where it knows the peak.
 """
 
 import resource
@@ -11,26 +11,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from components.parallel.ranks import size, summed
-from components.planning.gpus import GPUS
 
-_BOARDS = {
-    "NVIDIA A100-SXM4-40GB": "A100-40G",
-    "NVIDIA A100-PCIE-40GB": "A100-40G",
-    "NVIDIA A100-SXM4-80GB": "A100-80G",
-    "NVIDIA A100 80GB PCIe": "A100-80G",
-    "NVIDIA H100 80GB HBM3": "H100-80G",
-    "NVIDIA H200": "H200-141G",
-    "NVIDIA B200": "B200-180G",
-    "NVIDIA L40S": "L40S-48G",
-    "NVIDIA GeForce RTX 4090": "RTX4090-24G",
-}
-"""The planner's name of a GPU by its driver's: slower boards of the same chip (H100 PCIe) are not among them."""
 _GIB = 2**30
+
+
+class Hardware(NamedTuple):
+    """What a stage computes on, as `Tracker.hardware` takes it."""
+
+    device: str
+    dtype: str
+    count: int
+
+
+def hardware(device: torch.device, dtype: torch.dtype) -> Hardware:
+    """That of all ranks, of which each has a device like this one's."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return Hardware(name, str(dtype).removeprefix("torch."), size())
 
 
 class Meter:
@@ -38,11 +40,11 @@ class Meter:
 
     Args:
         samples: photos or pairs of a step, of all ranks together.
-        peak: operations a second that this rank's device could do, None where that is not known.
+        hardware: what the ranks compute on, where that is known.
     """
 
-    def __init__(self, samples: int = 0, peak: float | None = None):
-        self.samples, self.peak = samples, peak
+    def __init__(self, samples: int = 0, hardware: Hardware | None = None):
+        self.samples, self.hardware = samples, hardware
         self._running = False
         self._clear()
 
@@ -71,8 +73,7 @@ class Meter:
 
         Returns:
             samples_per_second; critic_tokens_per_second, of prompts and completions without padding, read and written,
-            where any were counted; teraflops_per_second, and mfu where the peak is known; peak_device_gib on a GPU,
-            peak_process_gib elsewhere.
+            where any were counted; teraflops_per_second; peak_device_gib on a GPU, peak_process_gib elsewhere.
         """
         rates = {}
         if self.samples and self._seconds:
@@ -81,21 +82,11 @@ class Meter:
             if counts["tokens"]:
                 rates["critic_tokens_per_second"] = counts["tokens"] / self._seconds
             rates["teraflops_per_second"] = counts["flops"] / self._seconds / 1e12
-            if self.peak:
-                rates["mfu"] = counts["flops"] / self._seconds / (self.peak * size())
         self._clear()
         return rates | peak_memory()
 
     def _clear(self) -> None:
         self._samples, self._flops, self._seconds, self._tokens = 0, 0, 0.0, torch.zeros(())
-
-
-def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
-    """Peak operations a second of a GPU that the planner knows, None of other devices."""
-    board = _BOARDS.get(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    if board is None:
-        return None
-    return GPUS[board].flops if dtype == torch.bfloat16 else GPUS[board].flops_float32
 
 
 def peak_memory() -> dict[str, float]:

@@ -12,6 +12,15 @@ class Tracker(Protocol):
     def params(self, values: dict[str, Any]) -> None:
         """Record settings, once."""
 
+    def hardware(self, device: str, dtype: str, count: int) -> None:
+        """Record what the metrics that follow are computed on.
+
+        Args:
+            device: name of the GPU as its driver gives it, or "cpu".
+            dtype: in which most is computed, such as "bfloat16".
+            count: devices that work together.
+        """
+
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Record scalars at an optimiser step."""
 
@@ -29,6 +38,9 @@ class NullTracker:
     """Records nothing: for use of the library without a tracking server."""
 
     def params(self, values: dict[str, Any]) -> None:
+        pass
+
+    def hardware(self, device: str, dtype: str, count: int) -> None:
         pass
 
     def metrics(self, values: dict[str, float], step: int) -> None:

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.annotation.annotations import (
-    AnnotationReport,
-    AnnotationSettings,
-    annotate,
-    build_annotator,
-    read_annotations,
-    render_view,
-)
+from components.annotation.annotations import AnnotationReport, AnnotationSettings, annotate, build_annotator
 from components.annotation.annotators import AnnotationRequest, Answer, OfflineAnnotator
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
+from components.annotation.records import read_annotations, render_view
 from components.data.records import Manifest
 from components.imaging.photo import read_photo
 from components.photometry.operations import inverse

@@ -9,14 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.annotation.annotations import (
-    ANNOTATIONS_FILE,
-    DROPPED_FILE,
-    AnnotationSettings,
-    annotate,
-    merge_annotations,
-)
+from components.annotation.annotations import DROPPED_FILE, AnnotationSettings, annotate, merge_annotations
 from components.annotation.annotators import AnnotationRequest, Answer, OfflineAnnotator
+from components.annotation.records import ANNOTATIONS_FILE
 from components.data.pairs import KINDS, PairReader
 from components.data.partition import ScaleOutSettings, by_photo, partition, shard_of
 from components.data.records import Manifest, read_manifest

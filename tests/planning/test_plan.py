@@ -9,7 +9,7 @@ from rich.console import Console
 from components.models.flops import transformer_flops
 from components.models.published import Configurations, read_configurations
 from components.planning.__main__ import main
-from components.planning.gpus import GPUS, gpu_named
+from components.planning.gpus import BOARDS, GPUS, gpu_named, peak_flops
 from components.planning.plan import Plan, PlanSettings, make_plan
 from components.settings import load_settings
 from tests.planning.small import small
@@ -134,3 +134,11 @@ def test_gpus_are_plausible() -> None:
         assert 1e13 < gpu.flops_float32 < gpu.flops < 1e16
         assert gpu.interconnect < gpu.bandwidth
     assert gpu_named("a100-80g") is GPUS["A100-80G"]
+
+
+def test_the_peak_of_a_board_is_found_by_its_drivers_name() -> None:
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == GPUS["H100-80G"].flops
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "float32") == GPUS["A100-40G"].flops_float32
+    assert peak_flops("NVIDIA H100 PCIe", "bfloat16") is None, "a slower board of the same chip"
+    assert peak_flops("cpu", "float32") is None
+    assert set(BOARDS.values()) == set(GPUS)

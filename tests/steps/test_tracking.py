@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from components.training.events import EventReader, EventWriter
 from pipelines.environment import State
 from steps import tracking
 from steps.tracking import MlflowTracker, flatten
@@ -41,6 +42,25 @@ def run_id(client: mlflow.MlflowClient, experiment: str) -> Iterator[str]:
     run = client.create_run(experiment)
     yield run.info.run_id
     client.set_terminated(run.info.run_id)
+
+
+def test_rates_on_a_gpu_that_the_planner_knows_come_with_mfu(
+    client: mlflow.MlflowClient, run_id: str, tmp_path: Path
+) -> None:
+    """Also where the stage ran in processes of its own and its reports come through a file."""
+    rate = {"reinforce/throughput/teraflops_per_second": 989.0}
+    writer, tracker = EventWriter(tmp_path), MlflowTracker(client, run_id)
+    writer.metrics(rate, 1)
+    writer.hardware("NVIDIA H200", "bfloat16", 4)
+    writer.metrics(rate, 2)
+    writer.hardware("cpu", "float32", 4)
+    writer.metrics(rate, 3)
+    EventReader(tmp_path, tracker).forward()
+    tracker.flush()
+    history = client.get_metric_history(run_id, "reinforce/throughput/mfu")
+    assert [(metric.step, metric.value) for metric in history] == [(2, 0.25)]
+    tags = client.get_run(run_id).data.tags
+    assert (tags["device"], tags["device_dtype"], tags["device_count"]) == ("cpu", "float32", "4")
 
 
 def test_scalars_are_written_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:

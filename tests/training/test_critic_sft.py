@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from components.annotation.annotations import read_annotations, render_view
+from components.annotation.records import read_annotations, render_view
 from components.imaging.photo import read_photo
 from components.models.critic import Critic
 from components.models.lora import LoraSettings

@@ -13,9 +13,8 @@ from components.imaging.photo import resize
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.lora import LoraSettings
-from components.planning.gpus import GPUS
 from components.training.passes import metered
-from components.training.throughput import Meter, peak_flops
+from components.training.throughput import Meter, hardware
 from tests.conftest import make_photo
 from tests.tiny_models import write_base
 
@@ -99,25 +98,7 @@ def test_memory_is_that_of_the_process() -> None:
     assert before <= after <= before + 0.6
 
 
-def test_mfu_is_the_share_of_the_peak() -> None:
-    meter = Meter(samples=1, peak=4e12)
-    with meter.measuring():
-        meter.count(10**12)
-    took = meter._seconds
-    assert meter.report()["mfu"] == pytest.approx(1e12 / took / 4e12)
-
-
-@pytest.mark.parametrize(
-    ("board", "dtype", "expected"),
-    [
-        ("NVIDIA H100 80GB HBM3", torch.bfloat16, GPUS["H100-80G"].flops),
-        ("NVIDIA A100-SXM4-40GB", torch.float32, GPUS["A100-40G"].flops_float32),
-        ("NVIDIA H100 PCIe", torch.bfloat16, None),  # a slower board of the same chip
-    ],
-)
-def test_the_peak_is_the_planner_s(
-    monkeypatch: pytest.MonkeyPatch, board: str, dtype: torch.dtype, expected: float | None
-) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: board)
-    assert peak_flops(torch.device("cuda"), dtype) == expected
-    assert peak_flops(torch.device("cpu"), dtype) is None
+def test_a_stage_says_on_what_it_computes(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models.meter.hardware == ("cpu", "float32", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    assert hardware(torch.device("cuda"), torch.bfloat16) == ("NVIDIA H200", "bfloat16", 1)

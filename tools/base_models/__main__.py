@@ -34,6 +34,9 @@ class CurveTracker:
     def params(self, values: dict[str, Any]) -> None:
         log.info("%s", values)
 
+    def hardware(self, device: str, dtype: str, count: int) -> None:
+        log.info("%d x %s, %s", count, device, dtype)
+
     def metrics(self, values: dict[str, float], step: int) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
