@@ -69,7 +69,7 @@ class CriticUpdate:
         """Take the optimiser steps of an iteration; reports those of the last one, nothing where nothing is learnt."""
         report: dict[str, float] = {}
         micro_batches = self._micro_batches(completions, informative)
-        if not micro_batches:
+        if micro_batches is None:
             return report
         for update in range(self.settings.critic_updates):
             means = {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "entropy": 0.0}
@@ -85,14 +85,18 @@ class CriticUpdate:
             report = summed(means) | norms
         return report
 
-    def _micro_batches(self, completions: CriticExperience, informative: Tensor) -> list[MicroBatch]:
-        """The informative completions; none where no rank has any. Their size changes nothing but memory."""
+    def _micro_batches(self, completions: CriticExperience, informative: Tensor) -> list[MicroBatch] | None:
+        """This rank's informative completions, in parts whose size changes nothing but memory.
+
+        Returns:
+            None where no rank has any; nothing in the list where others have, whose optimiser steps this rank shares.
+        """
         mask, kept = completions.rollout.token_mask_BT, informative.nonzero()[:, 0]
         by_tokens = self.settings.grpo.loss_type == "dapo"
         weights = mask.sum(dim=1).float() if by_tokens else mask.new_ones(len(mask)).float()
         of_all_ranks = torch.tensor(summed({"weight": float(weights[kept].sum())})["weight"])
         if not of_all_ranks:
-            return []
+            return None
         micro_batches = [
             MicroBatch(rows, float(weights[rows].sum() / of_all_ranks))
             for rows in kept.split(self.settings.micro_batch)
