@@ -18,7 +18,6 @@ from components.models.critic import Critic
 from components.models.lora import adapter_tensors
 from components.reinforcement import artist_update, coordinated, critic_update
 from components.reinforcement.coordinated import ReinforceSettings, reinforce
-from components.reinforcement.critic_update import CriticUpdate
 from components.reinforcement.grpo import GrpoSettings, group_advantages
 from components.reinforcement.nft import NftSettings
 from components.reinforcement.rollouts import Round, reward
@@ -306,20 +305,6 @@ def test_where_no_verdict_can_be_read_nothing_is_learnt(inputs: Inputs, tmp_path
     assert tracker.series("reinforce/critic/groups_kept") == [(1, 0.0)]
     assert same(adapter(tmp_path / "critic"), adapter(inputs.critic_adapter))
     assert same(adapter(tmp_path / "artist"), adapter(inputs.artist_adapter))
-
-
-def test_a_rank_with_nothing_to_learn_from_shares_the_steps_of_those_that_have(
-    finished: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It must come to the collectives of the optimiser step, or the others would wait for it for ever."""
-    update, completions = CriticUpdate(finished.critic, SETTINGS), finished.rounds[0].critic
-    nothing = torch.zeros(len(completions.rollout.texts), dtype=torch.bool)
-    stepped: list[int] = []
-    monkeypatch.setattr(update.optimiser, "update", lambda step: (stepped.append(step), {})[1])
-    advantages = torch.zeros(len(nothing))
-    assert update.learn(completions, advantages, nothing, 3) == {} and stepped == []
-    monkeypatch.setattr(critic_update, "summed", lambda values: {name: value + 1 for name, value in values.items()})
-    assert update.learn(completions, advantages, nothing, 3)["loss"] == 1 and stepped == [3]
 
 
 @pytest.mark.parametrize(("frozen", "moving"), [("critic", "artist"), ("artist", "critic")])
