@@ -77,8 +77,8 @@ def decide(
 
     Both tables have one row per held-out view and one column per measure; the index holds a level ``photo_id``, and
     any further levels that tell the views of one photo apart. The differences challenger - reference are averaged
-    within each photo and the mean over photos gets a percentile bootstrap interval (paired, resampling photos; Efron
-    and Tibshirani 1993, chapter 13). The challenger is promoted if
+    within each photo and the mean over photos gets a bootstrap interval (paired, resampling photos;
+    `components.metrics.tables`). The challenger is promoted if
 
     1. the interval of the primary measure lies entirely on the better side of 0, and
     2. for every measure the worse end of the interval is no farther than its tolerance on the worse side of 0.

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import statistics
 
 import numpy as np
 import pandas as pd
@@ -79,25 +80,40 @@ def rule_in_other_words(challenger: pd.DataFrame, reference: pd.DataFrame, gate:
         worse: dict[str, list[float]] = {photo: [] for photo in photos}
         for row, new, old in zip(rows, challenger[metric].tolist(), reference[metric].tolist(), strict=True):
             worse[row[0]].append(sign * (new - old))
-        by_photo = [math.fsum(worse[photo]) / len(worse[photo]) for photo in photos]
-        means = sorted(math.fsum(by_photo[i] for i in draw) / len(photos) for draw in draws)
-        position = (len(means) - 1) * (1 + gate.confidence) / 2
-        below = math.floor(position)
-        above = min(below + 1, len(means) - 1)
-        worst[metric] = means[below] + (position - below) * (means[above] - means[below])
+        worst[metric] = upper_end([math.fsum(worse[photo]) / len(worse[photo]) for photo in photos], draws, gate)
     return worst[gate.primary] < 0 and all(worst[name] <= limit for name, limit in gate.tolerances.items())
 
 
-def test_a_thousand_random_tables_agree_with_the_rule_restated() -> None:
+def upper_end(by_photo: list[float], draws: list[list[int]], gate: GateSettings) -> float:
+    """Upper end of the BCa interval of a mean (Efron and Tibshirani 1993, equations 14.9 to 14.15), widened."""
+    photos, normal = len(by_photo), statistics.NormalDist()
+    mean = sum(by_photo) / photos
+    if max(by_photo) - min(by_photo) < 1e-12:
+        return mean
+    means = sorted(sum(by_photo[i] for i in draw) / photos for draw in draws)
+    below, level = sum(value < mean for value in means), sum(value == mean for value in means)
+    bias = normal.inv_cdf((below + level / 2) / len(means))
+    offsets = [value - mean for value in by_photo]
+    acceleration = math.fsum(d**3 for d in offsets) / 6 / math.fsum(d**2 for d in offsets) ** 1.5
+    tail = (1 - gate.confidence) / 2
+    widened = normal.cdf(-math.sqrt(photos / (photos - 1)) * stats.t.isf(tail, photos - 1))
+    up = bias - normal.inv_cdf(max(widened, min(tail, 1 / len(means))))
+    position = (len(means) - 1) * normal.cdf(bias + up / (1 - acceleration * up))
+    left = math.floor(position)
+    right = min(left + 1, len(means) - 1)
+    return means[left] + (position - left) * (means[right] - means[left])
+
+
+def test_hundreds_of_random_tables_agree_with_the_rule_restated() -> None:
     outcomes = collections.Counter()
-    for seed in range(1000):
+    for seed in range(400):
         challenger, reference, gate = random_comparison(seed)
         decided = decide(challenger, reference, gate).promoted
         assert decided == rule_in_other_words(challenger, reference, gate), (
             f"they disagree on the tables of seed {seed}"
         )
         outcomes[decided] += 1
-    assert min(outcomes[True], outcomes[False]) > 150, f"the tables hardly test one of the outcomes: {outcomes}"
+    assert min(outcomes[True], outcomes[False]) > 50, f"the tables hardly test one of the outcomes: {outcomes}"
 
 
 def test_falling_is_worse_where_higher_is_better() -> None:
