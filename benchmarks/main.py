@@ -25,11 +25,11 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.stages import StageGain, compare_stages
 from components import files
 from components.data.records import read_manifest
 from components.evaluation.evaluate import evaluate_crafter
 from components.evaluation.records import Evaluation, EvaluationSettings
-from components.evaluation.stages import StageGain, compare_stages
 from components.imaging.photo import MAX_PIXELS
 from components.inference.crafter import Crafter
 from components.metrics.tables import INPUT, OURS, BootstrapSettings

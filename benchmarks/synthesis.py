@@ -21,10 +21,8 @@ from torch import Tensor
 from benchmarks.main import BenchmarkRow
 from benchmarks.synthesis_peers import OPERATIONS, AlbumentationsPeer, KorniaPeer, Recipe
 from components.imaging.photo import read_photo, resize
-from components.photometry.adjustments import ADJUSTMENTS
-from components.photometry.blur import convolve
-from components.photometry.colour import linear_to_srgb, srgb_to_linear
 from components.photometry.samples import apply_to_samples
+from tests.photometry.reference import applied
 
 SIZE = (1000, 1000)
 CORES = 2
@@ -43,18 +41,9 @@ class Timing(NamedTuple):
 
 def reference(photo: np.ndarray, recipe: Recipe) -> Tensor | None:
     """The operation in float64, (3, H, W) not rounded; None for noise and JPEG, which have no closed form."""
-    pixels = torch.from_numpy(photo).permute(2, 0, 1).double() / 255
-    match recipe.name:
-        case "tone":
-            for operation in recipe.operations:
-                pixels = ADJUSTMENTS[operation.name](pixels, operation.amount)
-            return pixels.clamp(0, 1)
-        case "motion_blur" | "defocus_blur":
-            return linear_to_srgb(convolve(srgb_to_linear(pixels), recipe.kernel).clamp(0, 1))
-        case "haze":
-            transmission = torch.exp(-recipe.operations[0].amount * recipe.depth)
-            return linear_to_srgb((srgb_to_linear(pixels) * transmission + 0.8 * (1 - transmission)).clamp(0, 1))
-    return None
+    if recipe.name in ("noise", "jpeg"):
+        return None
+    return applied(torch.from_numpy(photo).permute(2, 0, 1).double() / 255, recipe.operations)
 
 
 def measure(photos: Sequence[np.ndarray], recipes: Mapping[str, Recipe], rounds: int) -> dict[str, Timing]:

@@ -15,21 +15,6 @@ _BANDS, _BAND_BITS = 4, 16
 _CANDIDATES = 1 << 20  # compared at a time
 
 
-def near_duplicates(hashes: Sequence[str], distance: int) -> list[tuple[int, int]]:
-    """Pairs of indices (i < j) whose hashes differ in at most ``distance`` bits, sorted.
-
-    Args:
-        hashes: 16 hexadecimal digits each, as `ImageHash.phash` gives.
-        distance: bits, 0..15.
-
-    Raises:
-        ValueError: ``distance`` is out of range.
-    """
-    values = as_integers(hashes)
-    found = [np.empty((0, 2), np.int64), *(np.stack(pair, axis=1) for pair in _near(values, distance))]
-    return [(int(i), int(j)) for i, j in np.unique(np.concatenate(found), axis=0)]
-
-
 def twins_in_other_groups(hashes: Sequence[str], groups: Sequence[int], distance: int) -> np.ndarray:
     """For every hash the index of one within ``distance`` bits that belongs to another group, or -1: (N,) int64.
 

@@ -122,13 +122,6 @@ def size_of(model: nn.Module) -> Size:
     return Size(sum(counts.values()) - adapter, adapter, max(blocks, default=0))
 
 
-def adapted_modules(model: nn.Module) -> list[str]:
-    """Names, as the base model has them, of the modules that carry an adapter."""
-    marker = ".lora_A."
-    names = (name for name, _ in model.named_parameters() if marker in name)
-    return sorted(name.split(marker)[0].removeprefix("base_model.model.") for name in names)
-
-
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(

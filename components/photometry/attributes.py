@@ -70,7 +70,8 @@ def measure(image: Tensor) -> Attributes:
 def difference(before: Tensor | Attributes, after: Tensor | Attributes) -> dict[str, Tensor]:
     """How far each attribute moved, in the units of ``Operation.amount``.
 
-    ``difference(x, adjust_exposure(x, 0.5))["exposure"]`` is 0.5 where nothing clips, and so for each tone operation.
+    ``difference(x, adjust(x, [("exposure", 0.5)]))["exposure"]`` is 0.5 where nothing clips, and so for each tone
+    operation.
 
     Args:
         before, after: images (..., 3, H, W), or what :func:`measure` returned for them.

@@ -43,7 +43,7 @@ def bokeh(image: Tensor, radius: float, foreground: Tensor) -> Tensor:
     alpha = convolve(mask, disc_kernel(_EDGE * short_side)).clamp(0, 1)
     defocus = (1 - 2 * convolve(mask, disc_kernel(_RAMP * short_side))).clamp(0, 1)  # 0 at a straight outline
 
-    sharp = fused.to_linear(image)
+    sharp = fused.decode(image)
     # The outline's inner half is subject: it must not count as background. A trace keeps all-subject areas defined.
     weight = (1 - 2 * alpha).clamp(min=1e-3).expand_as(sharp[..., :1, :, :])
     kernels = [disc_kernel(radius * short_side * level / BLUR_LEVELS) for level in range(1, BLUR_LEVELS + 1)]
@@ -53,7 +53,7 @@ def bokeh(image: Tensor, radius: float, foreground: Tensor) -> Tensor:
         share = (1 - (defocus * BLUR_LEVELS - level).abs()).clamp(min=0)  # linear interpolation between levels
         gathered = gather(kernel)
         background += share * gathered[..., :3, :, :] / gathered[..., 3:, :, :].clamp(min=1e-4)
-    return fused.to_srgb(torch.lerp(background, sharp, alpha))
+    return fused.encode(torch.lerp(background, sharp, alpha))
 
 
 def aperture_radius(

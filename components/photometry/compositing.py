@@ -30,17 +30,9 @@ def place_subject(image: Tensor, cutout: Tensor, height: float, x: float = 0.5, 
     check_image(image)
     colour, alpha, (top, left) = _placed(image, cutout, height, x, y)
     region = (..., slice(top, top + alpha.shape[-2]), slice(left, left + alpha.shape[-1]))
-    linear_image = fused.to_linear(image).clone()
+    linear_image = fused.decode(image).clone()
     linear_image[region] = colour + linear_image[region] * (1 - alpha)
-    return fused.to_srgb(linear_image)
-
-
-def subject_mask(image: Tensor, cutout: Tensor, height: float, x: float = 0.5, y: float = 1.0) -> Tensor:
-    """The alpha (H, W) of the subject that `place_subject` puts into a picture with the same arguments."""
-    _, alpha, (top, left) = _placed(image, cutout, height, x, y)
-    mask = image.new_zeros(image.shape[-2:])
-    mask[top : top + alpha.shape[-2], left : left + alpha.shape[-1]] = alpha[0]
-    return mask
+    return fused.encode(linear_image)
 
 
 def _placed(image: Tensor, cutout: Tensor, height: float, x: float, y: float) -> tuple[Tensor, Tensor, tuple[int, int]]:
@@ -51,7 +43,7 @@ def _placed(image: Tensor, cutout: Tensor, height: float, x: float, y: float) ->
     scale = min(height * rows / cutout.shape[1], columns / cutout.shape[2])
     size = tuple(max(1, round(scale * side)) for side in cutout.shape[1:])
     cutout = cutout.to(image)
-    premultiplied = torch.cat((fused.to_linear(cutout[:3]) * cutout[3:], cutout[3:]))
+    premultiplied = torch.cat((fused.decode(cutout[:3]) * cutout[3:], cutout[3:]))
     resized = functional.interpolate(
         premultiplied[None], size=size, mode="bilinear", antialias=True, align_corners=False
     )[0].clamp(0, 1)

@@ -2,7 +2,7 @@
 
 Light adds up in the scene and on the sensor, so blur, noise, haze and darkness all happen in linear light. Sizes are
 fractions of the picture's short side, so that an operation means the same at every resolution. Random parts come from
-the given CPU generator only, whatever device the picture is on.
+the given generator only. Pictures are float32 in main memory (`components.photometry.fused`).
 """
 
 import math
@@ -32,7 +32,7 @@ def motion_blur(image: Tensor, extent: float, generator: torch.Generator) -> Ten
     """
     check_image(image)
     kernel = trajectory_kernel(extent * min(image.shape[-2:]), generator)
-    return fused.to_srgb(convolve(fused.to_linear(image), kernel))
+    return fused.encode(convolve(fused.decode(image), kernel))
 
 
 def defocus_blur(image: Tensor, radius: float) -> Tensor:
@@ -46,7 +46,7 @@ def defocus_blur(image: Tensor, radius: float) -> Tensor:
         (..., 3, H, W) sRGB in [0, 1].
     """
     check_image(image)
-    return fused.to_srgb(convolve(fused.to_linear(image), disc_kernel(radius * min(image.shape[-2:]))))
+    return fused.encode(convolve(fused.decode(image), disc_kernel(radius * min(image.shape[-2:]))))
 
 
 def noise(image: Tensor, sigma: float, generator: torch.Generator, read_share: float = 0.25) -> Tensor:
@@ -66,7 +66,7 @@ def noise(image: Tensor, sigma: float, generator: torch.Generator, read_share: f
     Source: Foi et al. (2008), "Practical Poissonian-Gaussian noise modeling and fitting", equations 1 to 4.
     """
     check_image(image)
-    return fused.to_srgb(_sensor_noise(fused.to_linear(image), sigma, generator, read_share))
+    return fused.encode(_sensor_noise(fused.decode(image), sigma, generator, read_share))
 
 
 def jpeg(image: Tensor, quality_loss: float) -> Tensor:
@@ -80,11 +80,9 @@ def jpeg(image: Tensor, quality_loss: float) -> Tensor:
         (..., 3, H, W) sRGB in [0, 1], 8-bit code values.
     """
     check_image(image)
-    pictures = image.detach().float().cpu().reshape(-1, *image.shape[-3:])
+    pictures = image.reshape(-1, *image.shape[-3:])
     decoded = [fused.from_samples(jpeg_samples(fused.to_samples(picture), quality_loss)) for picture in pictures]
-    if len(decoded) == 1:
-        return decoded[0].to(image).reshape(image.shape)
-    return torch.stack(decoded).to(image).reshape(image.shape)
+    return (decoded[0] if len(decoded) == 1 else torch.stack(decoded)).reshape(image.shape)
 
 
 def jpeg_samples(samples: np.ndarray, quality_loss: float) -> np.ndarray:
@@ -110,9 +108,9 @@ def haze(image: Tensor, optical_depth: float, generator: torch.Generator, airlig
     Source: Koschmieder (1924); Narasimhan and Nayar (2002), equation 3.
     """
     check_image(image)
-    depth = depth_cue(image.shape[-2], image.shape[-1], generator).to(image)
+    depth = depth_cue(image.shape[-2], image.shape[-1], generator).float()
     transmission = torch.exp(-optical_depth * depth)
-    return fused.to_srgb(torch.lerp(torch.tensor(airlight).to(image), fused.to_linear(image), transmission))
+    return fused.encode(torch.lerp(torch.tensor(airlight), fused.decode(image), transmission))
 
 
 def low_light(
@@ -131,8 +129,8 @@ def low_light(
         (..., 3, H, W) sRGB in [0, 1], rounded to 8-bit code values.
     """
     check_image(image)
-    dark = _sensor_noise(fused.to_linear(image) * 2.0**-stops, sigma, generator, read_share)
-    return (fused.to_srgb(dark) * 255).round() / 255
+    dark = _sensor_noise(fused.decode(image) * 2.0**-stops, sigma, generator, read_share)
+    return (fused.encode(dark) * 255).round() / 255
 
 
 def depth_cue(height: int, width: int, generator: torch.Generator) -> Tensor:
@@ -158,12 +156,12 @@ def _enlargement(size: int) -> Tensor:
 
 
 def _sensor_noise(linear_image: Tensor, sigma: float, generator: torch.Generator, read_share: float) -> Tensor:
-    light = linear_image.clamp(0, 1).float().cpu()
+    light = linear_image.clamp(0, 1)
     photon, seed = draw_photons(sigma, read_share, generator)
     if photon > 0:
         light = photon_noise(light, photon, seed)
     read = torch.randn(light.shape, generator=generator)
-    return light.add_(read, alpha=sigma * math.sqrt(read_share)).to(linear_image)
+    return light.add_(read, alpha=sigma * math.sqrt(read_share))
 
 
 def draw_photons(sigma: float, read_share: float, generator: torch.Generator) -> tuple[float, int]:

@@ -1,7 +1,9 @@
 """Compiled pixel loops: decode, retouch and encode in one pass.
 
-On float32 pictures in memory they do what `colour` and `adjustments` define with tensor operations,
-in a fraction of the time: each pixel is read once and written once, in blocks that stay in the processor's cache.
+They do what `colour` defines with tensor operations, on float32 pictures in main memory, in a fraction of the time
+(`make benchmark-data`, rows "synthesis"), and are the only way in which operations pass over the pixels of a photo; the
+definitions of retouches in float64 lie with the tests (tests/photometry/reference.py). Each pixel is read once and
+written once, in blocks that stay in the processor's cache.
 Powers are taken by root finding with additions, multiplications, divisions and square roots only, each rounded as
 IEEE 754 prescribes and never contracted, so decoding, retouching and encoding give the same bits on every machine.
 Pictures are split into strips for as many threads as torch uses; no result depends on their number.
@@ -17,8 +19,6 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
-
-from components.photometry.colour import linear_to_srgb, srgb_to_linear
 
 _F = np.float32
 BLOCK = 1024  # pixels handled at a time: three channels of them fit the first-level cache
@@ -45,25 +45,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(**options)(function)
 
 
-def to_linear(image: Tensor) -> Tensor:
-    """`colour.srgb_to_linear`, compiled where that is possible."""
-    return decode(image) if usable(image) else srgb_to_linear(image)
-
-
-def to_srgb(linear_image: Tensor) -> Tensor:
-    """`colour.linear_to_srgb` of what fits the gamut, clamped to [0, 1]; compiled where that is possible."""
-    return encode(linear_image) if usable(linear_image) else linear_to_srgb(linear_image.clamp(0, 1)).clamp(0, 1)
-
-
-def usable(image: Tensor) -> bool:
-    """Whether a picture can take the compiled path: float32 in main memory, and no gradient is asked for."""
-    return (
-        image.dtype == torch.float32
-        and image.device.type == "cpu"
-        and not (image.requires_grad and torch.is_grad_enabled())
-    )
-
-
 def decode(image: Tensor) -> Tensor:
     """Linear light of sRGB, any shape: `colour.srgb_to_linear`."""
     return _map_values(_decode_strip, image)
@@ -86,7 +67,7 @@ def from_samples(samples: np.ndarray) -> Tensor:
 
 def to_samples(image: Tensor) -> np.ndarray:
     """A picture (3, H, W), float32, as 8-bit samples (H, W, 3): clamped, and rounded to the nearest, halves to even."""
-    source = image.detach().contiguous().numpy()
+    source = _values(image)
     samples = np.empty((*source.shape[1:], 3), np.uint8)
     least = max(1, LEAST_PIXELS // source.shape[2])
     in_strips(source.shape[1], lambda a, b: _write_lines(source, samples, a, b), least)
@@ -105,11 +86,14 @@ def retouch(
         slopes: of L* about 50, one a retouch.
         scales: of chroma, one a retouch.
         clamp: hold the result within [0, 1].
+
+    Raises:
+        ValueError: the picture is not float32 in main memory without gradient; so for all functions here.
     """
-    pixels = image.contiguous().reshape(-1, 3, image.shape[-2] * image.shape[-1])
-    result = torch.empty_like(pixels)
+    pixels = _values(image).reshape(-1, 3, image.shape[-2] * image.shape[-1])
+    result = torch.empty(pixels.shape)
     program, lab = _program(matrices, slopes, scales)
-    for source, target in zip(pixels.numpy(), result.numpy(), strict=True):
+    for source, target in zip(pixels, result.numpy(), strict=True):
         in_strips(source.shape[1], lambda a, b, s=source, t=target: _retouch_strip(s, t, program, lab, clamp, a, b))
     return result.reshape(image.shape)
 
@@ -143,11 +127,21 @@ def in_strips(count: int, work: Callable[[int, int], None], least: int = LEAST_P
 
 
 def _map_values(strip: Callable[[np.ndarray, np.ndarray], None], image: Tensor) -> Tensor:
-    values = image.contiguous().reshape(-1)
-    result = torch.empty_like(values)
-    source, target = values.numpy(), result.numpy()
+    source = _values(image).reshape(-1)
+    result = torch.empty(source.shape)
+    target = result.numpy()
     in_strips(len(source), lambda a, b: strip(source[a:b], target[a:b]), 3 * LEAST_PIXELS)
     return result.reshape(image.shape)
+
+
+def _values(image: Tensor) -> np.ndarray:
+    if image.dtype != torch.float32 or image.device.type != "cpu" or image.requires_grad:
+        gradient = " that asks for a gradient" if image.requires_grad else ""
+        raise ValueError(
+            f"expected a float32 picture in main memory and no gradient, found {image.dtype} on {image.device}"
+            f"{gradient}: operations on photos are no layers; pass picture.detach().float().cpu()"
+        )
+    return image.contiguous().numpy()
 
 
 @numba.njit(error_model="numpy")

@@ -9,11 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def encode_mask(mask: Tensor) -> bytes:
-    """A mask (H, W) in [0, 1] as an 8-bit grey PNG; the same mask always gives the same bytes."""
-    return _encode((mask.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
-
-
 def decode_mask(content: bytes, size: tuple[int, int]) -> Tensor:
     """The mask stretched to ``size`` = (height, width), float32 (H, W) in [0, 1].
 
@@ -30,7 +25,11 @@ def decode_mask(content: bytes, size: tuple[int, int]) -> Tensor:
 
 def encode_cutout(cutout: Tensor) -> bytes:
     """A cut-out (4, H, W) in [0, 1], sRGB and straight alpha, as an 8-bit RGBA PNG."""
-    return _encode((cutout.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy())
+    buffer = io.BytesIO()
+    Image.fromarray((cutout.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
 
 
 def decode_cutout(content: bytes) -> Tensor:
@@ -40,12 +39,6 @@ def decode_cutout(content: bytes) -> Tensor:
         ValueError: not a PNG.
     """
     return torch.from_numpy(_decode(content, "RGBA").copy()).permute(2, 0, 1).float() / 255
-
-
-def _encode(samples: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(samples).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _decode(content: bytes, mode: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.photometry.adjustments import adjust_in_sequence
+from components.photometry.adjustments import adjust
 from components.photometry.assets import ASSET_PATTERN, read_asset
 from components.photometry.attributes import check_image
 from components.photometry.bokeh import bokeh, elliptic_foreground
@@ -134,7 +134,7 @@ def apply_operations(image: Tensor, operations: Sequence[Operation], assets: Pat
     and ends in [0, 1].
 
     Args:
-        image: (..., 3, H, W) sRGB.
+        image: (..., 3, H, W) sRGB, float32 in main memory.
         operations: may be empty.
         assets: folder of the files that operations name (`components.photometry.assets`).
 
@@ -142,13 +142,13 @@ def apply_operations(image: Tensor, operations: Sequence[Operation], assets: Pat
         (..., 3, H, W) sRGB in [0, 1]; the same bytes for the same image and operations on the same machine.
 
     Raises:
-        ValueError: when ``image`` is not a floating-point image, or an asset is not what its name says.
+        ValueError: when ``image`` is not such a picture or asks for a gradient, or an asset is not what its name says.
         FileNotFoundError: an asset is not in ``assets``.
     """
     check_image(image)
     for is_tone, run in groupby(operations, key=lambda operation: operation.name in TONE):
         if is_tone:
-            image = adjust_in_sequence(image, [(operation.name, operation.amount) for operation in run], clamp=True)
+            image = adjust(image, [(operation.name, operation.amount) for operation in run], clamp=True)
             continue
         for operation in run:
             image = _degrade(_within_gamut(image), operation, assets)
@@ -157,8 +157,6 @@ def apply_operations(image: Tensor, operations: Sequence[Operation], assets: Pat
 
 def _within_gamut(image: Tensor) -> Tensor:
     """The image clamped to [0, 1], and not copied where nothing is outside."""
-    if image.requires_grad:
-        return image.clamp(0, 1)
     low, high = image.aminmax()
     return image if low >= 0 and high <= 1 else image.clamp(0, 1)
 

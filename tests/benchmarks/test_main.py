@@ -12,10 +12,10 @@ from rich.console import Console
 
 from benchmarks import main as benchmark
 from benchmarks.main import BenchmarkRow, Usage, evaluation_rows, measure_command, pipeline_rows, show, stage_row
+from benchmarks.stages import StageGain, stage_gain
 from components.data.records import Manifest, write_manifest
 from components.evaluation import evaluate
 from components.evaluation.records import Evaluation, EvaluationSettings
-from components.evaluation.stages import StageGain, stage_gain
 from components.inference.crafter import CrafterSettings
 from components.metrics.full_reference import LPIPS_FILE, measure_case
 from components.metrics.tables import BootstrapSettings, Interval

@@ -25,7 +25,7 @@ from components.data.drift import (
     write_profile,
 )
 from components.data.records import Manifest
-from components.photometry.adjustments import adjust_exposure, adjust_temperature
+from components.photometry.adjustments import adjust
 from components.photometry.degradations import defocus_blur
 from tests.data.builders import record
 
@@ -112,8 +112,10 @@ def test_constant_attributes_compare() -> None:
 def test_measured_attributes_follow_known_changes(photo_factory) -> None:
     photo = photo_factory(96, 128)
     plain = attributes_of(photo, 96)
-    assert attributes_of(adjust_exposure(photo, -1), 96)["exposure"] == pytest.approx(plain["exposure"] - 1, abs=0.02)
-    warmer = attributes_of(adjust_temperature(photo, 40), 96)["temperature"]
+    assert attributes_of(adjust(photo, [("exposure", -1)]), 96)["exposure"] == pytest.approx(
+        plain["exposure"] - 1, abs=0.02
+    )
+    warmer = attributes_of(adjust(photo, [("temperature", 40)]), 96)["temperature"]
     assert warmer == pytest.approx(plain["temperature"] + 40, abs=6)
     assert attributes_of(defocus_blur(photo, 0.03), 96)["sharpness"] < plain["sharpness"] - 0.3
 

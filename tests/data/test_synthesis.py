@@ -15,11 +15,11 @@ from components.data.records import Manifest
 from components.data.synthesis import ASSETS, SynthesisSettings, synthesize
 from components.data.views import take_view
 from components.imaging.photo import Photo, quantize, write_photo
-from components.photometry.compositing import subject_mask
 from components.photometry.looks import Look, format_cube
 from components.photometry.masks import decode_cutout
 from components.photometry.operations import DEGRADATIONS, TONE, Operation, apply_operations
 from tests.data.builders import record
+from tests.photometry.reference import subject_mask
 
 SMALL = SynthesisSettings(
     short_side=48, retouching=2, restoration=2, multi_edit=1, depth_of_field=3, enhancement=2, photos_per_shard=2

@@ -10,7 +10,6 @@ from components.models.artist import Artist
 from components.models.lora import LoraSettings
 from components.models.published import (
     PUBLISHED,
-    adapted_modules,
     artist_on_meta,
     critic_on_meta,
     read_configurations,
@@ -24,6 +23,13 @@ def fingerprint(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         names += [f"{name}:{'_'.join(map(str, tensor.shape))}", name]
     return hashlib.md5(",".join(sorted(names)).encode()).hexdigest()
+
+
+def adapted_modules(model: nn.Module) -> list[str]:
+    """Names, as the base model has them, of the modules that carry an adapter."""
+    marker = ".lora_A."
+    names = (name for name, _ in model.named_parameters() if marker in name)
+    return sorted(name.split(marker)[0].removeprefix("base_model.model.") for name in names)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from PIL import Image
 
 from components.photometry.assets import keep_asset, read_asset
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
-from components.photometry.compositing import place_subject, subject_mask
-from components.photometry.masks import decode_cutout, decode_mask, encode_cutout, encode_mask
+from components.photometry.compositing import place_subject
+from components.photometry.masks import decode_cutout, decode_mask, encode_cutout
 from components.photometry.operations import Operation, apply_operations
+from tests.photometry.reference import encode_mask, subject_mask
 
 
 def cutout(alpha: float = 1.0, colour: tuple[float, float, float] = (0.9, 0.2, 0.1)) -> torch.Tensor:

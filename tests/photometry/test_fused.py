@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 
 from components.photometry import fused
+from components.photometry.adjustments import adjust
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
 from components.photometry.photons import photon_noise
 
@@ -65,10 +66,18 @@ def test_results_do_not_depend_on_threads(photo_factory):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_only_plain_pictures_take_the_compiled_path(photo):
-    assert fused.usable(photo)
-    assert not fused.usable(photo.double()) and not fused.usable(photo.clone().requires_grad_())
-    torch.testing.assert_close(fused.to_srgb(fused.to_linear(photo.double())), photo.double(), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("function", [fused.decode, fused.encode, fused.to_samples, lambda x: adjust(x, [])])
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda x: x.double(), "torch.float64 on cpu"),
+        (lambda x: x.to("meta"), "torch.float32 on meta"),
+        (lambda x: x.clone().requires_grad_(), "on cpu that asks for a gradient"),
+    ],
+)
+def test_other_pictures_are_refused(photo, function, spoil, found):
+    with pytest.raises(ValueError, match=rf"float32 picture in main memory and no gradient, found .*{found}"):
+        function(spoil(photo))
 
 
 def test_pictures_that_are_not_contiguous_are_read_right(photo):

@@ -17,6 +17,7 @@ from components.photometry.degradations import jpeg_samples
 from components.photometry.operations import Operation, apply_operations
 from components.photometry.photons import count_photons, photon_tables
 from components.photometry.samples import apply_to_samples, read_light, write_light
+from tests.photometry.reference import applied
 
 TONE = (
     Operation(name="exposure", amount=-0.7),
@@ -49,7 +50,7 @@ def three_threads() -> Iterator[None]:
 def exactly(photo: np.ndarray, operations: tuple[Operation, ...]) -> np.ndarray:
     """The operations in float64, rounded at the end."""
     pixels = torch.from_numpy(photo).permute(2, 0, 1).double() / 255
-    return (apply_operations(pixels, operations) * 255).permute(1, 2, 0).numpy()
+    return (applied(pixels, operations) * 255).permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from components.data.faults import sample_amounts
 from components.data.splits import split_of
 from components.imaging.photo import UnreadablePhoto, read_photo, resize_short_side
-from components.photometry.adjustments import adjust_tone
+from components.photometry.adjustments import adjust
+from components.photometry.operations import TONE
 
 log = logging.getLogger(__name__)
 WORKING_AREA = 64 * 64
@@ -95,7 +96,11 @@ class PhotoBank:
         """Random crops and the same crops with random tone faults; a share of `intact` of them has none."""
         crops = self.crops(count, size, generator)
         amounts = sample_amounts(count, generator, intact)
-        return FaultyBatch(crops, adjust_tone(crops, *amounts.unbind(dim=1)), amounts)
+        faulty = [
+            adjust(crop, list(zip(TONE, row, strict=True)), clamp=True)
+            for crop, row in zip(crops, amounts.tolist(), strict=True)
+        ]
+        return FaultyBatch(crops, torch.stack(faulty), amounts)
 
 
 def _photos(folder: Path) -> list[Path]:
