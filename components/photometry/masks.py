@@ -25,10 +25,9 @@ def decode_mask(content: bytes, size: tuple[int, int]) -> Tensor:
 
 def encode_cutout(cutout: Tensor) -> bytes:
     """A cut-out (4, H, W) in [0, 1], sRGB and straight alpha, as an 8-bit RGBA PNG."""
+    samples = (cutout.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     buffer = io.BytesIO()
-    Image.fromarray((cutout.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()).save(
-        buffer, "PNG"
-    )
+    Image.fromarray(samples).save(buffer, "PNG")
     return buffer.getvalue()
 
 
