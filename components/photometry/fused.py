@@ -1,11 +1,11 @@
 """Compiled pixel loops: decode, retouch and encode in one pass.
 
 They do what `colour` defines with tensor operations, on float32 pictures in main memory, in a fraction of the time
-(`make benchmark-data`, rows "synthesis"); definitions in float64 lie with the tests (tests/photometry/reference.py). Each pixel
-is read once and written once, in blocks that stay in the processor's cache. Powers are taken by root finding with
-additions, multiplications, divisions and square roots only, each rounded as IEEE 754 prescribes and never contracted,
-so decoding, retouching and encoding give the same bits on every machine.
-Pictures are split into strips for as many threads as torch uses; no result depends on their number.
+(`make benchmark-data`, rows "synthesis"); definitions in float64 lie with the tests (tests/photometry/reference.py).
+Each pixel is read once and written once, in blocks that stay in the processor's cache. Powers are taken by root finding
+with additions, multiplications, divisions and square roots only, each rounded as IEEE 754 prescribes and never
+contracted, so decoding, retouching and encoding give the same bits on every machine. Pictures are split into strips for
+as many threads as torch uses; no result depends on their number.
 """
 
 import math
