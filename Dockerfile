@@ -16,7 +16,7 @@ RUN python -m venv /opt/venv \
               export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu ;; \
          *) echo "VARIANT is '$VARIANT', expected cpu or cuda" >&2; exit 2 ;; \
        esac \
-    && /opt/venv/bin/pip install --no-cache-dir --requirement /tmp/requirements.lock \
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps --requirement /tmp/requirements.lock \
     && find /opt/venv -type d -name __pycache__ -prune -exec rm -rf {} +
 
 FROM python:3.11-slim-bookworm

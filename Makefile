@@ -1,5 +1,6 @@
 # The two commands: `make pipeline` and `make test`. Everything else: `make help`.
-# The first call creates .venv from requirements.lock and fetches the data; later calls skip both.
+# The first call creates .venv from requirements.lock and fetches the data; later calls skip both. What only tests and
+# checks need, requirements-dev.lock, comes with the first call of a target that wants it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -39,6 +40,7 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/$(STATE)/dvc
 export TOKENIZERS_PARALLELISM := false
 
 INSTALLED := $(VENV)/.installed
+DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
@@ -50,7 +52,7 @@ help: ## list every target
 pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted model (CONFIG= SET="key=value ..." STACK=)
 	@$(RUN) $(BIN)/python -m pipelines run --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
-test: $(INSTALLED) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
+test: $(DEVELOPING) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
 	@# A file stays in one process: its tests share what is slow to make.
 	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile {ARGS:words}
 
@@ -76,7 +78,7 @@ champion: $(INSTALLED) ## say who is champion; finish what was interrupted, rene
 rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why" STACK=)
 	@$(RUN) $(BIN)/python -m pipelines rollback --stack={STACK} --to={TO:optional} --reason={REASON:optional}
 
-browser: $(INSTALLED) ## install a headless Chromium for the tests of the pages
+browser: $(DEVELOPING) ## install a headless Chromium for the tests of the pages
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
 
 ui: $(INSTALLED) ## open MLflow's pages (PORT=5000) and ZenML's dashboard (port 8237) on this machine
@@ -101,10 +103,10 @@ schedule: $(INSTALLED) $(FETCHED) ## retrain on a schedule, UTC (CRON="0 3 * * 1
 unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under way goes on
 	@$(RUN) $(BIN)/python -m pipelines unschedule --stack={STACK}
 
-test-cluster: $(INSTALLED) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
+test-cluster: $(DEVELOPING) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
 	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster {ARGS:words}
 
-base: $(INSTALLED) $(FETCHED) ## train the tiny base models again (four to five hours)
+base: $(DEVELOPING) $(FETCHED) ## train the tiny base models again (four to five hours)
 	@$(RUN) $(BIN)/python -m tools.base_models {ARGS:words}
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
@@ -128,7 +130,7 @@ benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestrati
 benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
 	@$(RUN) $(BIN)/python -m benchmarks.registry_kills {ARGS:words}
 
-pictures: $(INSTALLED) $(FETCHED) ## the README's pictures, from the champion and the last report
+pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
 
 lint: $(INSTALLED) ## check style with ruff
@@ -136,13 +138,9 @@ lint: $(INSTALLED) ## check style with ruff
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 
-lock: $(INSTALLED) ## pin what is installed now into requirements.lock (after editing requirements.in)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.in
-	@{ echo '# Every package of the environment, pinned by `make lock`. What is asked for by name is in requirements.in.'; \
-	   $(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --disable-pip-version-check \
-	   | sed -E '/^(nvidia-|cuda-|triton=)/s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; \
-	 } > requirements.lock.new
-	@mv requirements.lock.new requirements.lock
+lock: $(DEVELOPING) ## pin what the .in files ask for into requirements.lock and requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.in
+	@$(BIN)/python -m tools.lock
 
 clean: ## remove reports and caches; runs, models, data and .venv stay
 	rm -rf reports build *.egg-info .pytest_cache .ruff_cache $(STATE)/work
@@ -155,9 +153,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@command -v "$$PYTHON" >/dev/null || { echo "$$PYTHON is not on PATH: install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "Creating $(VENV)"; "$$PYTHON" -m venv $(VENV); }
 	@echo "Installing the pinned dependencies (once; takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q -q -j 0 -x '/tests?/' $(VENV)/lib || true # some packages hold files that are no Python
+	@touch $@
+
+$(DEVELOPING): requirements-dev.lock $(INSTALLED)
+	@echo "Installing what tests and checks need beside it (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-dev.lock
 	@touch $@
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)

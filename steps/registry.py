@@ -37,7 +37,7 @@ def register_package(package: Package, behaviour: Mapping[str, Any]) -> Register
     """Log the package to the active MLflow run as a pyfunc and register it, unless the very same is registered already.
 
     The same is what has equal models and equal ``behaviour``, the settings with which photos are enhanced. The logged
-    model holds the package, the code of components/ and steps/serving.py, and the pinned requirements, so that
+    model holds the package, the code of components/ and steps/serving.py, and pins of what that code imports, so that
     `mlflow models serve` needs nothing of this repository.
     """
     from steps.registry_lock import exclusive
@@ -58,6 +58,7 @@ def register_package(package: Package, behaviour: Mapping[str, Any]) -> Register
 
 def flavour(package: Package) -> dict[str, Any]:
     """What `mlflow.pyfunc.log_model` and `save_model` need to make the package a model that MLflow can serve alone."""
+    from steps.requirements import environment
     from steps.serving import SIGNATURE, input_example
 
     return {
@@ -66,7 +67,7 @@ def flavour(package: Package) -> dict[str, Any]:
         "code_paths": [str(ROOT / "components")],
         "signature": SIGNATURE,
         "input_example": input_example(),
-        "pip_requirements": str(ROOT / "requirements.lock"),
+        "pip_requirements": environment(ROOT / "steps" / "serving.py", ROOT),
     }
 
 

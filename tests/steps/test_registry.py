@@ -12,6 +12,7 @@ from pipelines.rollback import restore
 from pipelines.stack import read_stack, register
 from steps import registry
 from steps.publish import publish_champion
+from tests.environments import locked
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +78,7 @@ def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
     assert (model / "input_example.json").is_file()
     assert not [path for path in model.rglob("*") if path.suffix in {".pkl", ".pickle"}]
     assert (model / "code" / "components" / "strict.py").is_file()
-    assert "torch==" in (model / "requirements.txt").read_text()
+    assert {"mlflow", "torch"} <= locked((model / "requirements.txt").read_text())
 
     for version, weights in ((first.version, "critic 1"), (second.version, "critic 2")):
         registry.set_alias(registry.CHAMPION, version)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from components.inference import crafter
 from components.models.package import Package
 from steps.registry import flavour
 from steps.serving import SIGNATURE, CrafterModel, input_example
+from tests.environments import locked, make_environment
 from tests.serving.stubs import VERDICT, Brightener, level, picture
 from tests.tiny_models import write_tiny_package
 
@@ -93,13 +93,14 @@ def saved(package: Package, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(saved: Path) -> Iterator[str]:
-    """`mlflow models serve` in a process of its own, away from this repository; the model brings its own code."""
+    """`mlflow models serve` away from this repository: the model brings its code, and asks for the packages."""
+    python = make_environment(saved.parent / "environment", locked((saved / "requirements.txt").read_text()))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
+    command = [str(python), "-m", "mlflow", "models", "serve", "-m", str(saved), "--env-manager", "local"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # mlflow runs `uvicorn`
+    environment["PATH"] = f"{python.parent}{os.pathsep}{environment['PATH']}"  # mlflow runs `uvicorn`
     log = (saved.parent / "server.log").open("wb")
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)],
@@ -131,7 +132,9 @@ def server(saved: Path) -> Iterator[str]:
 def test_the_saved_model_is_complete(saved: Path) -> None:
     described = (saved / "MLmodel").read_text()
     assert "signature" in described and "input_example.json" in described
-    assert "torch==" in (saved / "requirements.txt").read_text()
+    packages = locked((saved / "requirements.txt").read_text())
+    assert {"mlflow", "torch", "torchvision", "transformers"} <= packages
+    assert not packages & {"moto", "playwright", "pyiqa", "pytest", "ruff", "trl", "zenml"}
     assert "python: 3.11" in (saved / "python_env.yaml").read_text()
     assert (saved / "code" / "components" / "serving" / "service.py").is_file()
     assert not [path for path in saved.rglob("*") if path.suffix in {".pkl", ".pickle"}]
