@@ -1,13 +1,11 @@
-"""Run training passes for real and measure them: what autograd saves, and the peak of the process's memory.
+"""Run training passes for real and measure them: what autograd saves, and the most that is held at one time."""
 
-As a program it prints the peak, in bytes beyond what was there before, of one pass of a mid-size transformer.
-"""
-
-from pathlib import Path
+import itertools
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 from components.models.artist import Grid
 from components.models.flow import flow_matching_loss
@@ -76,21 +74,13 @@ def saved_bytes(model: nn.Module, run) -> int:
     return sum(sizes.values())
 
 
-def _memory(name: str) -> int:
-    """A field of /proc/self/status, in bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
+def peak_bytes(run) -> int:
+    """The most bytes that PyTorch's allocator held at one time in the forward and backward pass of a loss.
 
-
-def main() -> None:
-    _, small_run = transformer_pass(small(depth=1, heads=8), Grid(2, 2), 4)
-    small_run().backward()  # loads kernels and makes the thread's buffers
-    _model, run = transformer_pass(MIDDLE, MIDDLE_GRID, MIDDLE_TEXT)
-    before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
-    run().backward()
-    print(_memory("VmHWM") - before)
-
-
-if __name__ == "__main__":
-    main()
+    Every allocation is counted, so that the figure is the same on every machine and at any load.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run().backward()
+    events = recorded.profiler.kineto_results.events()
+    sizes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    return max(itertools.accumulate(size for _, size in sorted(sizes, key=lambda timed: timed[0])))

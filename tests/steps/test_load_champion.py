@@ -18,7 +18,12 @@ def test_equal_bases_pass_wherever_they_lie(tmp_path: Path) -> None:
     present = base(tmp_path / "data")
     (present / "lpips").mkdir()
     (present / "lpips" / "alex.safetensors").write_text("not part of a package")
-    check_same_base(base(tmp_path / "package"), present)
+    package = base(tmp_path / "package")
+    check_same_base(package, present)  # raises nothing, until one byte differs
+    with (package / "critic" / "model.safetensors").open("a") as file:
+        file.write("!")
+    with pytest.raises(BaseChanged, match="data/base/critic is not the one"):
+        check_same_base(package, present)
 
 
 @pytest.mark.parametrize("changed", ["critic", "artist"])

@@ -63,8 +63,11 @@ def test_a_loss_that_stays_out_of_range_is_noticed(mean: float) -> None:
 
 def test_single_spikes_and_falling_losses_are_no_divergence() -> None:
     watch = SpikeWatch(deviations=6, patience=2, window=50)
+    streaks = []
     for step, loss in enumerate(losses(300, 5.0, 0.1)):
         watch.see("loss", loss * 0.99**step + (50.0 if step % 10 == 9 else 0.0))
+        streaks.append(watch.streak)
+    assert streaks[50:] == [int(step % 10 == 9) for step in range(50, 300)], "every spike is seen and forgotten"
 
 
 def test_it_does_not_judge_before_it_has_seen_enough_or_when_it_is_off() -> None:

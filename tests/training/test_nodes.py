@@ -75,9 +75,7 @@ def test_two_nodes_end_where_one_does_and_report_it(done: Path, inputs: Inputs, 
 
 
 def test_what_is_done_is_not_done_again(done: Path) -> None:
-    began = time.monotonic()
-    take_part(STAGE, done, "two", place())
-    assert time.monotonic() - began < 5, "and nobody is waited for"
+    take_part(STAGE, done, "two", place())  # one node of two: to wait for the other would be a TimeoutError
     assert [attempt.name for attempt in attempts(done)] == ["one"]
 
 
