@@ -44,7 +44,7 @@ DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -104,7 +104,7 @@ unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under wa
 	@$(RUN) $(BIN)/python -m pipelines unschedule --stack={STACK}
 
 test-cluster: $(DEVELOPING) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
-	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster {ARGS:words}
+	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster -m '' {ARGS:words}
 
 base: $(DEVELOPING) $(FETCHED) ## train the tiny base models again (four to five hours)
 	@$(RUN) $(BIN)/python -m tools.base_models {ARGS:words}
@@ -133,8 +133,11 @@ benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60
 pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
 
-lint: $(INSTALLED) ## check style with ruff
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+check: lint $(FETCHED) ## lint and the fast tests, in about a minute: before every commit
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not (slow or browser or cluster or scale)' $(ARGS)
+
+lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && $(BIN)/mypy
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 
@@ -143,7 +146,7 @@ lock: $(DEVELOPING) ## pin what the .in files ask for into requirements.lock and
 	@$(BIN)/python -m tools.lock
 
 clean: ## remove reports and caches; runs, models, data and .venv stay
-	rm -rf reports build *.egg-info .pytest_cache .ruff_cache $(STATE)/work
+	rm -rf reports build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache $(STATE)/work
 	find components pipelines steps tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove all that is not in git: runs, models, fetched data and .venv

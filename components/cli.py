@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from components.checkout import NoCheckoutError
 from components.inference.arguments import CHAMPION, parser
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
@@ -53,7 +54,7 @@ def model_folder(name: str) -> Iterator[Path]:
     """The package directory that `--model` names; the champion's follows the registry and stays while it is read.
 
     Raises:
-        CommandError: there is no such directory.
+        CommandError: there is no such directory, or neither of the two places.
     """
     from components.champion.service import NoChampion, champion, state_folder
 
@@ -67,6 +68,10 @@ def model_folder(name: str) -> Iterator[Path]:
             yield folder
     except NoChampion as none:
         raise CommandError(f"{none} with --model") from none
+    except NoCheckoutError as error:
+        raise CommandError(
+            "which model? This is an installed package and knows of no champion: name the directory of one with --model"
+        ) from error
 
 
 def _enhance(options: argparse.Namespace) -> int:

@@ -11,7 +11,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from components.checkout import NoCheckoutError, checkout
+
+try:
+    ROOT = checkout()
+except NoCheckoutError as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(2) from error
 """The repository: the source root of the pipelines and the home of configs/, data/ and reports/."""
 
 DYNAMIC_PIPELINES = {"ZENML_PARAMETER_SIZE_THRESHOLD": "-1"}

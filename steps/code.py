@@ -16,7 +16,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from components.checkout import checkout
+
+ROOT = checkout()
 LIBRARY = "components"
 LOCK = "requirements.lock"
 WITHOUT_EFFECT = frozenset(

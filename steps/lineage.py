@@ -6,9 +6,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from components.checkout import checkout
 from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = checkout()
 
 
 @functools.cache

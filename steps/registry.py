@@ -14,12 +14,13 @@ from mlflow.utils.uri import is_local_uri
 from pydantic import ValidationError
 
 from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL
+from components.checkout import checkout
 from components.models.package import CARD_FILE, MANIFEST_FILE, Package, PackageError, PackageManifest, read_package
 
 log = logging.getLogger(__name__)
 
 CHALLENGER = "challenger"
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = checkout()
 _PACKAGE, _ARTIFACTS = "package", "artifacts"
 _LONGEST_DESCRIPTION = 5000  # characters, a limit of MLflow's stores
 _CUT = "\n\n(cut: the whole card is README.md in the package)"

@@ -14,7 +14,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 def chromium() -> Iterator:
     """Playwright's browser: the system's Chromium, or the one that `make browser` installs."""
     playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: it is in requirements.lock"
+        "playwright.sync_api", reason="playwright is not installed: it is in requirements-dev.lock"
     )
     installed = next((path for name in _NAMES if (path := shutil.which(name))), None)
     with playwright.sync_playwright() as started:

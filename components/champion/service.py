@@ -14,10 +14,10 @@ from pathlib import Path
 
 from components.champion.address import SQLITE, RegistrySilent, ask
 from components.champion.copies import ChampionCopies, held
+from components.checkout import checkout
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
 REPAIR = "; `make champion` copies it from the registry again"
 _SETTLE_SECONDS = 600.0
 
@@ -27,8 +27,12 @@ class NoChampion(RuntimeError):  # noqa: N818 (reads as a sentence where it is c
 
 
 def state_folder() -> Path:
-    """``$SPC_STATE``, or ``.spc`` of the repository."""
-    return Path(os.environ.get("SPC_STATE") or ROOT / ".spc").resolve()
+    """``$SPC_STATE``, or ``.spc`` of the repository.
+
+    Raises:
+        components.checkout.NoCheckoutError: there is neither.
+    """
+    return Path(os.environ.get("SPC_STATE") or checkout() / ".spc").resolve()
 
 
 @contextmanager
@@ -69,7 +73,13 @@ def follow_by_mlflow(state: Path, stack: str) -> None:
     environment = os.environ | {"SPC_STATE": str(state)}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_SETTLE_SECONDS, check=False
+            command,
+            cwd=checkout(),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_SETTLE_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"`{' '.join(command[1:])}` did not end in {_SETTLE_SECONDS:.0f} s") from error

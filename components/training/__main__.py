@@ -1,7 +1,7 @@
 """One process of a training stage: what `accelerate launch`, `torchrun` and `components.training.launch` start.
 
     python -m components.training STAGE --job job.json
-    accelerate launch --config_file configs/accelerate/ddp.yaml -m components.training STAGE --job job.json
+    accelerate launch --config_file components/training/accelerate/ddp.yaml -m components.training STAGE --job job.json
     torchrun --nproc-per-node 8 -m components.training STAGE --job job.json
 
 The job is {"settings": {...}, "arguments": {"base": "data/base", "out": ..., "checkpoints": ..., ...}}: the section of
@@ -53,7 +53,7 @@ def run(stage: str, job_file: Path) -> None:
         if os.environ.get("ACCELERATE_USE_FSDP") == "true" and settings.compute.sharding != "fsdp":
             raise ValueError(
                 f"accelerate is configured for FSDP, and compute.sharding of the job is {settings.compute.sharding!r}: "
-                'set it to "fsdp", or launch with configs/accelerate/ddp.yaml'
+                'set it to "fsdp", or launch with components/training/accelerate/ddp.yaml'
             )
         with ranks.joined(settings.compute.device):
             tracker = EventWriter(folder) if ranks.is_main() else NullTracker()

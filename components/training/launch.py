@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from components.checkout import IMPORT_ROOT
 from components.models.compute import TrainingComputeSettings
 from components.training.events import EventReader
 from components.training.job import Job, StageError, result, why
@@ -25,8 +26,7 @@ from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGURATIONS = ROOT / "configs" / "accelerate"
+CONFIGURATIONS = Path(__file__).with_name("accelerate")
 OWNER_FILE = "owner.lock"
 _SECONDS_TO_END = 60.0
 
@@ -104,7 +104,7 @@ def run(command: list[str], meanwhile: Callable[[], None]) -> int:
 
     The command is ended with whatever ends this: an exception of `meanwhile`, too.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
     try:
         while True:

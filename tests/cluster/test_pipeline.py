@@ -20,6 +20,8 @@ from pipelines.stack_file import StackFile, read_stack_file
 from steps.registry import CHALLENGER, CHAMPION, MODEL
 from tests.cluster.site import ITERATIONS, Site, Trained
 
+pytestmark = pytest.mark.cluster
+
 STAGES = (
     "ingest",
     "validate",

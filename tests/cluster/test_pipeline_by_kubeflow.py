@@ -17,6 +17,8 @@ from tests.cluster.kubeflow import TASK_LABEL, KubeflowPipelines
 from tests.cluster.site import ITERATIONS, Outcome, Site, steps_of_open_run
 from tests.cluster.test_pipeline import STAGES
 
+pytestmark = pytest.mark.cluster
+
 
 class Run(NamedTuple):
     """How the run ended; the pod of stage III that was killed; and the versions there were before."""

@@ -27,6 +27,8 @@ from tests.cluster.proxy import Faults
 from tests.cluster.services import S3_ACCESS_KEY, S3_SECRET_KEY, free_port
 from tests.cluster.site import REAL, Site, Trained
 
+pytestmark = pytest.mark.cluster
+
 NUMBERS = 20
 EMULATED = pytest.mark.skipif(bool(REAL), reason="the servers beside a real cluster are not ours to break")
 OUTAGE = 30.0

@@ -16,6 +16,8 @@ from kubernetes.client import V1Pod
 from steps.pods import training_step
 from tests.cluster.site import Outcome, Site, Trained, steps_of_open_run
 
+pytestmark = pytest.mark.cluster
+
 NODES = 2
 INDEX = "batch.kubernetes.io/job-completion-index"
 

@@ -10,6 +10,8 @@ from kubernetes.client import V1Job
 
 from tests.cluster.site import Outcome, Site
 
+pytestmark = pytest.mark.cluster
+
 SHARDS = 3
 MAPPED = tuple(f"{stage}-{number}" for stage in ("annotate", "synthesize") for number in range(SHARDS))
 STEPS = ("partition", *MAPPED, "annotate", "synthesize")

@@ -18,6 +18,8 @@ from steps.registry import CHAMPION, MODEL
 from tests.cluster.site import Outcome, Site, Trained, whole_project
 from tests.cluster.test_pipeline import STAGES
 
+pytestmark = pytest.mark.cluster
+
 
 class Run(NamedTuple):
     """The run, by the project it was submitted from and the pods and versions there were before."""

@@ -15,6 +15,8 @@ from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.serving.conftest import running
 from tests.serving.stubs import Brightener, level, picture
 
+pytestmark = pytest.mark.browser
+
 _SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 
 

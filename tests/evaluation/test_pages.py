@@ -19,6 +19,8 @@ from components.metrics.tables import Interval
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.evaluation.test_report import SETTINGS, evaluation, make_picture  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.browser
+
 _SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 
 
