@@ -49,7 +49,8 @@ def compare_stages(
             )
             for critic, artist in (before, after)
         ]
-    return stage_gain(*scores, bootstrap)
+    without, with_stage = scores
+    return stage_gain(without, with_stage, bootstrap)
 
 
 def stage_gain(before: PolicyScores, after: PolicyScores, bootstrap: BootstrapSettings) -> StageGain:

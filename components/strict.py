@@ -26,7 +26,7 @@ class Strict(BaseModel):
         if not isinstance(value, (str, list, tuple, dict)):
             return value
         # Reading JSON text, pydantic itself turns strings into paths, and would refuse a path made here.
-        return _as_declared(cls.model_fields[info.field_name].annotation, value, paths=info.mode == "python")
+        return _as_declared(cls.model_fields[str(info.field_name)].annotation, value, paths=info.mode == "python")
 
 
 def _as_declared(annotation: Any, value: Any, paths: bool) -> Any:

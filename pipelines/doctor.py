@@ -8,6 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -113,7 +114,7 @@ def examine(stack: StackFile, state: State, settings: Mapping[str, Any]) -> Iter
     yield (reached := _run("zenml server", server.log_in))
     credentials: dict[str, dict[str, str]] = {}
     for name, variables in stack.secrets.items():
-        yield _run(f"secret {name}", lambda n=name, v=variables: _secret(server, reached.ok, n, v, credentials))
+        yield _run(f"secret {name}", partial(_secret, server, reached.ok, name, variables, credentials))
     components = {kind: component.configuration for kind, component in stack.components.items()}
     if path := str(components.get("artifact_store", {}).get("path", "")):
         secret = credentials.get(str(components["artifact_store"].get("authentication_secret", "")), {})
@@ -121,11 +122,11 @@ def examine(stack: StackFile, state: State, settings: Mapping[str, Any]) -> Iter
         yield _run("artifact store", lambda: _bucket(path, endpoint, secret))
     if url := str(components.get("experiment_tracker", {}).get("tracking_uri", "")):
         yield _run("mlflow", lambda: _mlflow(url, credentials.get("spc-mlflow", {})))
-    for server, (stage, url) in _model_servers(settings).items():
-        yield Finding(server, True, f"the stage {stage} will ask {url} (asked by the pods only)")
+    for title, (stage, url) in _model_servers(settings).items():
+        yield Finding(title, True, f"the stage {stage} will ask {url} (asked by the pods only)")
     for name, pods in stack.pods.items():
         if pods.gpus and pods.gpu_model:
-            yield _run(f"memory of {name}", lambda p=pods: _memory(p, settings))
+            yield _run(f"memory of {name}", partial(_memory, pods, settings))
     if stack.namespace:
         from pipelines.doctor_cluster import examine_cluster
 

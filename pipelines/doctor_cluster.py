@@ -1,6 +1,7 @@
 """The checks of `make doctor` that ask the Kubernetes API: rights, what the stack names, nodes, room in the quota."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pipelines.doctor import Finding, Unhealthy, _run
@@ -52,7 +53,8 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
     from kubernetes import client
 
     context = str(stack.components["orchestrator"].configuration.get("kubernetes_context", ""))
-    namespace, found = stack.namespace, []
+    namespace = stack.namespace
+    found: list[str] = []
     yield (reached := _run("kubernetes", lambda: _reach(context, found)))
     if not reached.ok:
         return
@@ -80,26 +82,28 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
             )
     claims = sorted({claim for pods in stack.pods.values() for claim in pods.claims})
     for claim in claims:
-        yield _run(f"claim {claim}", lambda c=claim: _claim(core, c, namespace))
+        yield _run(f"claim {claim}", partial(_claim, core, claim, namespace))
     for secret in sorted({secret for pods in stack.pods.values() for secret in pods.secrets}):
         yield _run(
             f"secret {secret}",
-            lambda s=secret: _exists(
-                lambda: core.read_namespaced_secret(s, namespace),
-                f"secret {s}",
-                f"`kubectl --namespace {namespace} create secret generic {s} --from-literal=NAME=value`, see "
+            partial(
+                _exists,
+                partial(core.read_namespaced_secret, secret, namespace),
+                f"secret {secret}",
+                f"`kubectl --namespace {namespace} create secret generic {secret} --from-literal=NAME=value`, see "
                 f"docs/kubernetes.md for its keys",
             ),
         )
     for name in sorted({pods.priority_class for pods in stack.pods.values() if pods.priority_class}):
         yield _run(
-            f"priority {name}", lambda n=name: _exists(lambda: storage.read_priority_class(n), f"priority class {n}")
+            f"priority {name}",
+            partial(_exists, partial(storage.read_priority_class, name), f"priority class {name}"),
         )
     for name, pods in stack.pods.items():
         computes = [settings.get(stage, {}).get("compute", {}) for stage in pods.stages]
         most = max((compute.get("nodes", 1) for compute in computes), default=1)
-        yield _run(f"nodes for {name}", lambda p=pods, n=most: _nodes(core, p, n))
-        yield _run(f"quota for {name}", lambda p=pods, n=most: _quota(core, namespace, p, n))
+        yield _run(f"nodes for {name}", partial(_nodes, core, pods, most))
+        yield _run(f"quota for {name}", partial(_quota, core, namespace, pods, most))
 
 
 def _reach(context: str, into: list[Any]) -> str:

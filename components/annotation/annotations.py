@@ -256,7 +256,11 @@ def _annotated(
     request: AnnotationRequest, record: PhotoRecord, view: View, answer: Answer, annotator: str
 ) -> AnnotatedPhoto:
     """The accepted annotation; people's opinion of exactly this picture overrides the annotator's score."""
-    verdict = answer.verdict if request.mos is None else answer.verdict.model_copy(update={"score": request.mos})
+    verdict = answer.verdict
+    if verdict is None:
+        raise ValueError(f"{request.id}: expected an accepted answer, found a refused one: {answer.reason}")
+    if request.mos is not None:
+        verdict = verdict.model_copy(update={"score": request.mos})
     return AnnotatedPhoto(
         id=request.id,
         photo_id=record.id,

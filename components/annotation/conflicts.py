@@ -169,6 +169,6 @@ def conflict(verdict: Verdict, request: AnnotationRequest) -> str | None:
         if not mentioned and (name in recorded or BARELY_VISIBLE not in request.labels):
             return f"overlooked: {name}"
     if PRISTINE in request.labels and not request.operations:
-        imagined = sorted(suggested.keys() & RESTORATIONS.keys())
+        imagined = sorted(operation for operation in RESTORATIONS if operation in suggested)
         return f"imagined: {', '.join(imagined)}" if imagined else None
     return None

@@ -51,7 +51,7 @@ class StructuredVerdict(Strict):
 
 
 _EXAMPLE = Verdict(
-    reasoning=tuple(field.description.rstrip(".").lower() for field in Reasoning.model_fields.values()),
+    reasoning=tuple(str(field.description).rstrip(".").lower() for field in Reasoning.model_fields.values()),
     suggestions=(suggest("noise"), suggest("exposure", 0.7), suggest("temperature", -40.0)),
     score=62.0,
 )

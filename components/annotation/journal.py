@@ -68,7 +68,9 @@ class AnnotationJournal(Journal[JournalEntry]):
             JournalError: the entry was written by another version of the grammar.
         """
         entry = self.get(key)
+        if entry is None:
+            return None
         try:
-            return entry.answer(request_id) if entry else None
+            return entry.answer(request_id)
         except GrammarError as error:
             raise JournalError(f"{self.path}: the answer for {entry.id} cannot be read: {error}; remove it") from error

@@ -19,7 +19,7 @@ def reduced(picture: Tensor, longest_side: int) -> Tensor:
 def digest(picture: Tensor) -> bytes:
     """SHA-256 of the 8-bit levels of a picture (3, H, W) that is on their grid."""
     levels = (picture * 255).round().to(torch.uint8).contiguous().cpu().numpy()
-    return hashlib.sha256(levels).digest()
+    return hashlib.sha256(levels.data).digest()
 
 
 def jpeg_url(picture: Tensor, quality: int) -> str:

@@ -23,12 +23,12 @@ def twins_in_other_groups(hashes: Sequence[str], groups: Sequence[int], distance
     Raises:
         ValueError: ``distance`` is not in 0..15, or there are not as many groups as hashes.
     """
-    values, groups = as_integers(hashes), np.asarray(groups, dtype=np.int64)
-    if values.shape != groups.shape:
-        raise ValueError(f"expected a group for each of {values.size} hashes, found {groups.size}")
-    order = np.lexsort((groups, values))
+    values, group_of = as_integers(hashes), np.asarray(groups, dtype=np.int64)
+    if values.shape != group_of.shape:
+        raise ValueError(f"expected a group for each of {values.size} hashes, found {group_of.size}")
+    order = np.lexsort((group_of, values))
     fresh = np.ones(order.size, dtype=bool)
-    fresh[1:] = (values[order][1:] != values[order][:-1]) | (groups[order][1:] != groups[order][:-1])
+    fresh[1:] = (values[order][1:] != values[order][:-1]) | (group_of[order][1:] != group_of[order][:-1])
     different = order[fresh]
     which = np.empty(order.size, dtype=np.int64)
     which[order] = np.cumsum(fresh) - 1

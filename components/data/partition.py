@@ -105,9 +105,11 @@ def by_photo(
     for number in range(len(groups)):
         advance(number)
     for record in records:
-        items, number = waiting.pop(record.id, ([], None))
-        if number is not None:
-            advance(number)
+        if record.id not in waiting:
+            yield []
+            continue
+        items, number = waiting.pop(record.id)
+        advance(number)
         yield items
     if waiting:
         raise ValueError(f"{min(waiting)} is not among the photos in this order: were all parts made of their shards?")

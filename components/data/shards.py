@@ -11,7 +11,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import fsspec
 import pyarrow
@@ -129,7 +129,7 @@ def _samples_of(path: Path, shard: str, columns: Sequence[str]) -> Iterator[dict
                 row = {"shard": shard, "key": key, "members": []}
             row["members"].append({"name": extension, "offset": member.offset_data, "size": member.size})
             if columns and extension == "json":
-                content = json.loads(tar.extractfile(member).read())
+                content = json.loads(cast(IO[bytes], tar.extractfile(member)).read())  # of a file: not None
                 if missing := [name for name in columns if name not in content]:
                     raise ValueError(f"{path}: {member.name} lacks {', '.join(missing)}")
                 row |= {name: str(content[name]) for name in columns}

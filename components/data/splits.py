@@ -13,6 +13,8 @@ from components.strict import Strict
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+PUBLISHED: tuple[Split, ...] = ("train", "test")
+"""The splits that most datasets are published in."""
 
 
 class SplitSettings(Strict):

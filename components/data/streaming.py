@@ -123,8 +123,9 @@ class ShardStream(IterableDataset, Generic[T]):
     def _windows(self, epoch: int, begin: int, end: int) -> Iterator[_Window]:
         """The windows that hold positions ``begin`` to ``end``, each fetched while the one before is used."""
         count = len(self._bounds) - 1
-        order = torch.randperm(count, generator=generator_for(self.seed, "shards", epoch)) if self.shuffle else None
-        order = np.arange(count) if order is None else order.numpy()
+        order = np.arange(count)
+        if self.shuffle:
+            order = torch.randperm(count, generator=generator_for(self.seed, "shards", epoch)).numpy()
         groups = [order[start : start + self.window] for start in range(0, count, self.window)]
         sizes = np.diff(self._bounds)
         edges = [0, *accumulate(int(sizes[group].sum()) for group in groups)]

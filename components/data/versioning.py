@@ -65,19 +65,17 @@ def dvc_checkout(root: Path, timeout: float = 3600.0) -> str:
     """
     root = Path(root).resolve()
     revision = data_revision(root)
-    commands = [("pull", DATA_FILE)]
+    commands: list[tuple[str, ...]] = [("pull", DATA_FILE)]
     if not any((folder / ".git").exists() for folder in (root, *root.parents)):
         commands.insert(0, ("config", "--local", "core.no_scm", "true"))
     try:
         for command in commands:
             if (done := _dvc(root, timeout, *command)).returncode != 0:
-                break
+                raise DataUnavailable(_explain(root, revision, done.stderr.strip() or done.stdout.strip()))
     except subprocess.TimeoutExpired as error:
         raise DataUnavailable(
             f"`dvc pull` in {root} did not finish in {timeout:g} s: is the remote reachable?"
         ) from error
-    if done.returncode != 0:
-        raise DataUnavailable(_explain(root, revision, done.stderr.strip() or done.stdout.strip()))
     verify(root)
     return revision
 

@@ -93,7 +93,7 @@ class GenerativeEditor:
             **self.settings.arguments,
         )
         edited = np.asarray(result.images[0].convert("RGB"), dtype=np.float32) / 255
-        return resize(torch.from_numpy(edited).permute(2, 0, 1), tuple(picture.shape[-2:]))
+        return resize(torch.from_numpy(edited).permute(2, 0, 1), (picture.shape[-2], picture.shape[-1]))
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width with about the pixels of the settings and the proportions of the photo."""

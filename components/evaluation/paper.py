@@ -236,10 +236,9 @@ def _table(
         own = of_task[of_task[METHOD] == method]
         values = {name: mean_interval(own, name, settings.bootstrap) for name in names if name != "fid"}
         if "fid" in names:
-            values["fid"] = set_interval(
-                *(_by_photo(features, task, name, list(own[PHOTO].unique())) for name in (method, "")),
-                settings.bootstrap,
-            )
+            photos = list(own[PHOTO].unique())
+            made, targets = (_by_photo(features, task, name, photos) for name in (method, ""))
+            values["fid"] = set_interval(made, targets, settings.bootstrap)
         rows.append(MethodRow(method=method, measures={name: values[name] for name in names}))
     return PaperTable(name=task, title=TITLES[task], measures=names, rows=tuple(rows))
 

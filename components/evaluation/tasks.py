@@ -82,7 +82,8 @@ def intact_picture(record: PhotoRecord, photos_dir: Path, max_side: int) -> Tens
     """The photo (3, H, W) with a longer side of at most ``max_side`` pixels, on the 8-bit grid as a file holds it."""
     pixels = read_photo(Path(photos_dir) / record.path).pixels
     scale = min(1.0, max_side / max(pixels.shape[-2:]))
-    return quantize(resize(pixels, tuple(max(1, round(side * scale)) for side in pixels.shape[-2:])))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[-2:])
+    return quantize(resize(pixels, (height, width)))
 
 
 def task_cases(record: PhotoRecord, photos_dir: Path, task: Task, settings: PaperSettings) -> Iterator[TaskCase]:
@@ -94,7 +95,7 @@ def task_cases(record: PhotoRecord, photos_dir: Path, task: Task, settings: Pape
     for view in range(settings.views):
         purpose = "evaluation" if task == "enhancement" else f"tables/{task}"
         generator = generator_for(settings.seed, record.sha256, purpose, view)
-        operations = (sample_degradation(generator, TASKS[task]),) if TASKS[task] else ()
+        operations: tuple[Operation, ...] = (sample_degradation(generator, TASKS[task]),) if TASKS[task] else ()
         if task in ("enhancement", "multi_edit"):
             operations += sample_faults(generator)
         yield TaskCase(record, view, intact, quantize(apply_operations(intact, operations)), operations)

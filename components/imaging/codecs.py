@@ -47,7 +47,7 @@ def read_header(source: Source, max_pixels: int) -> Header:
         check_size(image.width, image.height, max_pixels)
         bit_depth = 16 if image.format == "PNG" and start[24] == 16 else 8
         name = "JPEG" if image.format == "MPO" else image.format
-        return Header(image.width, image.height, name, image.mode, bit_depth, orientation_of(image.getexif()))
+        return Header(image.width, image.height, str(name), image.mode, bit_depth, orientation_of(image.getexif()))
 
 
 def read_samples(source: Source, header: Header) -> RawImage:
@@ -152,7 +152,7 @@ def encode_png(
         chunks += _chunk(b"eXIf", exif)
     if xmp:
         chunks += _chunk(b"iTXt", _PNG_XMP + b"\x00\x00\x00\x00\x00" + xmp)
-    return content[:header_end] + chunks + content[header_end:]
+    return bytes(content[:header_end] + chunks + content[header_end:])
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -72,9 +72,9 @@ def encode_jpeg(
         segments.append((0xE1, EXIF_PREFIX + exif))
     if xmp := _fitting(xmp, "XMP"):
         segments.append((0xE1, _JPEG_XMP + xmp))
-    pieces = [icc[start : start + _ICC_PIECE] for start in range(0, len(icc or b""), _ICC_PIECE)]
+    pieces = [icc[start : start + _ICC_PIECE] for start in range(0, len(icc), _ICC_PIECE)] if icc else []
     if len(pieces) > 255:
-        log.warning("the colour profile of %d bytes does not fit a JPEG and is left out", len(icc))
+        log.warning("the colour profile of %d bytes does not fit a JPEG and is left out", len(icc or b""))
         pieces = []
     for number, piece in enumerate(pieces, start=1):  # ICC.1, annex B.4
         segments.append((0xE2, b"ICC_PROFILE\x00" + bytes((number, len(pieces))) + piece))

@@ -224,7 +224,7 @@ def resize_short_side(image: Tensor, short_side: int) -> Tensor:
 
     A picture that is already smaller is returned as it is: nothing is enlarged.
     """
-    return resize(image, short_side_size(*image.shape[-2:], short_side))
+    return resize(image, short_side_size(image.shape[-2], image.shape[-1], short_side))
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:

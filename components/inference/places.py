@@ -155,6 +155,8 @@ class Place:
 
     def _inside(self, name: str) -> Path:
         """The path of a name in the folder, after following links."""
+        if self.folder is None:
+            raise TypeError(f"{self.url} is no folder of this machine")
         folder = self.folder.resolve()
         path = (folder / check_name(name)).resolve()
         if not path.is_relative_to(folder):

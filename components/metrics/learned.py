@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -175,7 +175,7 @@ def tensors_only() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _pyiqa_files(module: str, urls: Callable[[object], Sequence[str]]) -> Callable[[], Mapping[str, Path | None]]:
+def _pyiqa_files(module: str, urls: Callable[[Any], Sequence[str]]) -> Callable[[], Mapping[str, Path | None]]:
     """The files that a module of pyiqa would download, where it keeps them."""
 
     def files() -> Mapping[str, Path | None]:

@@ -192,8 +192,7 @@ class Critic:
         length = max(map(len, rows))
         tokens = [row + [self.pad_token] * (length - len(row)) for row in rows]
         mask = [[True] * len(row) + [False] * (length - len(row)) for row in rows]
-        tokens, mask = torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
-        return tokens, mask
+        return torch.tensor(tokens, device=self.device), torch.tensor(mask, device=self.device)
 
     def forward(self, prompts: Prompts, tokens_BT: Tensor, token_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """One teacher-forced pass.

@@ -179,8 +179,9 @@ def _degrade(image: Tensor, operation: Operation, assets: Path | None) -> Tensor
         case "low_light":
             return low_light(image, operation.amount, generator, **operation.parameters)
         case "bokeh":
-            size = image.shape[-2:]
-            mask = decode_mask(content, size) if content else elliptic_foreground(*size, generator)
+            height, width = image.shape[-2:]
+            size = (height, width)
+            mask = decode_mask(content, size) if content else elliptic_foreground(height, width, generator)
             return bokeh(image, operation.amount, mask)
         case "look":
             return apply_look(image, parse_cube(content.decode("utf-8")), operation.amount)

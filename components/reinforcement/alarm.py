@@ -111,7 +111,7 @@ class HackingAlarm:
         Returns:
             the worst finding for each measure, none if all is well; None where there are too few photos to tell.
         """
-        now = {"iteration": iteration, "values": _by_photo(scores), "findings": []}
+        now: dict[str, Any] = {"iteration": iteration, "values": _by_photo(scores), "findings": []}
         earlier, self.history = self.history, [*self.history, now]
         photos = len(now["values"][_REWARD])
         if photos < FEWEST_PHOTOS:

@@ -97,7 +97,7 @@ def score_policy(
             picture = before_after(batch, edits[:PICTURES, 0])
         verdicts = [parses(text) for text in rollout.texts]
         cases = [
-            verdict and Case(source, made, verdict)
+            Case(source, made, verdict) if verdict else None
             for source, made, verdict in zip(batch.inputs, edits, verdicts, strict=True)
         ]
         for pair, made, target, followed in zip(

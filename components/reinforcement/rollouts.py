@@ -194,7 +194,7 @@ def _artist_experience(
     photos = [index // settings.verdicts for index in range(len(by_verdict))]
     about_photos = samples.verdicts[: len(by_verdict)]
     cases = [
-        verdict and Case(batch.inputs[photo], edits, verdict)
+        Case(batch.inputs[photo], edits, verdict) if verdict else None
         for photo, edits, verdict in zip(photos, by_verdict, about_photos, strict=True)
     ]
     made = [

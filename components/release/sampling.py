@@ -215,8 +215,8 @@ class Sampler:
         """Noise (1, S, C), drawn on the CPU in the settings' precision and layout."""
         channels = self.artist.vae.config.z_dim
         if self.settings.noise_layout == "tokens":
-            shape = (1, grid.tokens, channels * PATCH * PATCH)
-            return torch.randn(shape, generator=generator, dtype=self.dtype).to(self.artist.device)
+            packed = (1, grid.tokens, channels * PATCH * PATCH)
+            return torch.randn(packed, generator=generator, dtype=self.dtype).to(self.artist.device)
         shape = (1, channels, grid.height * PATCH, grid.width * PATCH)
         noise = torch.randn(shape, generator=generator, dtype=self.dtype)
         patches = noise.view(1, channels, grid.height, PATCH, grid.width, PATCH).permute(0, 2, 4, 1, 3, 5)

@@ -32,7 +32,7 @@ class PairBatch:
     views: list[Tensor]
     inputs: Tensor
     targets: Tensor
-    share: Share | None = None
+    share: Share = None  # type: ignore[assignment]  # everything, as `__post_init__` makes it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "share", self.share or everything(len(self.pairs)))
@@ -40,8 +40,9 @@ class PairBatch:
     def divided(self) -> "PairBatch":
         """This rank's share of a batch that all ranks have."""
         mine = share(len(self.pairs))
-        parts = (mine.of(rows) for rows in (self.pairs, self.views, self.inputs, self.targets))
-        return PairBatch(*parts, mine)
+        return PairBatch(
+            mine.of(self.pairs), mine.of(self.views), mine.of(self.inputs), mine.of(self.targets), share=mine
+        )
 
     def split(self, at_once: int | None) -> list["PairBatch"]:
         """The batch in parts of at most `at_once` pairs, in order, each knowing its rows; all in one if it is None."""

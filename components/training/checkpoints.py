@@ -82,13 +82,13 @@ class CheckpointStore:
         found = self._newest() if ranks.is_main() else None
         if ranks.size() == 1:
             return found
-        tensors, state = ranks.from_main(found and found.tensors, found and [found.step, found.values])
-        return state and Checkpoint(state[0], tensors, state[1])
+        tensors, state = ranks.from_main(*((found.tensors, [found.step, found.values]) if found else (None, None)))
+        return Checkpoint(state[0], tensors, state[1]) if state else None
 
     def newest_good(self) -> Path | None:
         """Where the newest checkpoint that verifies lies, as this process finds it by itself; None without one."""
         found = self._newest()
-        return found and self._path(found.step)
+        return self._path(found.step) if found else None
 
     def _newest(self) -> Checkpoint | None:
         for path in reversed(self._paths()):

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -126,11 +127,10 @@ def train_critic(
 
 def load_views(annotated: list[AnnotatedPhoto], photos_dir: Path) -> list[tuple[Tensor, str]]:
     """Pictures (3, H, W) in [0, 1] with the completions to learn; every photo is decoded once."""
-    views, path, photo = [], None, None
-    for entry in annotated:
-        if entry.path != path:
-            path, photo = entry.path, read_photo(photos_dir / entry.path)
-        views.append((render_view(photo, entry), entry.completion))
+    views = []
+    for path, entries in groupby(annotated, key=lambda entry: entry.path):
+        photo = read_photo(photos_dir / path)
+        views += [(render_view(photo, entry), entry.completion) for entry in entries]
     return views
 
 

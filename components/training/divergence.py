@@ -94,6 +94,7 @@ class SpikeWatch:
 
     def __init__(self, deviations: float, patience: int, window: int):
         self.deviations, self.patience = deviations, patience
+        self.window = window
         self.usual: deque[float] = deque(maxlen=window)
         self.streak = 0
 
@@ -116,7 +117,7 @@ class SpikeWatch:
             )
 
     def _limit(self) -> float:
-        if not self.deviations or 2 * len(self.usual) < self.usual.maxlen:
+        if not self.deviations or 2 * len(self.usual) < self.window:
             return math.inf
         median = statistics.median(self.usual)
         spread = 1.4826 * statistics.median(abs(loss - median) for loss in self.usual)

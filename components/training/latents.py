@@ -8,6 +8,7 @@ working size, an augmentation or another autoencoder finds nothing and is encode
 import hashlib
 import json
 import logging
+import math
 from pathlib import Path
 
 import torch
@@ -40,20 +41,20 @@ class LatentCache:
         self.hits = self.misses = 0
         self._fingerprint = fingerprint(artist)
         self._folder = Path(folder) / self._fingerprint[:16]
-        self._bytes = sum(path.stat().st_size for path in Path(folder).rglob(f"*{_SUFFIX}"))
+        self._bytes: float = sum(path.stat().st_size for path in Path(folder).rglob(f"*{_SUFFIX}"))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Normalised, packed latents (B, S, C), float32, of pictures (B, 3, H, W) in [0, 1]."""
         paths = [self._path(image) for image in images.cpu()]
-        found = [_read(path) for path in paths]
-        missing = [index for index, latents in enumerate(found) if latents is None]
-        self.hits, self.misses = self.hits + len(found) - len(missing), self.misses + len(missing)
+        found = {index: latents for index, path in enumerate(paths) if (latents := _read(path)) is not None}
+        missing = [index for index in range(len(paths)) if index not in found]
+        self.hits, self.misses = self.hits + len(found), self.misses + len(missing)
         if missing:
             for index, latents in zip(missing, self._encode(images, missing).cpu(), strict=True):
                 found[index] = latents
                 self._keep(paths[index], latents)
-        return torch.stack(found).to(self.artist.device)
+        return torch.stack([found[index] for index in range(len(paths))]).to(self.artist.device)
 
     def _encode(self, images: Tensor, rows: list[int]) -> Tensor:
         """Some rows of a batch; one row of several goes in twice, because kernels round a lone picture otherwise."""
@@ -63,7 +64,7 @@ class LatentCache:
 
     def _path(self, image: Tensor) -> Path:
         digest = hashlib.sha256(f"{self._fingerprint} {image.dtype} {tuple(image.shape)} ".encode())
-        digest.update(image.contiguous().view(torch.uint8).numpy())
+        digest.update(image.contiguous().view(torch.uint8).numpy().data)
         name = digest.hexdigest()
         return self._folder / name[:2] / f"{name}{_SUFFIX}"
 
@@ -72,7 +73,7 @@ class LatentCache:
         if self._bytes + taken > self.largest:
             if self._bytes <= self.largest:
                 log.warning("%s holds %.1f GB of latents, as many as allowed", self._folder.parent, self._bytes / 1e9)
-            self._bytes = self.largest + 1  # full from now on
+            self._bytes = math.inf  # full from now on
             return
         with files.replacing(path) as temporary:
             save_file({_NAME: latents.contiguous()}, temporary)

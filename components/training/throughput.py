@@ -86,7 +86,8 @@ class Meter:
         return rates | peak_memory()
 
     def _clear(self) -> None:
-        self._samples, self._flops, self._seconds, self._tokens = 0, 0, 0.0, torch.zeros(())
+        self._samples, self._flops, self._seconds = 0, 0, 0.0
+        self._tokens: Tensor = torch.zeros(())
 
 
 def peak_memory() -> dict[str, float]:

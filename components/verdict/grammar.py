@@ -123,16 +123,18 @@ def suggest(operation: str, amount: float | None = None) -> Suggestion:
     """
     if operation in RESTORATIONS:
         return Suggestion(text=f"Remove the {RESTORATIONS[operation]}.", operation=operation)
+    if operation not in TONE:
+        raise ValueError(f"no suggestion is known for {operation!r}: expected one of {(*TONE, *RESTORATIONS)}")
+    if amount is None:
+        raise ValueError(f"a suggestion about {operation} needs an amount, found none")
     if operation == "exposure":
         text = f"{'Increase' if amount > 0 else 'Decrease'} exposure by {max(0.1, abs(amount)):.1f} EV."
     elif operation == "temperature":
         mired = max(10, round(abs(amount) / 10) * 10)
         text = f"{'Warm' if amount > 0 else 'Cool'} the white balance by {mired} mired."
-    elif operation in ("contrast", "saturation"):
+    else:
         percent = max(10, round(abs(2**amount - 1) * 10) * 10)
         text = f"{'Increase' if amount > 0 else 'Decrease'} {operation} by {percent}%."
-    else:
-        raise ValueError(f"no suggestion is known for {operation!r}: expected one of {(*TONE, *RESTORATIONS)}")
     return read_suggestion(text)
 
 

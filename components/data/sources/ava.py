@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import Split
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,10 @@ class Ava(Source):
 
     def prepare(self) -> None:
         names = ("image", "images", "ava_images")
-        self.photos = next((path for name in names if (path := self.find(self.root, name))), None)
-        if self.photos is None:
+        photos = next((path for name in names if (path := self.find(self.root, name))), None)
+        if photos is None:
             raise self.error(self.root / "image", "missing, and so are images/ and ava_images/")
-        self.table = self.require(self.root, "AVA.txt")
+        self.photos, self.table = photos, self.require(self.root, "AVA.txt")
         self.test = self._test_ids()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
@@ -62,7 +63,7 @@ class Ava(Source):
             return self.skip(path, TRUNCATED)
         mean = sum(rating * count for rating, count in enumerate(counts, start=1)) / sum(counts)
         labels = ("aesthetics", *(f"tag={tag}" for tag in tags if tag), f"challenge={challenge}")
-        split = None if self.test is None else "test" if identity in self.test else "train"
+        split: Split | None = None if self.test is None else "test" if identity in self.test else "train"
         page = f"https://www.dpchallenge.com/image.php?IMAGE_ID={identity}"
         return self.record(path, split, labels=labels, source=page, **self.score(mean, 1, 10, self.table, line))
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import PUBLISHED, Split
 
 LOOKS = {"Cinema": "cinema", "ClassNeg": "classic_negative", "Velvia": "velvia"}
 NO_LOOK = "graded in none of the looks"
@@ -22,8 +23,8 @@ class Filmset(Source):
     homepage: ClassVar[str] = "https://github.com/CXH-Research/FilmNet"
 
     def prepare(self) -> None:
-        self.parts: list[tuple[str, Path, dict[str, Path]]] = []
-        for split in ("train", "test"):
+        self.parts: list[tuple[Split, Path, dict[str, Path]]] = []
+        for split in PUBLISHED:
             if self.find(self.root, split) is not None:
                 looks = {look: self.require(self.root, split, look) for look in LOOKS}
                 self.parts.append((split, self.require(self.root, split, "input"), looks))
@@ -44,7 +45,7 @@ class Filmset(Source):
                 if not targets:
                     yield self.skip(photo, NO_LOOK)
                     continue
-                shared = {"pair": f"{split}/{key}", "kind": "retouching"}
+                shared: dict[str, Any] = {"pair": f"{split}/{key}", "kind": "retouching"}
                 yield self.record(photo, split, role="input", **shared)
                 for look, folder in looks.items():
                     if look in targets:

@@ -15,6 +15,7 @@ from pydantic import Field
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import Split
 from components.imaging.formats import RAW_SUFFIXES
 from components.imaging.photo import UnreadablePhoto, read_header
 from components.imaging.source import decoding
@@ -55,8 +56,11 @@ class Fivek(Source):
 
     def prepare(self) -> None:
         self.base = self.below("fivek_dataset")
-        places = {"originals": (self.base, "raw_photos"), "480p": (self.root, "input", "JPG", "480p")}
-        there = [version for version, place in places.items() if self.find(*place)]
+        places = {
+            "originals": self.find(self.base, "raw_photos"),
+            "480p": self.find(self.root, "input", "JPG", "480p"),
+        }
+        there = [version for version, place in places.items() if place is not None]
         version = self.settings.version or (there[0] if len(there) == 1 else None)
         if version is None:
             problem = "both the originals and the repack are here: set version" if there else "no raw_photos, no input"
@@ -143,7 +147,7 @@ class Fivek(Source):
 
     def _read_licences(self) -> dict[str, str]:
         """Licence by name of the photo, from the two lists in the originals' archive; copies may lack them."""
-        found = {}
+        found: dict[str, str] = {}
         for name, licence in _LICENCES.items():
             path = self.find(self.base, name) or self.find(self.base, "legal", name)
             if path is not None:
@@ -155,7 +159,7 @@ class Fivek(Source):
     def _prepare_repack(self) -> None:
         self.inputs = self.require(self.root, "input", "JPG", "480p")
         self.targets = self.require(self.root, "expertC", "JPG", "480p")
-        self.lists = [
+        self.lists: list[tuple[Split, Path]] = [
             ("train", self.require(self.root, "train_input.txt")),
             ("train", self.require(self.root, "train_label.txt")),
             ("test", self.require(self.root, "test.txt")),
@@ -172,7 +176,7 @@ class Fivek(Source):
                     continue
                 yield from self._listed(name, split)
 
-    def _listed(self, name: str, split: str) -> Iterator[SourceRecord | Skipped]:
+    def _listed(self, name: str, split: Split) -> Iterator[SourceRecord | Skipped]:
         photo, target = find_photo(self.inputs, f"{name}.jpg"), find_photo(self.targets, f"{name}.jpg")
         if photo is None or target is None:
             yield self.skip((self.inputs if photo is None else self.targets) / f"{name}.jpg", MISSING)

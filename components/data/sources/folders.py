@@ -65,7 +65,8 @@ def find_photo(folder: Path, name: str) -> Path | None:
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Names of the files and of the folders in ``folder``, each sorted; leftovers of archivers are not listed."""
-    files, inner = [], []
+    files: list[str] = []
+    inner: list[str] = []
     with os.scandir(folder) as found:
         for entry in found:
             if not is_leftover(entry.name):

@@ -12,6 +12,7 @@ from typing import ClassVar
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import Split
 
 _GROUP = re.compile(r"\d+(.+)")
 _LABELS = {
@@ -78,11 +79,11 @@ class Foundir(Source):
                 else:
                     yield from self._pair(self.root / group, photo, target, "test")
 
-    def _pair(self, group: Path, photo: Path, target: Path, split: str) -> tuple[SourceRecord, SourceRecord]:
+    def _pair(self, group: Path, photo: Path, target: Path, split: Split) -> tuple[SourceRecord, SourceRecord]:
         return self.paired(f"{split}/{group.name}/{photo.stem}", photo, target, split, labels=self.labels[group.name])
 
     def _labels(self, group: Path) -> tuple[str, ...]:
-        words = _GROUP.fullmatch(group.name)[1].split("_")
+        words = group.name.lstrip("0123456789").split("_")
         if unknown := [word for word in words if word.lower() not in _LABELS]:
             raise self.error(group, f"unknown degradations {', '.join(unknown)}; known: {', '.join(_LABELS)}")
         return tuple(_LABELS[word.lower()] for word in words)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import PUBLISHED, Split
 from components.strict import Strict
 
 
@@ -31,8 +32,8 @@ class Gopro(Source):
 
     def prepare(self) -> None:
         base = self.below("GOPRO_Large")
-        self.parts: list[tuple[str, str, Path, Path]] = []
-        for split in ("train", "test"):
+        self.parts: list[tuple[Split, str, Path, Path]] = []
+        for split in PUBLISHED:
             folder = self.find(base, split)
             if folder is None:
                 continue

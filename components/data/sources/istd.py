@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import PUBLISHED, Split
 from components.strict import Strict
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ class Istd(Source):
     homepage: ClassVar[str] = "https://github.com/cvlab-stonybrook/SID"
 
     def prepare(self) -> None:
-        self.parts: list[tuple[str, Path, Path, str]] = []
-        for split in ("train", "test"):
+        self.parts: list[tuple[Split, Path, Path, str]] = []
+        for split in PUBLISHED:
             folder = self.find(self.root, split) or self.root
             inputs = self.find(folder, f"{split}_A")
             if inputs is not None:
@@ -45,8 +46,10 @@ class Istd(Source):
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for split, inputs, targets, version in self.parts:
-            labels = {"labels": ("shadow",), "target_labels": (f"version={version}",)}
-            yield from self.paired_folders(inputs, targets, split, f"{split}/", **labels)
+            version_label = (f"version={version}",)
+            yield from self.paired_folders(
+                inputs, targets, split, f"{split}/", labels=("shadow",), target_labels=version_label
+            )
 
     def _targets(self, split: str, folder: Path) -> tuple[Path, str]:
         adjusted = self.find(folder, _ADJUSTED[split]) or self.find(self.root, _ADJUSTED[split])

@@ -12,9 +12,10 @@ from pydantic import Field
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import Split
 from components.strict import Strict
 
-_SETS = {"training": "train", "validation": "validation", "test": "test"}
+_SETS: dict[str, Split] = {"training": "train", "validation": "validation", "test": "test"}
 _RATINGS = ("c1", "c2", "c3", "c4", "c5")
 _COLUMNS = ("image_name", *_RATINGS, "MOS")
 _ROUNDING = 0.02
@@ -37,9 +38,10 @@ class Koniq10k(Source):
     def prepare(self) -> None:
         self.photos = self.require(self.root, self.settings.size)
         tables = ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
-        self.table = next((path for name in tables if (path := self.find(self.root, name))), None)
-        if self.table is None:
+        table = next((path for name in tables if (path := self.find(self.root, name))), None)
+        if table is None:
             raise self.error(self.root / tables[0], f"missing, and so is {tables[1]}")
+        self.table = table
         self.column, self.low, self.high = self._scale()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:

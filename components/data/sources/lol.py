@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import PUBLISHED, Split
 from components.imaging.photo import UnreadablePhoto, read_photo, to_png_bytes
 
 _VERSION_1 = ("LOLdataset", "lol_dataset", "LOL-v1", "LOLv1")
@@ -22,7 +23,7 @@ class _Part(NamedTuple):
     """One split of one version."""
 
     version: str
-    split: str
+    split: Split
     inputs: Path
     targets: Path
     input_key: folders.Key
@@ -64,7 +65,7 @@ class Lol(Source):
 
     def _version_1(self) -> Iterator[_Part]:
         base = self.below(*_VERSION_1)
-        for split, name in (("train", "our485"), ("test", "eval15")):
+        for split, name in zip(PUBLISHED, ("our485", "eval15"), strict=True):
             folder = self.find(base, name)
             if folder is not None:
                 low, high = self.require(folder, "low"), self.require(folder, "high")
@@ -78,13 +79,15 @@ class Lol(Source):
             ("v2-synthetic", "Synthetic", (folders.same, folders.same)),
         ):
             folder = self.find(base, name)
-            for split in ("train", "test") if folder is not None else ():
+            if folder is None:
+                continue
+            for split in PUBLISHED:
                 low, normal = (self.require(folder, split.title(), name) for name in ("Low", "Normal"))
                 yield _Part(version, split, low, normal, *keys)
 
     def _repack(self) -> Iterator[_Part]:
         base = self.root if self.find(self.root, "train", "input") else self.below(*_VERSION_1)
-        for split in ("train", "test"):
+        for split in PUBLISHED:
             inputs = self.find(base, split, "input")
             if inputs is not None:
                 targets = self.require(base, split, "target")
@@ -94,12 +97,12 @@ class Lol(Source):
         """Pictures of the test targets (a few hundred at most), or none when there is only one version."""
         if len({part.version for part in self.parts}) == 1:
             return frozenset()
-        found = set()
+        found: set[str] = set()
         for part in self.parts:
             if part.split == "test":
                 photos, _ = folders.by_key(part.targets, part.target_key)
-                found |= {_picture(path) for path in photos.values()}
-        return frozenset(found - {None})
+                found |= {picture for path in photos.values() if (picture := _picture(path)) is not None}
+        return frozenset(found)
 
 
 def _picture(path: Path) -> str | None:

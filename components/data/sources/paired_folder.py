@@ -9,6 +9,7 @@ from pydantic import Field
 
 from components.data.pairs import PairKind
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import SPLITS, Split
 from components.strict import Strict
 
 
@@ -38,11 +39,11 @@ class PairedFolder(Source):
         return self.settings.dataset or self.root.resolve().name
 
     def prepare(self) -> None:
-        splits = [(split, self.find(self.root, split)) for split in ("train", "validation", "test")]
-        places = [(split, folder) for split, folder in splits if folder is not None] or [(None, self.root)]
-        self.parts: list[tuple[str | None, Path, Path]] = [
+        splits = [(split, self.find(self.root, split)) for split in SPLITS]
+        places: list[tuple[Split | None, Path]] = [(split, folder) for split, folder in splits if folder is not None]
+        self.parts = [
             (split, self.require(folder, self.settings.inputs), self.require(folder, self.settings.targets))
-            for split, folder in places
+            for split, folder in places or [(None, self.root)]
         ]
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:

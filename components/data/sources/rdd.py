@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import PUBLISHED
 
 
 class Rdd(Source):
@@ -20,7 +21,7 @@ class Rdd(Source):
     def prepare(self) -> None:
         self.parts = [
             (split, self.require(self.root, split, "img"), self.require(self.root, split, "gt"))
-            for split in ("train", "test")
+            for split in PUBLISHED
             if self.find(self.root, split)
         ]
         if not self.parts:

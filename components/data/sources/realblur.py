@@ -12,6 +12,7 @@ from pydantic import Field
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import PUBLISHED, Split
 from components.strict import Strict
 
 _FOLDERS = {
@@ -41,7 +42,7 @@ class Realblur(Source):
         self.lists = [
             (subset, split, self.require(self.root, f"RealBlur_{subset}_{split}_list.txt"))
             for subset in self.settings.subsets or there
-            for split in ("train", "test")
+            for split in PUBLISHED
         ]
         for subset in self.settings.subsets or ():
             self.require(self.root, _FOLDERS[subset])
@@ -53,7 +54,7 @@ class Realblur(Source):
                     if text.strip():
                         yield from self._pair(subset, split, path, line, text.strip())
 
-    def _pair(self, subset: str, split: str, path: Path, line: int, text: str) -> tuple[SourceRecord | Skipped, ...]:
+    def _pair(self, subset: str, split: Split, path: Path, line: int, text: str) -> tuple[SourceRecord | Skipped, ...]:
         parts = [name.split("/")[-4:] for name in text.split()]
         if len(parts) != 2 or [part[2] for part in parts if len(part) == 4] != ["gt", "blur"]:
             raise self.error(path, f"line {line}: expected 'gt blur', ground truth first, found {text!r}")

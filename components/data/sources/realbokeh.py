@@ -15,6 +15,7 @@ from pydantic import Field
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
+from components.data.splits import SPLITS, Split
 from components.imaging.photo import UnreadablePhoto, read_header
 from components.photometry.bokeh import aperture_radius
 from components.photometry.operations import KINDS, Operation
@@ -47,7 +48,7 @@ class Realbokeh(Source):
     def prepare(self) -> None:
         self.parts = [
             (split, self.require(self.root, split), self.require(self.root, split, "metadata"))
-            for split in ("train", "validation", "test")
+            for split in SPLITS
             if self.find(self.root, split)
         ]
         if not self.parts:
@@ -59,7 +60,7 @@ class Realbokeh(Source):
                 if name.lower().endswith(".json"):
                     yield from self._scene(split, base, metadata / name)
 
-    def _scene(self, split: str, base: Path, path: Path) -> Iterator[SourceRecord | Skipped]:
+    def _scene(self, split: Split, base: Path, path: Path) -> Iterator[SourceRecord | Skipped]:
         scene = self._read(path)
         photo = self._photo(base, scene["source_image"])
         if photo is None:
@@ -70,7 +71,7 @@ class Realbokeh(Source):
         except UnreadablePhoto:
             yield self.skip(photo, UNREADABLE)
             return
-        shared = {"pair": f"{split}/{path.stem}", "kind": "depth_of_field"}
+        shared: dict[str, Any] = {"pair": f"{split}/{path.stem}", "kind": "depth_of_field"}
         labels = (f"f_number={scene['source_av']:g}", "all_in_focus")
         yield self.record(photo, split, role="input", labels=labels, **shared)
         for name, f_number in zip(scene["target_images"], scene["target_avs"], strict=True):
@@ -86,8 +87,8 @@ class Realbokeh(Source):
             if not aligned:
                 yield self.skip(target, OTHER_SIZE)
                 continue
-            labels, operations = (f"f_number={f_number:g}",), self._operations(scene, f_number)
-            yield self.record(target, split, role="target", labels=labels, operations=operations, **shared)
+            blurred = {"labels": (f"f_number={f_number:g}",), "operations": self._operations(scene, f_number)}
+            yield self.record(target, split, role="target", **blurred, **shared)
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The json of one scene, checked: names, numbers, and that apertures are those in the names."""

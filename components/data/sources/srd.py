@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
+from components.data.splits import Split
 
-_SUFFIXES = {"train": "_no_shadow", "test": "_free"}
+_SUFFIXES: dict[Split, str] = {"train": "_no_shadow", "test": "_free"}
 
 
 def _stem(stem: str) -> str:
@@ -37,13 +38,11 @@ class Srd(Source):
     homepage: ClassVar[str] = "https://github.com/Liangqiong/DeShadowNet"
 
     def prepare(self) -> None:
-        places = [(split, self.find(self.root, split)) for split in _SUFFIXES]
-        if not any(folder for _, folder in places):
-            places = [(None, self.root)]
-        self.parts: list[tuple[str | None, Path, Path]] = [
+        splits = [(split, self.find(self.root, split)) for split in _SUFFIXES]
+        places: list[tuple[Split | None, Path]] = [(split, folder) for split, folder in splits if folder is not None]
+        self.parts = [
             (split, self.require(folder, "shadow"), self.require(folder, "shadow_free"))
-            for split, folder in places
-            if folder is not None
+            for split, folder in places or [(None, self.root)]
         ]
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
@@ -53,5 +52,5 @@ class Srd(Source):
                     yield entry
                     continue
                 key, photo, target = entry
-                split = given or ("train" if target.stem.lower().endswith(_SUFFIXES["train"]) else "test")
+                split: Split = given or ("train" if target.stem.lower().endswith(_SUFFIXES["train"]) else "test")
                 yield from self.paired(f"{split}/{key}", photo, target, split, labels=("shadow",))

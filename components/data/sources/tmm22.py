@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from components.data.sources.base import Skipped, Source, SourceRecord
 from components.data.sources.folders import suffixed
+from components.data.splits import PUBLISHED
 
 
 class Tmm22(Source):
@@ -20,7 +21,7 @@ class Tmm22(Source):
     homepage: ClassVar[str] = "https://github.com/tju-chengyijia/RDNet"
 
     def prepare(self) -> None:
-        places = {split: self.find(self.root, f"{split}set") for split in ("train", "test")}
+        places = {split: self.find(self.root, f"{split}set") for split in PUBLISHED}
         self.parts = [
             (split, self.require(place, "moire_RGB"), self.require(place, "gt_RGB"))
             for split, place in places.items()

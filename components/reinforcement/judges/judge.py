@@ -67,8 +67,8 @@ def attribute_compliance(case: Case, settings: ArtistRewardSettings) -> Tensor:
     linearly between. Without tone suggestions the edit must leave the attributes where they are.
     """
     moved = difference(measure(case.source), measure(case.edits))
-    tone = [s for s in case.verdict.suggestions if s.operation in TONE and s.amount]
+    tone = [(s.operation, s.amount) for s in case.verdict.suggestions if s.operation in TONE and s.amount]
     if not tone:
         return closeness(moved, settings.tolerance)
-    scores = [moved[s.operation] / (s.amount * settings.full_effect) for s in tone]
+    scores = [moved[operation] / (amount * settings.full_effect) for operation, amount in tone]
     return torch.stack([score.clamp(0, 1) for score in scores]).mean(dim=0)

@@ -193,8 +193,11 @@ class MllmJudge:
 
     async def _ask(self, question: _Question, server: ChatServer) -> Judgement:
         settings, count = self.settings, len(question.suggestions)
-        urls = [await asyncio.to_thread(jpeg_url, p, settings.jpeg_quality) for p in (question.before, question.after)]
-        conversation = messages(question.suggestions, *urls, settings.probability)
+        before, after = [
+            await asyncio.to_thread(jpeg_url, picture, settings.jpeg_quality)
+            for picture in (question.before, question.after)
+        ]
+        conversation = messages(question.suggestions, before, after, settings.probability)
         jitter, effort, repairs = random.Random(question.key), Effort(), 0
         while True:
             completion = await self._complete(conversation, count, question.key, server, jitter, effort)

@@ -113,7 +113,7 @@ def read_probabilities(completion: Completion, count: int, reading: Reading) -> 
     if sorted(answer) != sorted(numbers):
         raise UnreadableAnswer(f"expected the keys {', '.join(numbers)}, found {', '.join(answer) or 'none'}")
     if reading == "stated":
-        return tuple(answer[number] for number in numbers)
+        return tuple(float(answer[number]) for number in numbers)
     places = {match[1]: match.start(2) for match in _WORD.finditer(text)}
     if places.keys() != answer.keys():
         raise UnreadableAnswer('expected "yes" and "no" spelt without escapes')
@@ -144,11 +144,11 @@ def _yes_probability(tokens: Sequence[Token], place: int) -> float:
     said = token.text[: place - start]  # such as the quotation mark, when it shares a token with the word
     chances = {"yes": 0.0, "no": 0.0}
     for text, logarithm in token.alternatives:
-        word = _LETTERS.match(text[len(said) :].lower())[0]
-        if not text.startswith(said) or not word:
+        word = _LETTERS.match(text[len(said) :].lower())
+        if not text.startswith(said) or word is None or not word[0]:
             continue
         for answer in chances:
-            if answer.startswith(word):
+            if answer.startswith(word[0]):
                 chances[answer] += math.exp(logarithm)
     total = sum(chances.values())
     if total <= 0:

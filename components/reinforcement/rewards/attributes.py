@@ -45,7 +45,7 @@ def apply_suggestions(verdict: Verdict, picture: Tensor) -> Tensor:
     """
     amounts = dict.fromkeys(reversed(TONE), 0.0)
     for suggestion in verdict.suggestions:
-        if suggestion.operation in amounts:
+        if suggestion.operation in amounts and suggestion.amount is not None:
             amounts[suggestion.operation] += suggestion.amount
     edits = [
         Operation(name=name, amount=max(KINDS[name].low, min(KINDS[name].high, amount)))
