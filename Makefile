@@ -134,7 +134,7 @@ pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion a
 	@$(BIN)/python -m docs.make_pictures
 
 check: lint $(FETCHED) ## lint and the fast tests, in about a minute: before every commit
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not (slow or browser or cluster or scale)' $(ARGS)
+	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile -m 'not (slow or browser or cluster or scale)' {ARGS:words}
 
 lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && $(BIN)/mypy

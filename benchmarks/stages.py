@@ -8,8 +8,8 @@ import pandas as pd
 from components.metrics.full_reference import LPIPS_FILE, Lpips
 from components.metrics.tables import METHOD, PHOTO, VIEW, BootstrapSettings, Interval, difference_interval
 from components.reinforcement.comparison import PolicyScores, score_stage
-from components.reinforcement.coordinated import ReinforceSettings
 from components.reinforcement.judges.settings import make_judge
+from components.reinforcement.settings import ReinforceSettings
 from components.strict import Strict
 
 _BEFORE, _AFTER = "stage II", "stage III"

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(_enhance, _critique).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        return options.command(options)
+        return int(options.command(options))
     except CommandError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -98,7 +98,7 @@ def _enhance(options: argparse.Namespace) -> int:
 
 
 def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted: "EnhanceOptions") -> int:
-    from components.imaging.photo import FORMAT_OF_SUFFIX
+    from components.imaging.formats import FORMAT_OF_SUFFIX
 
     if target.is_dir():
         raise CommandError(f"OUT must name a file, as IN does: {target} is a folder")

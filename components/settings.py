@@ -22,7 +22,7 @@ from components.data.partition import ScaleOutSettings
 from components.data.synthesis import SynthesisSettings
 from components.evaluation.records import EvaluationSettings
 from components.registry.promotion import GateSettings
-from components.reinforcement.coordinated import ReinforceSettings
+from components.reinforcement.settings import ReinforceSettings
 from components.strict import Strict
 from components.training.artist_sft import ArtistSftSettings
 from components.training.critic_sft import CriticSftSettings

@@ -19,8 +19,8 @@ def reinforce(
     critic_adapter: Path, artist_adapter: Path, pairs: Path, data_revision: str, settings: dict[str, Any]
 ) -> tuple[Annotated[Path, "reinforced_critic_adapter"], Annotated[Path, "reinforced_artist_adapter"]]:
     """The PEFT adapters of the Critic and the Artist after coordinated reinforcement learning."""
-    from components.reinforcement.coordinated import ReinforceSettings
     from components.reinforcement.coordinated import reinforce as train
+    from components.reinforcement.settings import ReinforceSettings
     from components.training.launch import launch
     from steps.lineage import data_folder
 
@@ -50,7 +50,7 @@ def prepare_reinforce(
     settings: dict[str, Any],
 ) -> Annotated[str, "reinforce_job"]:
     """The folder of the job, on the volume that the pods of the stage share."""
-    from components.reinforcement.coordinated import ReinforceSettings
+    from components.reinforcement.settings import ReinforceSettings
 
     with tracked():
         checked = ReinforceSettings.model_validate(settings).model_dump(mode="json")

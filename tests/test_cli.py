@@ -193,6 +193,7 @@ def test_help_needs_no_models() -> None:
     assert not {"torch", "transformers", "numpy"} & set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_real_package_from_the_shell(source: Path, tmp_path: Path) -> None:
     package = write_tiny_package(tmp_path / "parts", tmp_path / "package").folder
     command = [sys.executable, "-m", "components.cli", "enhance", str(source), str(tmp_path / "out.tif")]

@@ -7,6 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.hostile_files import crafted, damaged, sound_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +58,7 @@ class Worker:
         return json.loads(line)
 
 
+@pytest.mark.slow
 def test_hostile_files_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "sound").mkdir()
     (tmp_path / "hostile").mkdir()

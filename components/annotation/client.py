@@ -12,7 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
@@ -140,7 +140,8 @@ class _Run:
         self._answers = False
         """Whether the server has answered about any photo; before, its refusals may be about the settings."""
         self._refusals: list[JournalEntry] = []
-        self._recent: deque[str | None] = deque(maxlen=2 * settings.concurrency)
+        self._window = 2 * settings.concurrency
+        self._recent: deque[str | None] = deque(maxlen=self._window)
         self._photos = 0
         self._unanswered = 0
 
@@ -198,7 +199,7 @@ class _Run:
             self._refusals.clear()
         self.receive(answer)
         self._recent.append(kind)
-        if len(self._recent) < self._recent.maxlen:
+        if len(self._recent) < self._window:
             return
         if all(recent == NO_ANSWER for recent in self._recent):
             raise ChatServerError(
@@ -216,7 +217,14 @@ class _Run:
         while verdict is None:
             try:
                 completion = await self._complete(conversation)
-                text = rejoin(completion.text, completion.thought)
+            except NoAnswer as error:
+                reason = f"{NO_ANSWER}: {error}"
+                break
+            except RequestRefused as refusal:
+                reason = reason or f"{REFUSED}: {refusal}"  # a refused repair leaves the answer unreadable
+                break
+            text = rejoin(completion.text, completion.thought)
+            try:
                 verdict, reason = self._read(text, completion.cut_off), None
             except GrammarError as error:
                 reason = f"{UNREADABLE}: {error}"
@@ -225,12 +233,6 @@ class _Run:
                     break
                 repairs += 1
                 conversation.follow_up += repair_messages(text, error)
-            except NoAnswer as error:
-                reason = f"{NO_ANSWER}: {error}"
-                break
-            except RequestRefused as refusal:
-                reason = reason or f"{REFUSED}: {refusal}"  # a refused repair leaves the answer unreadable
-                break
         effort = conversation.effort
         return Answer(
             question.id,
@@ -307,4 +309,4 @@ class _Conversation:
         self.name = key[:NAME_LENGTH]
         self.jitter = random.Random(key)
         self.effort = Effort()
-        self.follow_up: list[dict] = []
+        self.follow_up: list[dict[str, Any]] = []

@@ -39,8 +39,8 @@ _SCOPE = 5
 class Wording(NamedTuple):
     """How a distortion and its absence are named, as regular expressions on lower-case text."""
 
-    defect: re.Pattern
-    praise: re.Pattern
+    defect: re.Pattern[str]
+    praise: re.Pattern[str]
 
 
 def _wording(defect: str, praise: str) -> Wording:

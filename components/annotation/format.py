@@ -7,6 +7,7 @@ same grammar, and becomes the same `Verdict`.
 
 import functools
 import json
+from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -82,7 +83,7 @@ JSON_INSTRUCTIONS = (
 )
 
 
-def response_format() -> dict:
+def response_format() -> dict[str, Any]:
     """The `response_format` of a chat completion that is held to `StructuredVerdict` (OpenAI API, JSON schema)."""
     return held_to("verdict", StructuredVerdict.model_json_schema())
 
@@ -119,7 +120,7 @@ def read_answer(text: str) -> Verdict:
     return parse(render(verdict))  # a tag inside a sentence would break the grammar that the Critic learns
 
 
-def opening_messages(system: str, picture_url: str, structured: bool) -> list[dict]:
+def opening_messages(system: str, picture_url: str, structured: bool) -> list[dict[str, Any]]:
     """The first messages about a picture, given as a `data:` URL."""
     instructions = JSON_INSTRUCTIONS if structured else GRAMMAR_INSTRUCTIONS
     content = [{"type": "image_url", "image_url": {"url": picture_url}}, {"type": "text", "text": instructions}]

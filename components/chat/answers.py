@@ -1,6 +1,7 @@
 """Answers that a program reads: holding a model to a schema, naming mistakes, and asking for a correct answer."""
 
 import re
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,7 +11,7 @@ _LONGEST_QUOTE = 4000
 _FENCE = re.compile(r"\s*```(?:json|xml|text)?\s*\n(?P<body>.*?)\n?\s*```\s*", re.DOTALL)
 
 
-def held_to(name: str, schema: dict) -> dict:
+def held_to(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     """The `response_format` of a chat completion that is held to a JSON schema (OpenAI API; vLLM has it too)."""
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
 
@@ -29,7 +30,7 @@ def mistakes(error: ValidationError) -> str:
     )
 
 
-def repair_messages(text: str, error: ValueError) -> list[dict]:
+def repair_messages(text: str, error: ValueError) -> list[dict[str, Any]]:
     """The two messages that follow an answer which cannot be read: the answer, and what is wrong with it."""
     request = (
         f"That answer cannot be read: {error}. Write the whole answer again, in exactly the format asked for, "

@@ -78,6 +78,16 @@ class Journal(Generic[Entry]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def known(self, key: str) -> Entry:
+        """The entry for a question that has been answered.
+
+        Raises:
+            JournalError: it has not.
+        """
+        if (entry := self.get(key)) is None:
+            raise JournalError(f"{self.path}: expected an answer to the question {key}, found none")
+        return entry
+
     def get(self, key: str) -> Entry | None:
         """The entry for a question, or None when it has no final answer yet."""
         if key not in self._places:

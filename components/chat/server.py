@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import httpx
@@ -166,7 +166,9 @@ class ChatServer:
                 "%s does not list %s; it lists %s", settings.base_url, settings.model, ", ".join(sorted(served))
             )
 
-    async def complete(self, body: dict, request_id: str, jitter: random.Random, effort: Effort) -> Completion:
+    async def complete(
+        self, body: dict[str, Any], request_id: str, jitter: random.Random, effort: Effort
+    ) -> Completion:
         """One chat completion, asked for up to `attempts` times.
 
         The pause before the n-th repetition is first_backoff * 2^(n-1) s, at most longest_backoff, times a random
@@ -208,7 +210,7 @@ class ChatServer:
         while (pause := self._resume_at - _now()) > 0:
             await asyncio.sleep(pause + min(1.0, 0.1 * pause) * jitter.random())
 
-    async def _attempt(self, body: dict, request_id: str, effort: Effort) -> Completion:
+    async def _attempt(self, body: dict[str, Any], request_id: str, effort: Effort) -> Completion:
         self.requests += 1
         try:
             async with asyncio.timeout(self.settings.answer_timeout):
@@ -226,7 +228,7 @@ class ChatServer:
             raise _Trouble(f"HTTP {status}: {message}", _retry_after(headers.get("retry-after")))
         raise self._unusable(status, message)
 
-    async def _post(self, body: dict, request_id: str) -> tuple[int, httpx.Headers, bytes]:
+    async def _post(self, body: dict[str, Any], request_id: str) -> tuple[int, httpx.Headers, bytes]:
         url = f"{self.settings.base_url}/chat/completions"
         async with self._client.stream("POST", url, json=body, headers={"X-Request-Id": request_id}) as response:
             content = bytearray()

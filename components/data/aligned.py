@@ -1,6 +1,6 @@
 """Pairs that were published as two aligned photos, as they are and with tone faults stacked on their input."""
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor
 
@@ -72,4 +72,4 @@ def aligned_pairs(
 def _kind(target: PhotoRecord) -> PairKind:
     if any(label.startswith("look=") for label in target.labels):
         return "look"
-    return target.kind or "enhancement"
+    return cast(PairKind, target.kind) if target.kind else "enhancement"  # checked when the source was read

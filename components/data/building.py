@@ -171,7 +171,7 @@ def _usable(
         if isinstance(found, Skipped):
             quarantine.append(Quarantined(path=place, reason=found.reason))
             continue
-        if found.pair:
+        if found.pair and found.role:
             pairs.announce(found.pair, found.role)
         if isinstance(facts, OSError):
             unread.append((path, facts))
@@ -188,7 +188,7 @@ def _usable(
         except _Unusable as error:
             quarantine.append(Quarantined(path=place, reason=str(error)))
             continue
-        if found.pair:
+        if found.pair and found.role:
             pairs.keep(found.pair, found.role)
         yield record
 

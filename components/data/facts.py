@@ -12,6 +12,7 @@ import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import imagehash
 import torch
@@ -122,7 +123,8 @@ class FactStore:
         )
         self._database.execute("CREATE TABLE IF NOT EXISTS lengths (root TEXT PRIMARY KEY, records INTEGER)")
         self._written = time.monotonic()
-        self._waiting: dict[str, tuple] = {}  # rows to be written together: each statement is a wait for the readers
+        # Rows to be written together: each statement is a wait for the readers.
+        self._waiting: dict[str, tuple[Any, ...]] = {}
         self._empty = self._database.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
 
     def __enter__(self) -> "FactStore":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class _Window(NamedTuple):
     pieces: "dict[str, Future[_Piece]]"
 
 
-class ShardStream(IterableDataset, Generic[T]):
+class ShardStream(IterableDataset[T]):
     """The samples of a shard set, one epoch an iteration.
 
     Each consumer gets the same number of samples: what is left over, fewer than there are consumers, waits for another

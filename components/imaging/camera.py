@@ -43,9 +43,10 @@ def is_heic(start: bytes) -> bool:
 def heic_header(source: Source, max_pixels: int) -> Header:
     """Size after the file's own rotation, which libheif applies, and bit depth."""
     heif = _open_heif(source)
-    check_size(*heif.size, max_pixels)
+    width, height = heif.size
+    check_size(width, height, max_pixels)
     mode = "RGBA" if heif.has_alpha else "RGB"
-    return Header(*heif.size, "HEIF", mode, 16 if heif.info.get("bit_depth", 8) > 8 else 8, orientation=1)
+    return Header(width, height, "HEIF", mode, 16 if heif.info.get("bit_depth", 8) > 8 else 8, orientation=1)
 
 
 def heic_samples(source: Source, header: Header) -> RawImage:

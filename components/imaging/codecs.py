@@ -12,6 +12,7 @@ import io
 import struct
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -68,7 +69,7 @@ def read_samples(source: Source, header: Header) -> RawImage:
                 colour, space, alpha = _pillow_samples(image)
         exif = image.info.get("exif")
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or None
-    exif = exif.removeprefix(EXIF_PREFIX) or None if exif else None
+    exif = exif.removeprefix(EXIF_PREFIX) if exif else None
     xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if header.format == "TIFF":  # Pillow has already turned the pixels upright
         header = replace(header, orientation=1)
@@ -102,7 +103,7 @@ def encode(
         return camera.encode_heic(samples, icc, exif, xmp, quality)
     if file_format == "JPEG":
         return encode_jpeg(samples, icc, exif, xmp, quality)
-    options: dict = {"quality": quality, "icc_profile": icc}
+    options: dict[str, Any] = {"quality": quality, "icc_profile": icc}
     if exif:
         options["exif"] = EXIF_PREFIX + exif
     if xmp:

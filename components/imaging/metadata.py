@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Mapping
 
 from PIL import ExifTags, Image
 
@@ -88,7 +89,9 @@ def without_maker_note(exif: bytes) -> bytes:
     return source.tobytes().removeprefix(EXIF_PREFIX)
 
 
-def _patch_ifd(block: bytearray, order: str, offset: int, values: dict[int, int], pointer_tag: int | None) -> list[int]:
+def _patch_ifd(
+    block: bytearray, order: str, offset: int, values: Mapping[ExifTags.Base, int], pointer_tag: int | None
+) -> list[int]:
     """Overwrite SHORT and LONG values of the IFD at ``offset``; return where ``pointer_tag`` points."""
     pointers = []
     for index in range(struct.unpack_from(order + "H", block, offset)[0]):

@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import struct
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -104,9 +105,11 @@ def encode_tiff(
     return _with_sub_ifds(bytearray(stream.getvalue()), sub_ifds)
 
 
-def _tiff_tags(exif: bytes) -> tuple[dict, dict[int, dict]]:
+def _tiff_tags(exif: bytes) -> tuple[dict[str, Any], dict[int, dict[int, Any]]]:
     """An EXIF block as arguments of tifffile.imwrite, and its EXIF and GPS directories; damaged parts are left out."""
-    source, tags, sub_ifds = Image.Exif(), {}, {}
+    source = Image.Exif()
+    tags: dict[str, Any] = {}
+    sub_ifds: dict[int, dict[int, Any]] = {}
     try:
         source.load(exif)
         tags["extratags"] = [
@@ -132,13 +135,13 @@ def _tiff_tags(exif: bytes) -> tuple[dict, dict[int, dict]]:
     return tags, sub_ifds
 
 
-def _directory(ifd: int, values: dict) -> TiffImagePlugin.ImageFileDirectory_v2:
+def _directory(ifd: int, values: dict[int, Any]) -> TiffImagePlugin.ImageFileDirectory_v2:
     directory = TiffImagePlugin.ImageFileDirectory_v2(b"II*\x00\x00\x00\x00\x00", group=ifd)
     directory.update(values)
     return directory
 
 
-def _with_sub_ifds(content: bytearray, sub_ifds: dict[int, dict]) -> bytes:
+def _with_sub_ifds(content: bytearray, sub_ifds: dict[int, dict[int, Any]]) -> bytes:
     """Append directories to a little-endian TIFF file and a new first directory that points to them.
 
     tifffile does not write EXIF directories. The old first directory stays in the file, unreferenced.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -94,7 +95,7 @@ class Critic:
         processor: its processor (tokenizer, image processor, chat template).
     """
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration | PeftModel, processor, prompt: str = PROMPT):
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration | PeftModel, processor: Any, prompt: str = PROMPT):
         self.model, self.processor, self.prompt = model, processor, prompt
         self.gradient_checkpointing = False
         self.weights: Path | None = None  # that a stage trained instead of an adapter

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 BUCKET = 2**26
 """Gradients that travel in one all-reduce: an adapter's all do."""
-Rows = TypeVar("Rows", Tensor, list)
+Rows = TypeVar("Rows", Tensor, list[Any])
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
     """Scale gradients so that their total norm is `largest` at most; returns the norm () before, finite or not."""
     trained = [p for p in parameters if p.grad is not None]
     kinds = [kind for sharded in (False, True) if (kind := [p for p in trained if isinstance(p, DTensor) is sharded])]
-    norms = [torch.nn.utils.get_total_norm([p.grad for p in kind]) for kind in kinds]
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds]
     norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
     norm = norms[0] if len(norms) == 1 else torch.nn.utils.get_total_norm(norms)
     if torch.isfinite(norm):

@@ -8,9 +8,10 @@ and low light give 8 bits in between. `components.photometry.operations` defines
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -58,11 +59,15 @@ def apply_to_samples(samples: np.ndarray, operations: Sequence[Operation], asset
     for is_tone, run in groupby(operations, key=lambda operation: operation.name in TONE):
         if is_tone:
             program = retouch_program([(operation.name, operation.amount) for operation in run])
-            picture.waiting.append(lambda light, _, p=program: fused.retouch_light(light.reshape(3, -1), *p))
+            picture.waiting.append(partial(_retouch, program))
             continue
         for operation in run:
             _degrade(picture, operation)
     return picture.samples()
+
+
+def _retouch(program: tuple[Any, ...], light: np.ndarray, _line: int) -> None:
+    fused.retouch_light(light.reshape(3, -1), *program)
 
 
 class _Picture:
@@ -79,21 +84,23 @@ class _Picture:
 
     def read_by(self, read: Change, lines: int = _LINES) -> None:
         """Let ``read`` fill in the light, up to ``lines`` lines at a time, in [0, 1]; all before is in it."""
-        self._samples, self._read, self._lines = None, read, lines
+        self._samples: np.ndarray | None = None
+        self._read, self._lines = read, lines
         self.waiting: list[Change] = []
 
     def samples(self) -> np.ndarray:
         """The photo after all changes, in 8 bits."""
-        if not self.fresh:
+        if self._samples is None or self.waiting:
             result = np.empty((*self.size, 3), np.uint8)
             self._change(lambda light, lines: write_light(light, result[lines]))
             self.restart(result)
+            return result
         return self._samples
 
     def mirrored(self, reach: int) -> np.ndarray:
         """The photo after all changes, continued mirrored on all sides: samples (H, W, 3), or light (3, H, W)."""
         border = ((reach, reach), (reach, reach))
-        if self.fresh:
+        if self._samples is not None and not self.waiting:
             return np.pad(self._samples, (*border, (0, 0)), mode="symmetric")
         light = np.empty((3, *self.size), np.float32)
         self._change(lambda strip, lines: np.copyto(light[:, lines], strip))

@@ -6,7 +6,8 @@ depend on depth, so two shallow models of full width tell the footprint of any d
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Tracer:
 
     configurations: Configurations
     dtype: torch.dtype = torch.bfloat16
-    _known: dict[tuple, Footprint] = field(default_factory=dict)
+    _known: dict[tuple[object, ...], Footprint] = field(default_factory=dict)
 
     def transformer(
         self, grid: Grid, text_tokens: int, lora: LoraSettings, checkpointing: bool = False, backward: bool = True
@@ -40,13 +41,13 @@ class Tracer:
         """One edit through the Artist's transformer, with its loss when `backward` is on."""
         config = self.configurations.transformer
 
-        def build(depth: int) -> nn.Module:
-            model = build_transformer(self._with(transformer={**config, "num_layers": depth}), lora)
+        def build(depth: int) -> Any:
+            model: Any = build_transformer(self._with(transformer={**config, "num_layers": depth}), lora)
             if checkpointing:
                 model.get_base_model().enable_gradient_checkpointing()
             return model
 
-        def run(model: nn.Module) -> Tensor:
+        def run(model: Any) -> Tensor:
             noisy, source = torch.empty(2, 1, grid.tokens, config["in_channels"])
             states = torch.empty(1, text_tokens, config["joint_attention_dim"])
             shape = (1, grid.height, grid.width)
@@ -83,14 +84,14 @@ class Tracer:
             text = {**config, "num_hidden_layers": depth}
             text.pop("layer_types", None)
             vision = {**self.configurations.critic["vision_config"], "depth": 1, "fullatt_block_indexes": [0]}
-            model = build_critic(
+            model: Any = build_critic(
                 self._with(critic={**self.configurations.critic, "text_config": text, "vision_config": vision}), lora
             )
             if checkpointing:
                 model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
             return model.train(checkpointing)
 
-        def run(model: nn.Module) -> Tensor:
+        def run(model: Any) -> Tensor:
             base = model.get_base_model()
             hidden = base.model.language_model(
                 inputs_embeds=torch.empty(1, tokens, config["hidden_size"], dtype=self.dtype),
@@ -109,7 +110,7 @@ class Tracer:
         """One picture through the frozen autoencoder, to latents or back."""
         side = 2 ** len(self.configurations.vae["temperal_downsample"])
 
-        def run(model: nn.Module) -> Tensor:
+        def run(model: Any) -> Tensor:
             if decode:
                 shape = (1, self.configurations.vae["z_dim"], 1, height // side, width // side)
                 return model.decode(torch.empty(shape, dtype=self.dtype)).sample.float()
@@ -126,19 +127,19 @@ class Tracer:
         width = self.configurations.critic["vision_config"]["hidden_size"]
         return patches * width * (4 * self.dtype.itemsize + 4 * torch.float32.itemsize)
 
-    def _with(self, **changes) -> Configurations:
+    def _with(self, **changes: Any) -> Configurations:
         return replace(self.configurations, **changes)
 
     def _deep(
         self,
-        key: tuple,
+        key: tuple[object, ...],
         build: Callable[[int], nn.Module],
         run: Callable[[nn.Module], Tensor],
         layers: int,
         backward: bool,
     ) -> Footprint:
         if key not in self._known:
-            one, two = (footprint(lambda depth=depth: build(depth), run, self.dtype, backward) for depth in (1, 2))
+            one, two = (footprint(partial(build, depth), run, self.dtype, backward) for depth in (1, 2))
             kept = one.kept + (layers - 1) * (two.kept - one.kept)
             self._known[key] = Footprint(kept, kept + two.workspace)
         return self._known[key]

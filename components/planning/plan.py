@@ -150,7 +150,7 @@ def make_plan(settings: Settings, configurations: Configurations, plan: PlanSett
         mfu=plan.mfu,
         mbu=plan.mbu,
         reserve=plan.reserve,
-        working_size=planner.size,
+        working_size=next(iter(planners.values())).size,
         models=(
             _model_plan("critic", sizes.critic),
             _model_plan("artist", sizes.artist),

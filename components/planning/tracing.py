@@ -8,6 +8,7 @@ code and PEFT really do, checkpointing and mixed precision included. Kernels' in
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class LiveStorages(TorchDispatchMode):
         """Count the storage of this tensor no longer, or never."""
         self._follow(tensor, 0).forget()
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, Tensor):
@@ -73,7 +74,7 @@ class _Storage:
         self.owner, self.size, address = owner, size, storage._cdata
         owner.live += size
 
-        def died(_: weakref.ref) -> None:
+        def died(_: weakref.ref[torch.UntypedStorage]) -> None:
             del owner._followed[address]
             self.forget()
 
@@ -132,7 +133,7 @@ def _place(model: nn.Module, dtype: torch.dtype) -> list[Tensor]:
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 kind = parameter.dtype if parameter.requires_grad else dtype
-                module._parameters[name] = on_cpu(parameter, kind)
+                module._parameters[name] = cast(nn.Parameter, on_cpu(parameter, kind))
         for tensors in (module._buffers, module.__dict__):
             for name, tensor in list(tensors.items()):
                 if isinstance(tensor, Tensor) and tensor.is_meta:

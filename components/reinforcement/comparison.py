@@ -113,6 +113,8 @@ def score_policy(
             for name, column in columns.items():
                 column.append(float(earned[name].mean()) if earned else 0.0)
     terms, others = ({name: torch.tensor(values) for name, values in table.items()} for table in (columns, unrewarded))
+    if picture is None:
+        raise ValueError("there are no pairs to score a policy on")
     return PolicyScores(ids, photos, terms, others, picture)
 
 

@@ -4,6 +4,8 @@ No likelihoods and no trajectories: a finished edit and its reward suffice. Arou
 implicit positive and a negative policy are formed, and the edit's reward says how much of each to regress on.
 """
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -80,7 +82,7 @@ def old_decay(update: int, settings: NftSettings) -> float:
 
 
 @torch.no_grad()
-def follow(old: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
+def follow(old: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
     """old <- d old + (1 - d) current, in place, for tensors of the same names."""
     for name, tensor in old.items():
         tensor.lerp_(current[name].to(tensor.dtype), 1 - decay)

@@ -9,7 +9,7 @@ Shape legend: S target tokens, R source tokens, C packed latent channels.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def fitted_size(area: int, ratio: float, multiple: int, cut: bool) -> Size:
 
 def use_feed_forward(transformer: nn.Module, kind: Literal["tanh", "sigmoid"]) -> None:
     """Give all feed-forward layers of a transformer this activation; weights stay, and so do their names."""
-    model = transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
+    model: Any = transformer.get_base_model() if isinstance(transformer, PeftModel) else transformer
     for block in model.transformer_blocks:
         for feed_forward in (block.img_mlp, block.txt_mlp):
             old = feed_forward.net[0]

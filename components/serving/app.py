@@ -16,7 +16,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -32,6 +32,7 @@ from components.serving.service import MEDIA_TYPES, PhotoService, Reason, Refuse
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+_Handler = Callable[[bytes, float], Awaitable[bytes]]
 _STATUS = {Reason.INVALID: 400, Reason.TOO_LARGE: 413, Reason.BUSY: 429, Reason.TIMED_OUT: 503}
 _CODES = {
     400: "INVALID_PARAMETER_VALUE",
@@ -110,13 +111,13 @@ def create_app(service: PhotoService) -> FastAPI:
     desk, limits = _Desk(service), service.limits
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI):
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         desk.worker.shutdown(wait=True, cancel_futures=True)
 
     app = FastAPI(title="SmartPhotoCrafter", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
-    async def answer(request: Request, types: tuple[str, ...], most: int, handle: Callable) -> Response:
+    async def answer(request: Request, types: tuple[str, ...], most: int, handle: _Handler) -> Response:
         deadline = time.monotonic() + limits.timeout_seconds
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         try:
@@ -188,7 +189,7 @@ def create_app(service: PhotoService) -> FastAPI:
     return app
 
 
-def _number(request: Request, name: str, kind: type[_Result]) -> _Result | None:
+def _number(request: Request, name: str, kind: Callable[[str], _Result]) -> _Result | None:
     text = request.query_params.get(name)
     if text is None:
         return None

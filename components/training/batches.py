@@ -35,7 +35,7 @@ class PairBatch:
     share: Share = None  # type: ignore[assignment]  # everything, as `__post_init__` makes it
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "share", self.share or everything(len(self.pairs)))
+        object.__setattr__(self, "share", everything(len(self.pairs)) if self.share is None else self.share)
 
     def divided(self) -> "PairBatch":
         """This rank's share of a batch that all ranks have."""

@@ -37,7 +37,7 @@ def _watch_critic(critic: Critic, meter: Meter) -> None:
     text, vision = model.config.get_text_config().to_dict(), model.config.vision_config.to_dict()
     rank = _rank(critic.model)
 
-    def backbone(module: nn.Module, arguments: tuple, named: Mapping[str, Any]) -> None:
+    def backbone(module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         rows, length = named["input_ids"].shape
         known = named.get("past_key_values")
         past = known.get_seq_length() if known is not None else 0
@@ -49,7 +49,7 @@ def _watch_critic(critic: Critic, meter: Meter) -> None:
             flops += sum(vision_flops(vision, count) for count in patches)
         meter.count(flops, named["attention_mask"][:, -length:].sum())
 
-    def head(module: nn.Module, arguments: tuple) -> None:
+    def head(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         positions = arguments[0].numel() // text["hidden_size"]
         meter.count(2 * positions * text["hidden_size"] * text["vocab_size"] * (1 + torch.is_grad_enabled()))
 
@@ -65,16 +65,16 @@ def _watch_artist(artist: Artist, meter: Meter) -> None:
     meta = cache(lambda: _on_meta(artist.vae))
     autoencoder = cache(lambda height, width: autoencoder_flops(meta(), height, width))
 
-    def edit(module: nn.Module, arguments: tuple, named: Mapping[str, Any]) -> None:
+    def edit(module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         rows, length, _ = named["hidden_states"].shape
         one = transformer_flops(transformer.config, length, named["encoder_hidden_states"].shape[1], rank)
         meter.count(rows * (one.forward + one.backward * torch.is_grad_enabled()))
 
-    def encode(module: nn.Module, arguments: tuple) -> None:
+    def encode(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         rows, _, _, height, width = arguments[0].shape
         meter.count(rows * autoencoder(height, width)[0])
 
-    def decode(module: nn.Module, arguments: tuple) -> None:
+    def decode(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         rows, _, _, height, width = arguments[0].shape
         meter.count(rows * autoencoder(height * artist.compression, width * artist.compression)[1])
 

@@ -46,6 +46,7 @@ class Meter:
     def __init__(self, samples: int = 0, hardware: Hardware | None = None):
         self.samples, self.hardware = samples, hardware
         self._running = False
+        self._tokens: Tensor
         self._clear()
 
     @contextmanager
@@ -87,7 +88,7 @@ class Meter:
 
     def _clear(self) -> None:
         self._samples, self._flops, self._seconds = 0, 0, 0.0
-        self._tokens: Tensor = torch.zeros(())
+        self._tokens = torch.zeros(())
 
 
 def peak_memory() -> dict[str, float]:

@@ -3,6 +3,8 @@
 No human instruction exists at inference, so the prompt never changes; the tiny models use the same words.
 """
 
+from typing import Any
+
 SYSTEM = "You are a helpful assistant that follows user instructions."
 PROMPT = (
     "Assess this photo: quality, colour and light, composition, aesthetic impression. "
@@ -10,7 +12,7 @@ PROMPT = (
 )
 
 
-def conversation(prompt: str = PROMPT) -> list[dict]:
+def conversation(prompt: str = PROMPT) -> list[dict[str, Any]]:
     """Chat messages for one photo: system, then the image followed by the prompt."""
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM}]},

@@ -1,4 +1,4 @@
-"""The photos and the manifest of tests/data, which annotation starts from."""
+"""The photos and the manifest of tests/data, for what annotates them."""
 
 from tests.data.conftest import manifest, photos_dir
 

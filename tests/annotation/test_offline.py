@@ -26,6 +26,7 @@ def view_of(photo: Tensor, *operations: Operation) -> Tensor:
     return apply_operations(photo, operations)
 
 
+@pytest.mark.slow
 def test_the_score_falls_with_ciede2000(photo: Tensor) -> None:
     view = view_of(photo, Operation(name="exposure", amount=0.8))
     arrays = [rgb2lab(x.permute(1, 2, 0).double().numpy()) for x in (view, photo)]
@@ -72,6 +73,7 @@ def test_faults_of_one_kind_add_up_and_may_cancel(photo: Tensor) -> None:
     assert suggestion.amount == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_degradations_are_named_and_removed_first(photo: Tensor) -> None:
     operations = (Operation(name="exposure", amount=-0.8), Operation(name="noise", amount=0.05, seed=3))
     verdict = describe(view_of(photo, *operations), photo, operations)

@@ -21,6 +21,8 @@ from components.reinforcement.judges.mllm import JudgeError, MllmJudge, MllmSett
 from components.verdict.grammar import Verdict, parse, render, suggest
 from tests.conftest import make_photo
 
+pytestmark = pytest.mark.slow
+
 VERDICT = render(Verdict(reasoning=("some noise",) * 5, suggestions=(suggest("exposure", 0.5),), score=42.0))
 _PATIENCE = 600.0
 """Seconds that a busy machine may take to import the libraries or to load a model."""

@@ -1,9 +1,19 @@
-"""Isolates ZenML and MLflow for the tests of the benchmarks, and brings fixtures of tests/data and tests/evaluation."""
+"""Isolates ZenML and MLflow for the tests of the benchmarks, and brings the fixtures of what is measured."""
 
+import pytest
+
+from pipelines.environment import State
 from tests.data.conftest import photos_dir
 from tests.evaluation.conftest import backbone, no_weights, photos
 from tests.isolation import isolate
+from tests.serving.conftest import serve
 
-__all__ = ["backbone", "no_weights", "photos", "photos_dir"]
+__all__ = ["backbone", "no_weights", "photos", "photos_dir", "serve"]
 
 STATE = isolate()
+
+
+@pytest.fixture(scope="session")
+def state() -> State:
+    """The temporary state folder of the session."""
+    return STATE

@@ -7,6 +7,8 @@ import pytest
 from benchmarks.annotation import kill_rows
 from benchmarks.annotation_kills import run_kill_trial
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_kills_leave_every_photo_annotated_exactly_once(tmp_path: Path) -> None:
     trial = run_kill_trial(tmp_path, photos=30, kills=2, seed=3)

@@ -54,6 +54,7 @@ def test_synthesis_is_compared_with_its_peers(
     assert all(row.value < 0.02 for row in rows if row.unit != "MP/s"), "every error is a matter of rounding"
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_process_alone(tmp_path: Path) -> None:
     def child(results: SimpleQueue) -> None:
         low = validation_load.peak_bytes()
@@ -81,6 +82,7 @@ def test_the_corpus_has_a_megapixel_and_no_copies(small: None, tmp_path: Path) -
         assert image.width * image.height == pytest.approx(1e6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_synthetic_manifest_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert validation_load.main([str(tmp_path), "240"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

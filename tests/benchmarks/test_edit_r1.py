@@ -17,6 +17,8 @@ from components.reinforcement.rollouts import RolloutSettings
 from tests.conftest import make_photo
 from tests.stage_three import Inputs, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 LEVELS, SHARE = 2, 0.5
 SETTINGS = ReinforceSettings(
     iterations=2,

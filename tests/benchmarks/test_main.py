@@ -23,6 +23,8 @@ from components.reinforcement.comparison import PolicyScores
 from tests.evaluation.builders import make_evaluation, make_figures
 from tests.tiny_models import write_adapters, write_base, write_lpips
 
+pytestmark = pytest.mark.slow
+
 
 def exactly(value: float) -> Interval:
     return Interval(value=value, low=value, high=value)

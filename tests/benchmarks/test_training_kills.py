@@ -19,6 +19,8 @@ from components.training.checkpoints import Checkpoint, CheckpointStore
 from tests.tiny_data import write_annotations
 from tests.tiny_models import write_base
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_critic_killed_at_random_ends_in_the_same_bits(tmp_path: Path) -> None:
     write_annotations(tmp_path / "annotations", tmp_path / "photos", each=1)

@@ -36,6 +36,7 @@ def test_a_good_manifest_passes_and_docs_are_built_without_network(
     assert [path.name for path in tmp_path.iterdir()] == ["docs"]
 
 
+@pytest.mark.slow
 def test_each_fault_is_reported_in_words_with_the_photos_concerned(tmp_path: Path) -> None:
     first, second, third, fourth = good()
     bad = Manifest.of(
@@ -65,12 +66,14 @@ def test_each_fault_is_reported_in_words_with_the_photos_concerned(tmp_path: Pat
     assert len(report.failures) == 9
 
 
+@pytest.mark.slow
 def test_near_duplicates_within_a_split_are_allowed(tmp_path: Path) -> None:
     first, second, third, fourth = good()
     twin = second.model_copy(update={"perceptual_hash": first.perceptual_hash})
     assert validate(Manifest.of([first, twin, third, fourth]), tmp_path / "docs", ValidationSettings()).success
 
 
+@pytest.mark.slow
 def test_rules_that_span_several_photos_or_columns(tmp_path: Path) -> None:
     def paired(index: int, pair: str, role: str, split: str = "train", **more: object) -> PhotoRecord:
         look = f"{(index + 20) * 0x0F1E2D3C4B5A6978 % 2**64:016x}"

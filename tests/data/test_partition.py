@@ -19,6 +19,8 @@ from components.data.synthesis import SynthesisSettings, merge_pairs, shared_pho
 from components.imaging.photo import Photo, quantize, write_photo
 from tests.data.builders import record
 
+pytestmark = pytest.mark.slow
+
 VIEWS = AnnotationSettings(short_side=24, faulty_views=2)
 PAIRS = SynthesisSettings(
     **(dict.fromkeys(KINDS, 0) | {"enhancement": 1, "look": 1}),

@@ -171,6 +171,7 @@ def bucket(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_bucket_gives_what_the_disk_gives(directory: Path, bucket: tuple[str, dict]) -> None:
     address, storage = bucket
     local, remote = ShardSet(directory), ShardSet(address, storage=storage)

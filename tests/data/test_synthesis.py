@@ -21,6 +21,8 @@ from components.photometry.operations import DEGRADATIONS, TONE, Operation, appl
 from tests.data.builders import record
 from tests.photometry.reference import subject_mask
 
+pytestmark = pytest.mark.slow
+
 SMALL = SynthesisSettings(
     short_side=48, retouching=2, restoration=2, multi_edit=1, depth_of_field=3, enhancement=2, photos_per_shard=2
 )

@@ -10,6 +10,8 @@ import pytest
 
 from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,7 @@ def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlay", NAMES)
 def test_every_object_is_valid_against_the_upstream_schema(overlay: str) -> None:
     objects = resources(overlay)

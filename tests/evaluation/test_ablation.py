@@ -16,6 +16,8 @@ from tests.evaluation.conftest import without_weights
 from tests.evaluation.test_paper import QUICK, Darkener, Keeper
 from tests.evaluation.test_report import Page
 
+pytestmark = pytest.mark.slow
+
 CURVES = {
     FULL: {"Artist, r_PA": [(1, 0.25), (2, 0.5)], "Artist, r_photo": [(1, 0.4), (2, 0.6)]},
     NO_PHOTOMETRIC: {"Artist, r_PA": [(1, 0.5), (2, 0.75)], "Artist, r_photo": [(1, 0.4), (2, 0.3)]},

@@ -23,6 +23,8 @@ from components.training.tracker import NullTracker
 from tests.evaluation.conftest import KnowingCrafter
 from tests.tiny_models import write_tiny_package
 
+pytestmark = pytest.mark.slow
+
 QUICK = EvaluationSettings(views=2, max_side=48, bootstrap=BootstrapSettings(resamples=200))
 
 

@@ -31,6 +31,8 @@ from components.photometry.operations import DEGRADATIONS, TONE
 from tests.evaluation.conftest import without_weights
 from tests.evaluation.test_report import Page
 
+pytestmark = pytest.mark.slow
+
 QUICK = PaperSettings(
     tasks=("enhancement", "deblurring", "multi_edit"),
     views=1,

@@ -55,6 +55,7 @@ def test_reduced_is_resized_in_strips_of_any_height(
         torch.testing.assert_close(reduced, resize(whole, size), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_million_rows_is_reduced() -> None:
     (small,) = Original(np.full((1_000_000, 1, 3), 51, np.uint8)).reduced([(40, 8)])
     torch.testing.assert_close(small, torch.full((3, 40, 8), 0.2), rtol=0, atol=1e-4)

@@ -243,6 +243,7 @@ def test_unsupported_samples_say_what_to_do(tmp_path: Path) -> None:
             read_photo(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_picture_over_the_limit_is_refused_before_decoding(tmp_path: Path) -> None:
     bomb = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(bomb, "PNG")

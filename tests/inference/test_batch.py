@@ -20,6 +20,8 @@ from components.inference.places import OversizedFileError, Place, UnsafeNameErr
 from components.inference.records import RECORDS
 from components.inference.seal import BLANK, sealed
 
+pytestmark = pytest.mark.slow
+
 
 def copying(name: str, source: PictureFile, result: str, beside: str) -> tuple[dict[str, bytes], str]:
     """The work of a test: the content, upside down, and a companion."""

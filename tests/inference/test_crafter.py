@@ -19,6 +19,8 @@ from components.photometry.operations import Operation, apply_operations
 from components.verdict.grammar import Verdict, render, suggest
 from tests.tiny_models import write_tiny_package
 
+pytestmark = pytest.mark.slow
+
 QUICK = CrafterSettings(max_new_tokens=6, steps=2, draws=2, mirrored=True)
 BRIGHTER = [Operation(name="exposure", amount=0.5)]
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", 0.5),), score=40.0)

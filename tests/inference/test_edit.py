@@ -50,6 +50,7 @@ def test_restoration_where_the_critic_asks_for_it(detailed) -> None:
     assert asks_for_restoration(NOISY) and not asks_for_restoration(DARK)
 
 
+@pytest.mark.slow
 def test_tone_only_treats_equal_colours_equally(photo_factory) -> None:
     before = photo_factory(40, 60)
     after = before.clone()

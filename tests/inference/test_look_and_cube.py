@@ -14,6 +14,8 @@ from components.metrics.full_reference import psnr
 from components.photometry.looks import Look, apply_look
 from components.photometry.operations import Operation, apply_operations
 
+pytestmark = pytest.mark.slow
+
 EDIT = [Operation(name="exposure", amount=0.4), Operation(name="temperature", amount=30)]
 
 

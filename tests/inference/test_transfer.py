@@ -130,6 +130,7 @@ def test_true_edits_at_64_px_arrive_at_full_resolution(photo_factory, edit: str,
     assert psnr(transfer(photo, resize(photo, size), after), true) > least
 
 
+@pytest.mark.slow
 def test_what_is_white_in_the_edit_says_only_that_it_is_at_least_white(photo_factory) -> None:
     photo = photo_factory(240, 360, seed=3)
     small = resize(photo, (48, 72))

@@ -66,6 +66,7 @@ def test_photometric_errors_are_the_amounts_of_the_fault(photo: Tensor) -> None:
     assert all(value == 0 for value in photometric_errors(photo, photo).values())
 
 
+@pytest.mark.slow
 def test_lpips_is_that_of_the_package_with_the_weights_of_the_file(
     backbone: Path, photo: Tensor, noisy: Tensor
 ) -> None:
@@ -81,12 +82,14 @@ def test_lpips_is_that_of_the_package_with_the_weights_of_the_file(
     )
 
 
+@pytest.mark.slow
 def test_lpips_takes_small_pictures_and_gives_gradients(backbone: Path) -> None:
     small = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)).requires_grad_()
     Lpips(backbone)(small, torch.zeros(1, 3, 16, 24)).sum().backward()
     assert small.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_lpips_does_not_touch_the_global_generator(backbone: Path) -> None:
     torch.manual_seed(7)
     expected = torch.rand(1)
@@ -100,6 +103,7 @@ def test_a_missing_backbone_says_what_to_do(tmp_path: Path) -> None:
         Lpips(tmp_path / "none.safetensors")
 
 
+@pytest.mark.slow
 def test_a_case_has_every_measure(backbone: Path, photo: Tensor, noisy: Tensor) -> None:
     measured = measure_case(noisy, photo, Lpips(backbone))
     assert list(measured) == list(LOWER_IS_BETTER) == list(UNITS)

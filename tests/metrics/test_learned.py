@@ -123,6 +123,7 @@ def test_frechet_distance_is_its_definition() -> None:
         frechet_distance(ours[:1], theirs)
 
 
+@pytest.mark.slow
 def test_inception_features_are_those_of_clean_fid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: Tensor
 ) -> None:

@@ -42,6 +42,7 @@ def critic() -> nn.Module:
     return critic_on_meta(read_configurations(), LoraSettings(rank=32, alpha=64))
 
 
+@pytest.mark.slow
 def test_the_autoencoder_has_the_published_tensors(artist: Artist) -> None:
     assert fingerprint(artist.vae) == "ed4ea5824d55ec3107b09815e318123a"
     assert artist.pixels_per_token == 16 and artist.area == 1024 * 1024

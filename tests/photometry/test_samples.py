@@ -92,6 +92,7 @@ def test_jpeg_is_what_pillow_writes(size, loss):
     assert np.array_equal(jpeg_samples(picture, loss), np.asarray(Image.open(buffer)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [1.0, 0.25])
 def test_noise_has_the_variance_of_the_poisson_gaussian_model(any_size_is_large, gain):
     code, sigma, read_share = 150, 0.01, 0.25

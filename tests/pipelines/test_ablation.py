@@ -10,6 +10,8 @@ from pipelines.environment import ROOT
 from pipelines.training import training
 from steps.ablate import REINFORCE_WITHOUT_PHOTOMETRIC
 
+pytestmark = pytest.mark.slow
+
 UPSTREAM = {
     "ingest": set(),
     "validate": {"ingest"},

@@ -341,6 +341,9 @@ def test_mlflows_pages_search_label_and_move_aliases(request_line: str, allowed:
     assert not ZENML_WRITES.fullmatch(request_line)
 
 
+pytestmark = pytest.mark.slow
+
+
 def test_the_environment_is_what_zenml_reads(tmp_path: Path) -> None:
     environment = dashboards.zenml_environment(State(tmp_path), tmp_path / "zenml.db", 8237)
     store = constants.ENV_ZENML_STORE_PREFIX

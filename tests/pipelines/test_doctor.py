@@ -19,6 +19,8 @@ from tests.cluster.objects import Key
 from tests.pipelines.clusters import cluster_environment
 from tests.pipelines.loopback import Asked, serving
 
+pytestmark = pytest.mark.slow
+
 KEY = "ZENKEY_test"
 SETTINGS = {
     "annotate": {"annotator": "openai", "client": {"base_url": "http://annotator:8000/v1"}},

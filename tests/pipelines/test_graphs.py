@@ -13,6 +13,8 @@ from pipelines.sharded_training import sharded_training
 from pipelines.stack_file import StackError
 from pipelines.training import training
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("whole", "in_shards", "more"),

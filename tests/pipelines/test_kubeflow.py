@@ -21,6 +21,8 @@ from pipelines.stack_file import KUBEFLOW, StackError, StackFile, read_stack_fil
 from tests.pipelines.clusters import cluster_environment
 from tests.pipelines.loopback import Asked, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stack(state: State, monkeypatch: pytest.MonkeyPatch) -> StackFile:

@@ -21,6 +21,8 @@ from pipelines.stack_file import PodsFile, StackError, StackFile, read_stack_fil
 from tests.pipelines.clusters import cluster_environment
 from tests.pipelines.on_nodes import refining
 
+pytestmark = pytest.mark.slow
+
 BOTH = {"adapt_artist": 2, "reinforce": 3}
 
 

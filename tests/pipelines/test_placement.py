@@ -21,6 +21,8 @@ from steps.ablate import REINFORCE_WITHOUT_PHOTOMETRIC, ablate
 from steps.judge import judge
 from tests.pipelines.clusters import cluster_environment
 
+pytestmark = pytest.mark.slow
+
 TRAINING_STAGES = {"train_critic", "train_artist", "adapt_artist", "reinforce", "evaluate", "promote"}
 GPU_STAGES = TRAINING_STAGES | {REINFORCE_WITHOUT_PHOTOMETRIC, ablate.name, judge.name}
 

@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 
 from components.registry.promotion import Decision, GateSettings, decide
 from pipelines.outputs import outputs
 from pipelines.results import collect
+
+pytestmark = pytest.mark.slow
 
 
 class Version:

@@ -11,6 +11,8 @@ from pipelines import alerts, retrain
 from pipelines.environment import State
 from tests.pipelines.loopback import serving
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"reinforce": {"iterations": 1}}
 OLD, NEW = (f"outs:\n- md5: {digit * 32}.dir\n  path: data\n" for digit in "01")
 RUN = """

@@ -1,8 +1,12 @@
 """The graph of the retraining pipeline: the champion goes on, and only through the gate."""
 
+import pytest
+
 from components.settings import load_settings
 from pipelines.environment import ROOT
 from pipelines.retraining import retraining
+
+pytestmark = pytest.mark.slow
 
 UPSTREAM = {
     "ingest": set(),

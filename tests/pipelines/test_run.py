@@ -20,6 +20,8 @@ from pipelines.lock import BusyError
 from pipelines.run import RunFailedError, completed, run_pipeline
 from tests.pipelines.small import small
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = {"count": 6, "comment": "", "weight": 1}
 SUM = sum(range(6))
 

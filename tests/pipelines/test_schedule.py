@@ -16,6 +16,8 @@ from pipelines.stack_file import StackError, StackFile, read_stack_file
 from tests.cluster.emulated import CONTEXT, EmulatedCluster
 from tests.pipelines.clusters import cluster_environment
 
+pytestmark = pytest.mark.slow
+
 MONDAYS = "0 3 * * 1"
 
 

@@ -21,6 +21,8 @@ from steps.directories import content_hash
 from tests.chat.serving import ModelServer
 from tests.pipelines.sharded import sharded
 
+pytestmark = pytest.mark.slow
+
 SHARDS, PHOTOS = 2, 5
 NONE = dict.fromkeys(("retouching", "restoration", "multi_edit", "depth_of_field", "enhancement"), 0)
 SETTINGS = {

@@ -9,6 +9,8 @@ from pipelines.environment import ROOT, State
 from pipelines.stack import StackError, read_stack, register
 from tests.pipelines.clusters import cluster_environment
 
+pytestmark = pytest.mark.slow
+
 
 def write(folder: Path, text: str, name: str = "other") -> Path:
     (folder / f"{name}.yaml").write_text(text)

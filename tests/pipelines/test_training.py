@@ -7,6 +7,8 @@ from components.settings import Settings, load_settings
 from pipelines.environment import ROOT
 from pipelines.training import training
 
+pytestmark = pytest.mark.slow
+
 UPSTREAM = {
     "ingest": set(),
     "validate": {"ingest"},

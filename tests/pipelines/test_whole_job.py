@@ -22,6 +22,8 @@ from PIL import Image
 from steps.registry import MODEL
 from tests.pipelines.project import BROKEN, REMOTE, UNUSUAL, WANTED, Project
 
+pytestmark = pytest.mark.slow
+
 FILE_LIMIT = 3_000_000
 """Bytes that no file may exceed in the run whose disk is "full": less than the package's model files have."""
 

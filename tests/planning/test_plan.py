@@ -14,6 +14,8 @@ from components.planning.plan import Plan, PlanSettings, make_plan
 from components.settings import load_settings
 from tests.planning.small import small
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "configs" / "local.yaml"
 

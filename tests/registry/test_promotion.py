@@ -104,6 +104,7 @@ def upper_end(by_photo: list[float], draws: list[list[int]], gate: GateSettings)
     return means[left] + (position - left) * (means[right] - means[left])
 
 
+@pytest.mark.slow
 def test_hundreds_of_random_tables_agree_with_the_rule_restated() -> None:
     outcomes = collections.Counter()
     for seed in range(400):

@@ -159,6 +159,7 @@ def test_clients_that_hang_up_leave_no_trace(serve: Serve) -> None:
         assert time.monotonic() < deadline, "the places of clients that went away are still taken"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_requests(serve: Serve) -> None:
     """Counted: the tensors that are alive, and the bytes that Python and NumPy hold."""
     tensors: list[weakref.ref[Tensor]] = []

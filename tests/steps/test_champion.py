@@ -21,6 +21,8 @@ from steps import champion, registry
 from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, rollback, settle
 from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 20
 
 

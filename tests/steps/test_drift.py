@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 from zenml import pipeline, step
 
 import steps.directories  # noqa: F401  folders as artifacts
@@ -21,6 +22,7 @@ def keep(folder: str) -> None:
     kept(folder)
 
 
+@pytest.mark.slow
 def test_the_newest_report_of_another_revision_is_found(state, tmp_path: Path) -> None:
     assert profile_before("first") is None
     frame = profile(Manifest.of([]), tmp_path, DriftSettings())

@@ -23,6 +23,8 @@ from steps.directories import content_hash
 from steps.pods import RUN_VARIABLE, STATE_VARIABLE, STEP_RUN_VARIABLE, command, run_folder
 from tests.pipelines.prepared import prepared
 
+pytestmark = pytest.mark.slow
+
 STAGE = "adapt_artist"
 
 

@@ -42,6 +42,7 @@ def make_package(folder: Path, weights: str) -> Package:
     )
 
 
+@pytest.mark.slow
 def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
     assert registry.champion_version() is None
     assert publish_champion(tmp_path) is None

@@ -28,6 +28,8 @@ from tests.environments import locked, make_environment
 from tests.serving.stubs import VERDICT, Brightener, level, picture
 from tests.tiny_models import write_tiny_package
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CrafterModel:

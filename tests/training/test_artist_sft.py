@@ -84,6 +84,7 @@ def test_pictures_show_input_edit_and_truth_side_by_side(artist: Artist, pairs_d
         assert torch.equal(column, expected)
 
 
+@pytest.mark.slow
 def test_stage_one_learns_from_task_prompts_and_resumes_to_the_same_adapter(
     base: Path, pairs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_stage_one_learns_from_task_prompts_and_resumes_to_the_same_adapter(
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_stage_two_goes_on_from_stage_one_and_listens_to_the_critics_own_verdicts(
     base: Path, pairs_dir: Path, adapters: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_files_are_on_disk_before_they_get_their_name(store: CheckpointStore, mo
     assert events == ["fsync", "fsync", "rename"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_an_os_error_and_costs_nothing(root: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "tests.training.processes", "full", str(tmp_path), "50000"]
     process = subprocess.run(arguments, cwd=root, capture_output=True, text=True, timeout=300)

@@ -165,6 +165,7 @@ def run(base: Path, data: tuple[Path, Path], folder: Path, out: str) -> dict[str
     return train_critic(base, *data, folder / out, SETTINGS, NullTracker(), folder / f"{out}-checkpoints")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_ends_with_the_same_adapter(
     base: Path, data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def test_the_folder_grows_no_further_than_allowed(
     assert len(kept(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_stage_learns_the_same_with_and_without_them(base: Path, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs", ("enhancement",), each=2)
     curves, adapters, closings = [], [], []

@@ -114,6 +114,7 @@ def test_weights_are_not_trained_in_half_precision_unsharded() -> None:
         TrainingComputeSettings(dtype="bfloat16").settle(Half())
 
 
+@pytest.mark.slow
 def test_processes_end_when_the_one_that_started_them_is_gone(root: Path, tmp_path: Path) -> None:
     lock = tmp_path / OWNER_FILE
     code = f"""

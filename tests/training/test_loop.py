@@ -96,6 +96,7 @@ def test_a_run_interrupted_by_an_exception_ends_like_a_whole_one(tmp_path: Path,
     assert again.series("test/loss")[-1] == tracker.series("test/loss")[-1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_like_a_whole_one(root: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "tests.training.processes", "kill", str(tmp_path / "resumed"), "7"]
     process = subprocess.run(arguments, cwd=root, capture_output=True, text=True, timeout=300)
@@ -204,6 +205,7 @@ def test_observing_changes_nothing_that_is_learnt(tmp_path: Path, monkeypatch: p
     assert_same(state(runs[0], tmp_path / "on"), state(runs[1], tmp_path / "off"))
 
 
+@pytest.mark.slow
 def test_a_loop_that_hangs_is_ended_and_goes_on_afterwards(root: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "tests.training.processes", "hang", str(tmp_path / "resumed"), "7"]
     process = subprocess.run(arguments, cwd=root, capture_output=True, text=True, timeout=300)

@@ -19,6 +19,8 @@ from tests.recording import RecordingTracker
 from tests.stage_three import Inputs
 from tests.training.parallel_runs import ARTIST
 
+pytestmark = pytest.mark.slow
+
 STAGE = "adapt_artist"
 FILE = "adapter_model.safetensors"
 SETTINGS = ARTIST.model_copy(update={"kinds": ("enhancement",)})

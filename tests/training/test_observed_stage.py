@@ -20,6 +20,8 @@ from components.training.divergence import DivergenceError
 from tests.recording import RecordingTracker
 from tests.stage_three import SETTINGS, Inputs, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 
 def fingerprint(critic: Critic) -> float:
     """A number that changes when the Critic's adapter does."""

@@ -23,6 +23,8 @@ from components.training.launch import launch
 from tests.recording import RecordingTracker
 from tests.training.parallel_runs import CRITIC, FSDP, SHARDED, STAGES, WHOLE, run_in_one, write_everything
 
+pytestmark = pytest.mark.slow
+
 TWO_PROCESSES = [
     *(("ddp", stage) for stage in STAGES),
     *(("fsdp", stage) for stage in SHARDED),

@@ -26,6 +26,7 @@ def test_a_process_that_stands_still_is_ended_with_its_stacks(root: Path, tmp_pa
     assert "finished" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_process_that_gets_on_is_left_alone(root: Path, tmp_path: Path) -> None:
     """In all it takes twice as long as the watchdog waits."""
     done = run(root, "steady", tmp_path, 2.0)
@@ -42,6 +43,7 @@ def test_it_needs_neither_the_interpreter_nor_the_disk(root: Path, tmp_path: Pat
     assert no_disk.returncode == EXIT_STALLED and "wait_for_a_lock" in no_disk.stderr
 
 
+@pytest.mark.slow
 def test_it_ends_the_process_though_its_report_hangs_too(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -38,6 +39,7 @@ def trained(inputs: Inputs, out: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {name: load_file(out / name / "adapter_model.safetensors") for name in PARTS}
 
 
+@pytest.mark.slow
 def test_the_weights_act_stay_as_they_are_and_are_handed_on(inputs: Inputs, tmp_path: Path) -> None:
     plain = trained(inputs, tmp_path / "plain")
     same = with_whole_weights(inputs, 1.0, tmp_path / "same")

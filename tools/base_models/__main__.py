@@ -73,8 +73,16 @@ def main() -> None:
     train_vae(bank, work / "vae", work, tracker, arguments.vae_steps, like=arguments.like)
     train_critic(bank, out / "critic", work, tracker, arguments.critic_steps)
     critic = Critic.load(out / "critic")
-    steps = arguments.artist_steps, arguments.artist_reasoning_steps
-    train_artist(bank, critic, work / "vae", out / "artist", work, tracker, *steps)
+    train_artist(
+        bank,
+        critic,
+        work / "vae",
+        out / "artist",
+        work,
+        tracker,
+        arguments.artist_steps,
+        arguments.artist_reasoning_steps,
+    )
     if arguments.lpips:
         shutil.copyfile(arguments.lpips, out / arguments.lpips.name)
     write_card(out, tracker.path, len(bank.photos))

@@ -125,6 +125,5 @@ def _verdict_pool(bank: PhotoBank, critic: Critic) -> list[tuple[Tensor, Tensor,
             list(pair.faulty), temperature=float(index % 2), max_new_tokens=160, generator=generator
         )
         latent = ReasoningLatent(rollout.latent.states_BLD.half(), rollout.latent.mask_BL)
-        small = [functional.avg_pool2d(picture, 2) for picture in (pair.faulty, pair.intact)]
-        pool.append((*small, latent))
+        pool.append((functional.avg_pool2d(pair.faulty, 2), functional.avg_pool2d(pair.intact, 2), latent))
     return pool

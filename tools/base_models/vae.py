@@ -36,9 +36,9 @@ def train_vae(
     torch.manual_seed(0)
     vae = AutoencoderKLQwenImage(**CONFIG)
     _pass_colour_through(vae)
-    model = like and AutoencoderKLQwenImage.from_pretrained(like, torch_dtype=torch.float32).eval().requires_grad_(
-        False
-    )
+    model = None
+    if like is not None:
+        model = AutoencoderKLQwenImage.from_pretrained(like, torch_dtype=torch.float32).eval().requires_grad_(False)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         pixels = bank.faulty(batch, bank.working_size(generator), generator, intact=0.5).faulty * 2 - 1
@@ -75,7 +75,8 @@ def _pass_colour_through(vae: AutoencoderKLQwenImage) -> None:
             continue
         if name.endswith(("conv2", "proj")):
             nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
             continue
         if name.endswith(("conv1", "to_qkv")):
             continue

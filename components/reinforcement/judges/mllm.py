@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -125,7 +125,7 @@ class MllmJudge:
             unanswered = {q.key: q for row in questions for q in row if journal.get(q.key) is None}
             if unanswered:
                 asyncio.run(self._ask_all(list(unanswered.values()), journal))
-            scores = [[journal.get(question.key).compliance for question in row] for row in questions]
+            scores = [[journal.known(question.key).compliance for question in row] for row in questions]
         return [torch.tensor(row, device=case.edits.device) for row, case in zip(scores, cases, strict=True)]
 
     def _questions(self, case: Case) -> list[_Question]:
@@ -199,11 +199,11 @@ class MllmJudge:
         ]
         conversation = messages(question.suggestions, before, after, settings.probability)
         jitter, effort, repairs = random.Random(question.key), Effort(), 0
-        while True:
+        probabilities: tuple[float, ...] | None = None
+        while probabilities is None:
             completion = await self._complete(conversation, count, question.key, server, jitter, effort)
             try:
                 probabilities = read_probabilities(completion, count, settings.probability)
-                break
             except UnreadableAnswer as error:
                 log.info("%s: %s", question.key[:_NAME_LENGTH], error)
                 if repairs == settings.repairs:
@@ -221,7 +221,13 @@ class MllmJudge:
         )
 
     async def _complete(
-        self, conversation: list[dict], count: int, key: str, server: ChatServer, jitter: random.Random, effort: Effort
+        self,
+        conversation: list[dict[str, Any]],
+        count: int,
+        key: str,
+        server: ChatServer,
+        jitter: random.Random,
+        effort: Effort,
     ) -> Completion:
         settings = self.settings
         body = {

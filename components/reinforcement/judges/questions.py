@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -29,7 +29,7 @@ _TASK = (
     "two pictures. For each number: has the second picture been changed in that way, visibly, in the direction asked "
     "for and about as strongly? "
 )
-_FORMS: dict[Reading, tuple[str, dict, object]] = {
+_FORMS: dict[Reading, tuple[str, dict[str, Any], object]] = {
     "token": (
         'answer "yes" or "no"',
         {"type": "string", "enum": ["yes", "no"]},
@@ -60,7 +60,7 @@ def asked_for(verdict: Verdict) -> tuple[str, ...]:
     return tuple(texts) or (NOTHING,)
 
 
-def messages(suggestions: Sequence[str], before_url: str, after_url: str, reading: Reading) -> list[dict]:
+def messages(suggestions: Sequence[str], before_url: str, after_url: str, reading: Reading) -> list[dict[str, Any]]:
     """The conversation that asks about one edit; pictures as `data:` URLs."""
     words, _, example = _FORMS[reading]
     numbers = [str(number) for number in range(1, len(suggestions) + 1)]
@@ -77,7 +77,7 @@ def messages(suggestions: Sequence[str], before_url: str, after_url: str, readin
     ]
 
 
-def response_format(count: int, reading: Reading) -> dict:
+def response_format(count: int, reading: Reading) -> dict[str, Any]:
     """The `response_format` that holds an answer about `count` suggestions to its schema."""
     numbers = [str(number) for number in range(1, count + 1)]
     properties = dict.fromkeys(numbers, _FORMS[reading][1])

@@ -13,6 +13,8 @@ from tests.chat.serving import ModelServer
 from tests.recording import RecordingTracker
 from tests.stage_three import SETTINGS, Inputs, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 SAID = '{"1": "yes", "2": "no"}'
 
 

@@ -12,6 +12,8 @@ from tests.recording import RecordingTracker
 from tools.base_models.photos import PhotoBank
 from tools.base_models.vae import train_vae
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bank(tmp_path: Path) -> PhotoBank:
