@@ -156,6 +156,12 @@ def test_absurd_numbers_stay_within_what_the_operation_allows() -> None:
     assert parse(numbered + EDITS + ANSWER).reasoning[1].startswith("b 111")
 
 
+@pytest.mark.parametrize("operation", TONE)
+def test_a_tone_edit_without_an_amount_is_refused(operation: str) -> None:
+    with pytest.raises(ValueError, match=f"a suggestion about {operation} needs an amount, found none"):
+        suggest(operation)
+
+
 def test_restorations_have_no_amount() -> None:
     for operation in RESTORATIONS:
         assert suggest(operation) == Suggestion(text=suggest(operation).text, operation=operation, amount=None)
