@@ -33,7 +33,7 @@ def filled(command: Sequence[str], values: Mapping[str, str]) -> list[str]:
         name, kind = found.groups()
         value = values.get(name, "")
         try:
-            split = {"each": str.split, "words": shlex.split}.get(kind, lambda whole: [whole])(value)
+            split = shlex.split(value) if kind == "words" else value.split() if kind == "each" else [value]
         except ValueError as error:
             raise ValueError(f"{name}={value}: {error}: end the quotation, or put \\ before the sign") from error
         if kind == "optional" and not value:
@@ -46,10 +46,11 @@ def main() -> None:
     """Become the command; 2 where a parameter is wrong, 127 where there is no such program."""
     try:
         command = filled(sys.argv[1:], os.environ)
-        os.execvp(command[0], command)
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    try:
+        os.execvp(command[0], command)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}: delete .venv and call make again, which installs it", file=sys.stderr)
         sys.exit(127)

@@ -213,9 +213,9 @@ def _critique(options: argparse.Namespace) -> int:
         def process(name: str = name) -> tuple["Sidecar", str]:
             from components.inference.workflow import critique_file
 
-            photo = source.read(name)
-            sidecar = photo.with_name(Path(sidecars[name]).name) if options.sidecar else None
-            return critique_file(crafter, photo, sidecar), ""
+            folder = source.folder if options.sidecar else None
+            sidecar = folder / Path(name).with_name(Path(sidecars[name]).name) if folder else None
+            return critique_file(crafter, source.read(name), sidecar), ""
 
         failed += _print_one(process, options.json, title=name if len(names) > 1 else None)
     if failed:
@@ -251,7 +251,7 @@ def _place(url: str, must_exist: bool = False) -> "Place":
 
 def _extras(target: str, options: argparse.Namespace) -> "Extras":
     """The names of the files that go with the result ``target``, like its own unless another one is given."""
-    from components.imaging.photo import FORMAT_OF_SUFFIX
+    from components.imaging.formats import FORMAT_OF_SUFFIX
     from components.inference.workflow import Extras
 
     names: dict[str, str] = {}

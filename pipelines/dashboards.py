@@ -56,7 +56,7 @@ def serve(state: State, mlflow_port: int, zenml_port: int) -> int:
         f"log in as {USER}, " + (f"password {password} (kept in {secret})" if new else f"the password is in {secret}")
     )
     (state.zenml / "server").mkdir(parents=True, exist_ok=True)
-    running: list[subprocess.Popen] = []
+    running: list[subprocess.Popen[bytes]] = []
     previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         for name, port in ports.items():

@@ -76,8 +76,10 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
         if account:
             yield _run(
                 what,
-                lambda a=account: _exists(
-                    lambda: core.read_namespaced_service_account(a, namespace), f"service account {a}"
+                partial(
+                    _exists,
+                    partial(core.read_namespaced_service_account, account, namespace),
+                    f"service account {account}",
                 ),
             )
     claims = sorted({claim for pods in stack.pods.values() for claim in pods.claims})

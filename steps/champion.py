@@ -189,7 +189,7 @@ def _settle(client: mlflow.MlflowClient) -> str | None:
         if champion is None:
             _close(client, operation)
             return None
-    if champion != operation.after:
+    if champion is not None and champion != operation.after:
         before = operation.before if operation.open else operation.after
         log.warning("the alias champion was moved by hand, from version %s to version %s", before, champion)
         _move(client, _operation("by hand", before=before, after=champion))

@@ -79,7 +79,8 @@ def data_files(module_file: Path) -> set[Path]:
     """
     beside = {path.name: path for path in module_file.parent.iterdir() if _holds_data(path)}
     named = {node.value for node in ast.walk(_tree(module_file)) if isinstance(node, ast.Constant)}
-    waiting, found = [beside[name] for name in beside.keys() & named], set()
+    waiting = [beside[name] for name in beside.keys() & named]
+    found: set[Path] = set()
     while waiting:
         path = waiting.pop()
         if path.is_dir():
@@ -130,7 +131,7 @@ def _imported_modules(path: Path, root: Path) -> tuple[str, ...]:
 
 
 def _called(node: ast.Call) -> str:
-    return getattr(node.func, "attr", None) or getattr(node.func, "id", "")
+    return str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
 
 
 def _found_by_name(call: ast.Call, path: Path, root: Path) -> list[str]:

@@ -21,6 +21,7 @@ def judge(
         versions: version of the registered model by its name in the tables.
         settings: of `components.evaluation.tasks.PaperSettings`.
     """
+    from components.champion.address import MODEL
     from components.data.records import read_manifest
     from components.evaluation.paper import make_tables
     from components.evaluation.paper_page import write_pages
@@ -35,8 +36,7 @@ def judge(
         data, out = data_folder(data_revision), output_folder() / "tables"
         checked = PaperSettings.model_validate(settings)
         variants = {
-            name: (partial(load, version), f"version {version} of {registry.MODEL}")
-            for name, version in versions.items()
+            name: (partial(load, version), f"version {version} of {MODEL}") for name, version in versions.items()
         }
         tables = make_tables(variants, read_manifest(manifest), data / "photos", data / "base", out, checked)
         write_pages(out, tables)

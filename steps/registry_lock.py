@@ -17,7 +17,7 @@ import mlflow
 from filelock import FileLock
 from mlflow.exceptions import MlflowException
 
-from steps.registry import MODEL
+from components.champion.address import MODEL
 
 log = logging.getLogger(__name__)
 

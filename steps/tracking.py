@@ -60,14 +60,14 @@ class MlflowTracker:
         for start in range(0, len(params), 100):
             self._client.log_batch(self._run_id, params=params[start : start + 100])
 
-    def hardware(self, device: str, dtype: str, count: int) -> None:
+    def hardware(self, device: str, dtype: str, devices: int) -> None:
         """Record on what a stage computes, as tags; where the planner knows its peak, rates come with MFU from now on.
 
         MFU is the share of the peak that the operations of the models make up (Chowdhery et al. 2022).
         """
         peak = peak_flops(device, dtype)
-        self._peak = peak and peak * count
-        self.tags({"device": device, "device_dtype": dtype, "device_count": str(count)})
+        self._peak = peak and peak * devices
+        self.tags({"device": device, "device_dtype": dtype, "device_count": str(devices)})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Record scalars at an optimiser step, with the time of the call."""

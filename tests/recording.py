@@ -19,8 +19,8 @@ class RecordingTracker:
     def params(self, values: dict[str, Any]) -> None:
         pass
 
-    def hardware(self, device: str, dtype: str, count: int) -> None:
-        self.devices.append((device, dtype, count))
+    def hardware(self, device: str, dtype: str, devices: int) -> None:
+        self.devices.append((device, dtype, devices))
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         self.rows.append((step, values))

@@ -49,6 +49,7 @@ def read_sources(
             except OSError as error:
                 facts = _not_read(error)
             else:
+                assert status is not None  # only files whose status is known are read
                 store.put(path, status, max_pixels, facts)
         progress.update(1)
         return entry, path, facts

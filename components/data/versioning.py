@@ -106,7 +106,7 @@ def _listed(root: Path, objects: Path) -> list[dict[str, str]]:
 
 def _objects(root: Path) -> Path:
     """Where DVC's cache keeps the objects."""
-    from dvc.config import Config
+    from dvc.config import Config  # type: ignore[import-untyped]
 
     return root / ".dvc" / Path(Config(str(root / ".dvc"))["cache"].get("dir") or "cache") / "files" / "md5"
 

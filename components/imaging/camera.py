@@ -5,6 +5,7 @@ as shot, no automatic brightening, sRGB, 16 bits. What they look like is then th
 """
 
 import io
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -165,13 +166,13 @@ def is_dng(source: Source) -> bool:
         return _DNG_VERSION in exif
 
 
-def _open_heif(source: Source):
+def _open_heif(source: Source) -> Any:
     import pillow_heif
 
     return pillow_heif.open_heif(source.read_bytes(), convert_hdr_to_8bit=False)
 
 
-def _open_raw(source: Source):
+def _open_raw(source: Source) -> Any:
     import rawpy
 
     try:
@@ -204,7 +205,7 @@ def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray
     return float(kelvin) if 1500 <= kelvin <= 30_000 else None
 
 
-def _raw_exif(source: Source, raw) -> bytes | None:
+def _raw_exif(source: Source, raw: Any) -> bytes | None:
     """EXIF of a TIFF-based raw file as it is; of the others what LibRaw knows of the shot."""
     with source.open() as file:
         if file.read(4) in _TIFF_SIGNATURES:

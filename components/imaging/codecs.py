@@ -59,27 +59,27 @@ def read_samples(source: Source, header: Header) -> RawImage:
         return camera.heic_samples(source, header)
     if header.format == "TIFF" and header.bit_depth == 16:
         return tiff.tiff_samples(source, header)
+    late_exif = None
     with source.open() as file, Image.open(file, formats=FORMATS) as image:
         icc = image.info.get("icc_profile") or None
-        if header.bit_depth == 8:
-            if image.format in ("JPEG", "MPO") and image.mode == "RGB":
-                colour, space, alpha = jpeg_samples(source, header), "RGB", None
-            else:
-                image.load()
-                colour, space, alpha = _pillow_samples(image)
+        if header.bit_depth == 16:  # a PNG
+            content = source.read_bytes()
+            late_exif = _png_chunk(content, b"eXIf")
+            samples = imagecodecs.png_decode(content)
+            space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"
+            colour, alpha = split_alpha(samples, colours=1 if space == "GRAY" else 3)
+        elif image.format in ("JPEG", "MPO") and image.mode == "RGB":
+            colour, space, alpha = jpeg_samples(source, header), "RGB", None
+        else:
+            image.load()
+            colour, space, alpha = _pillow_samples(image)
         exif = image.info.get("exif")
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or None
-    exif = exif.removeprefix(EXIF_PREFIX) if exif else None
+    exif = (exif.removeprefix(EXIF_PREFIX) if exif else None) or late_exif
     xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
     if header.format == "TIFF":  # Pillow has already turned the pixels upright
         header = replace(header, orientation=1)
         return RawImage(colour, space, alpha, header, tiff_exif(source), icc, tiff.tiff_xmp(source))
-    if header.bit_depth == 16:
-        content = source.read_bytes()
-        exif = exif or _png_chunk(content, b"eXIf")
-        samples = imagecodecs.png_decode(content)
-        space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"
-        colour, alpha = split_alpha(samples, colours=1 if space == "GRAY" else 3)
     return RawImage(colour, space, alpha, header, exif, icc, xmp)
 
 

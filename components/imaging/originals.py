@@ -23,6 +23,7 @@ from torch.nn import functional
 from components import files
 from components.imaging import photo as images
 from components.imaging import profiles
+from components.imaging.source import PictureFile
 
 Edit = Callable[[Tensor, int], Tensor]
 """Given (3, n, W) sRGB in [0, 1] and its first row in the photo: the edited strip, which may be the same tensor."""
@@ -143,7 +144,7 @@ class Original:
         return None if self.icc is None or profiles.is_srgb(self.icc) else self.icc
 
 
-def read_original(file: images.PictureFile, max_pixels: int = images.MAX_PIXELS) -> Original:
+def read_original(file: PictureFile, max_pixels: int = images.MAX_PIXELS) -> Original:
     """Decode a picture file: upright, RGB, in the profile it came with.
 
     Grey and CMYK samples become sRGB, as do samples in a profile that colours cannot be converted back into.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from components.imaging.formats import FormatError
 
@@ -53,7 +53,7 @@ class UnreadablePhoto(Exception):  # noqa: N818 (reads as a sentence where it is
         self.path = Path(str(path))
         self.reason = reason
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.reason)
 
 
@@ -81,7 +81,7 @@ class Source:
         if isinstance(self.file, MemoryFile):
             return io.BytesIO(self.file.content)
         try:
-            return io.BufferedReader(_Watched(self))
+            return io.BufferedReader(_Watched(self, self.file))
         except OSError as error:
             self.failed(error)
             raise
@@ -129,16 +129,16 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"the picture is too large to decode safely: {error}"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
-    return f"corrupt or truncated: {error or type(error).__name__}"
+    return f"corrupt or truncated: {str(error) or type(error).__name__}"
 
 
 class _Watched(io.FileIO):
     """A file that tells its source of read errors."""
 
-    def __init__(self, source: Source):
-        super().__init__(source.file, "rb")
+    def __init__(self, source: Source, path: Path):
+        super().__init__(path, "rb")
         self._source = source
 
     def readinto(self, buffer: Any) -> int | None:

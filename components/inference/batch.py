@@ -13,7 +13,7 @@ killed in between neither repeats nor leaves out an edit.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -184,7 +184,7 @@ class _Work:
         beside = result
         if before is not None and self._is_done(before, name, mark):
             return
-        if self.in_place:
+        if self.in_place and self.source.folder is not None:
             result = name
             check_in_place(self.source.folder, name)
         record = Record(state="begun", attempts=1, source=mark, options=self.options)
@@ -264,7 +264,7 @@ class _Work:
         raise ForeignFileError(f"{output} in OUT was not written by this program, or was changed since: {way}")
 
     @cached_property
-    def _inputs(self) -> set:
+    def _inputs(self) -> set[Hashable]:
         return {self.source.identity(name) for name in self.photos}
 
 

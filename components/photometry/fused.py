@@ -11,6 +11,7 @@ as many threads as torch uses; no result depends on their number.
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -93,7 +94,7 @@ def retouch(
     result = torch.empty(pixels.shape)
     program, lab = _program(matrices, slopes, scales)
     for source, target in zip(pixels, result.numpy(), strict=True):
-        in_strips(source.shape[1], lambda a, b, s=source, t=target: _retouch_strip(s, t, program, lab, clamp, a, b))
+        in_strips(source.shape[1], partial(_retouch_strip, source, target, program, lab, clamp))
     return result.reshape(image.shape)
 
 

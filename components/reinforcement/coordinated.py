@@ -76,7 +76,8 @@ def reinforce(
         store,
     )
     meter = metered(settings.rollouts.photos, critic, artist)
-    tracker.hardware(*meter.hardware)
+    if meter.hardware is not None:
+        tracker.hardware(*meter.hardware)
     drift = {"critic": AdapterDrift(critic.model), "artist": AdapterDrift(artist.transformer)}
     alarm = HackingAlarm(settings.alarm, settings.alarm_rule)
     state = _State(store, critic_update, artist_update, generator, alarm)

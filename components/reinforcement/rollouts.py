@@ -201,7 +201,7 @@ def _artist_experience(
         None if followed is None else Edited(edits, batch.targets[photo], followed, distance)
         for photo, edits, followed in zip(photos, by_verdict, judge_all(judge, cases), strict=True)
     ]
-    earned = [edited and artist_rewards(edited, settings.artist) for edited in made]
+    earned = [None if edited is None else artist_rewards(edited, settings.artist) for edited in made]
     nothing = torch.zeros(settings.edits)
     terms = {
         name: torch.cat([nothing if values is None else values[name].cpu() for values in earned])

@@ -149,7 +149,7 @@ def completion_loss(
     tokens, mask = critic.encode_completions(texts)
     _, logits = critic.forward(critic.prompts([view for view, _ in views]), tokens, mask)
     losses = functional.cross_entropy(logits[mask].float(), tokens[mask], reduction="none")
-    factors = {direction_spans: direction_weight, score_spans: score_weight}
+    factors: dict[Spans, float] = {direction_spans: direction_weight, score_spans: score_weight}
     weights = _token_weights(critic, texts, tokens.shape[1], factors)
     return (losses * weights[mask.to(weights.device)].to(losses)).mean()
 

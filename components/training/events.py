@@ -28,8 +28,8 @@ class EventWriter:
     def params(self, values: dict[str, Any]) -> None:
         self._write("params", values=values)
 
-    def hardware(self, device: str, dtype: str, count: int) -> None:
-        self._write("hardware", device=device, dtype=dtype, count=count)
+    def hardware(self, device: str, dtype: str, devices: int) -> None:
+        self._write("hardware", device=device, dtype=dtype, devices=devices)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         self._write("metrics", values=values, step=step)

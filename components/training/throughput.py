@@ -26,7 +26,7 @@ class Hardware(NamedTuple):
 
     device: str
     dtype: str
-    count: int
+    devices: int
 
 
 def hardware(device: torch.device, dtype: torch.dtype) -> Hardware:

@@ -12,13 +12,13 @@ class Tracker(Protocol):
     def params(self, values: dict[str, Any]) -> None:
         """Record settings, once."""
 
-    def hardware(self, device: str, dtype: str, count: int) -> None:
+    def hardware(self, device: str, dtype: str, devices: int) -> None:
         """Record what the metrics that follow are computed on.
 
         Args:
             device: name of the GPU as its driver gives it, or "cpu".
             dtype: in which most is computed, such as "bfloat16".
-            count: devices that work together.
+            devices: devices that work together.
         """
 
     def metrics(self, values: dict[str, float], step: int) -> None:
@@ -40,7 +40,7 @@ class NullTracker:
     def params(self, values: dict[str, Any]) -> None:
         pass
 
-    def hardware(self, device: str, dtype: str, count: int) -> None:
+    def hardware(self, device: str, dtype: str, devices: int) -> None:
         pass
 
     def metrics(self, values: dict[str, float], step: int) -> None:

@@ -67,7 +67,7 @@ ARTIST_COLUMNS = (*ARTIST_REWARDS, "total")
 """What `artist_rewards` returns, by name."""
 
 
-class ArtistRewardSettings(weighted(ARTIST_REWARDS)):
+class ArtistRewardSettings(weighted(ARTIST_REWARDS)):  # type: ignore[misc]  # its fields come from the table
     """Weights of the rewards and how fast they fall."""
 
     tolerance: float = Field(default=1.0, gt=0, description="tau of every attribute, in its visible unit")

@@ -84,7 +84,7 @@ CRITIC_REWARDS = {
 }
 
 
-class CriticRewardSettings(weighted(CRITIC_REWARDS)):
+class CriticRewardSettings(weighted(CRITIC_REWARDS)):  # type: ignore[misc]  # its fields come from the table
     """Weights of the Critic's rewards; they need not sum to one."""
 
     variance_floor: float = Field(default=9.0, gt=0, description="of the scores of a group, in squared points")

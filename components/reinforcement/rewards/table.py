@@ -6,6 +6,8 @@ The key of an entry names everything that belongs to the reward: its column in t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any
 
 from pydantic import Field, create_model
@@ -45,7 +47,7 @@ def weighted(rewards: Mapping[str, Reward]) -> type[Strict]:
 
 def total(rewards: Mapping[str, Reward], values: Mapping[str, Tensor], settings: Strict) -> Tensor:
     """The whole reward of the values of all rewards of a table: their weighted sum, times every gate."""
-    whole: Tensor = sum(values[name] * weight for name, weight in weights(rewards, settings).items())
+    whole = reduce(add, (values[name] * weight for name, weight in weights(rewards, settings).items()))
     for name, reward in rewards.items():
         if reward.weight is None:
             whole = values[name] * whole
