@@ -58,7 +58,7 @@ def launch(
     if compute.nodes > 1:
         raise ValueError(
             f"compute.nodes is {compute.nodes}, and this is one machine: run `python -m components.training.nodes` on "
-            "each, or the stages II and III by the pipeline on a cluster (docs/distributed.md)"
+            "each, or the stages II and III by the pipeline on a cluster (docs/how-to/several-gpus.md)"
         )
     if compute.processes == 1:
         return function(settings=settings, tracker=tracker, **arguments)
