@@ -23,6 +23,10 @@ def slug(heading: str) -> str:
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
+def anchors(page: Path) -> set[str]:
+    return set(map(slug, HEADING.findall(page.read_text(encoding="utf-8"))))
+
+
 def links(page: Path) -> Iterator[str]:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for match in LINK.finditer(text):
@@ -43,9 +47,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         if is_generated(target):
             continue
-        if not target.exists():
-            broken.append(link)
-        elif anchor and slug(anchor) not in map(slug, HEADING.findall(target.read_text(encoding="utf-8"))):
+        if not target.exists() or (anchor and slug(anchor) not in anchors(target)):
             broken.append(link)
     assert not broken
 
