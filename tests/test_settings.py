@@ -1,9 +1,11 @@
 """Configuration: every mistake is named with its place, its dotted key, what was expected and what was found."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from components.settings import Settings, SettingsError, load_settings
 from components.strict import Strict
@@ -111,6 +113,23 @@ def test_the_profiles_are_valid_and_survive_json(path: Path) -> None:
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
 
 
-@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_every_profile_enhances_with_the_edit_as_the_artist_makes_it(path: Path) -> None:
-    assert load_settings(path).evaluate.crafter.strength == 1.0
+def sections(kind: Any) -> list[type[BaseModel]]:
+    """The models that an annotation holds, also inside a list or an optional one."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [model for argument in get_args(kind) for model in sections(argument)]
+
+
+def keys(schema: type[BaseModel], above: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, what is said of it) of every value of a schema, and of every section its docstring."""
+    for name, field in schema.model_fields.items():
+        inner = sections(field.annotation)
+        yield f"{above}{name}", (inner[0].__doc__ if inner else field.description) or ""
+        for model in inner:
+            yield from keys(model, f"{above}{name}.")
+
+
+def test_every_setting_says_what_it_is() -> None:
+    said = dict(keys(Settings))
+    assert len(said) > 300
+    assert not [key for key, text in said.items() if not text.strip()]

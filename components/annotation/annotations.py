@@ -46,10 +46,12 @@ class AnnotationSettings(Strict):
 
     annotator: Literal["offline", "openai"] = Field(default="offline", description="Who writes the verdicts.")
     short_side: int = Field(default=160, ge=16, description="Shorter side of the views, pixels.")
-    faulty_views: int = Field(default=11, ge=0, description="Views a photo with random faults, beside the intact one.")
+    faulty_views: int = Field(
+        default=11, ge=0, description="Views per photo with random faults, in addition to the intact one."
+    )
     degraded: float = Field(default=0.0, ge=0, le=1, description="Share of faulty views that also get a degradation.")
     smallest_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest side of a crop, share of the photo's.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the views: crops, faults and degradations.")
     client: ClientSettings = Field(default_factory=ClientSettings, description='Used when annotator is "openai".')
 
 

@@ -57,8 +57,8 @@ class ClientSettings(ServerSettings):
     jpeg_quality: int = Field(default=95, ge=1, le=100, description="Of the pictures sent, libjpeg scale.")
     temperature: float = Field(default=0.7, ge=0, le=2, description="Of sampling.")
     max_tokens: int = Field(default=1024, ge=1, description="Longest answer.")
-    input_price: float = Field(default=0.0, ge=0, description="For a million tokens read, in the currency.")
-    output_price: float = Field(default=0.0, ge=0, description="For a million tokens written, in the currency.")
+    input_price: float = Field(default=0.0, ge=0, description="Per million tokens read, in the currency.")
+    output_price: float = Field(default=0.0, ge=0, description="Per million tokens written, in the currency.")
     currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="ISO 4217 code of the prices.")
     max_unanswered: float = Field(
         default=0.01, ge=0, le=1, description="Largest share of photos that the server may fail to answer."

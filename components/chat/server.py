@@ -47,12 +47,12 @@ class ServerSettings(Strict):
         pattern="^[A-Z_][A-Z0-9_]*$",
         description="Name of the environment variable that holds the key; unset for servers without one.",
     )
-    attempts: int = Field(default=6, ge=1, description="Times a request is sent before it is given up.")
-    connect_timeout: float = Field(default=10.0, gt=0, description="Seconds until the connection stands.")
-    read_timeout: float = Field(default=180.0, gt=0, description="Longest silence of the server, seconds.")
-    answer_timeout: float = Field(default=300.0, gt=0, description="Seconds for a whole answer, if it only trickles.")
+    attempts: int = Field(default=6, ge=1, description="How often a request is sent before it counts as failed.")
+    connect_timeout: float = Field(default=10.0, gt=0, description="Longest wait for a connection. Seconds.")
+    read_timeout: float = Field(default=180.0, gt=0, description="Longest silence of the server. Seconds.")
+    answer_timeout: float = Field(default=300.0, gt=0, description="Longest time for a whole answer. Seconds.")
     first_backoff: float = Field(default=1.0, ge=0, description="Seconds before the second attempt; doubles after it.")
-    longest_backoff: float = Field(default=60.0, ge=0, description="Where the doubling ends, seconds.")
+    longest_backoff: float = Field(default=60.0, ge=0, description="Where the doubling ends. Seconds.")
     longest_retry_after: float = Field(
         default=600.0, ge=0, description="Longest pause a server may ask for (Retry-After) before the run is stopped."
     )

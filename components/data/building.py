@@ -52,7 +52,7 @@ class BuildSettings(Strict):
 
     min_short_side: int = Field(default=64, ge=1, description="Photos with a shorter side are quarantined. Pixels.")
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, description="Larger pictures are quarantined undecoded.")
-    workers: int = Field(default=0, ge=0, description="Threads that read files; 0 for one a processor.")
+    workers: int = Field(default=0, ge=0, description="Threads that read files; 0 for one per processor.")
     overlap_distance: int | None = Field(
         default=None,
         ge=0,

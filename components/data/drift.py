@@ -56,7 +56,7 @@ Verdict = Literal["stable", "moderate", "large", "not comparable"]
 class DriftSettings(Strict):
     """How versions are compared."""
 
-    photos: int = Field(default=5000, ge=1, description="Photos measured of a version; which, their hashes decide.")
+    photos: int = Field(default=5000, ge=1, description="Photos that are measured per version, chosen by their hashes.")
     short_side: int = Field(default=256, ge=16, description="Pixels to which photos are reduced for measuring.")
     bins: int = Field(default=10, ge=2, le=100, description="Quantiles of the previous version that PSI compares.")
     moderate: float = Field(default=0.1, gt=0, description="PSI from which a shift is moderate.")

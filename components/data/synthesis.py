@@ -52,19 +52,20 @@ class SynthesisSettings(Strict):
 
     short_side: int = Field(default=160, ge=16, description="Shorter side of the stored pictures, pixels.")
     retouching: int = Field(
-        default=4, ge=0, description="Pairs a photo with one or several tone edits, named in words."
+        default=4, ge=0, description="Pairs per photo with one or several tone edits, named in words."
     )
-    restoration: int = Field(default=4, ge=0, description="Pairs a photo with one degradation to remove.")
-    multi_edit: int = Field(default=3, ge=0, description="Pairs a photo with a degradation and tone edits.")
-    depth_of_field: int = Field(default=3, ge=0, description="Pairs a photo with a background to blur.")
-    enhancement: int = Field(default=6, ge=0, description="Pairs a photo with one to three tone faults, unnamed.")
+    restoration: int = Field(default=4, ge=0, description="Pairs per photo with one degradation to remove.")
+    multi_edit: int = Field(default=3, ge=0, description="Pairs per photo with a degradation and tone edits.")
+    depth_of_field: int = Field(default=3, ge=0, description="Pairs per photo with a background to blur.")
+    enhancement: int = Field(default=6, ge=0, description="Pairs per photo with one to three tone faults, unnamed.")
     enhancement_damage: float = Field(
         default=0.0, ge=0, le=1, description="Share of the enhancement pairs with a degradation beside the tone faults."
     )
     enhancement_mos: float | None = Field(
-        default=None, description="Rated photos below this opinion score (0 to 100) are no target of an enhancement."
+        default=None,
+        description="Rated photos below this opinion score (0 to 100) are never the target of an enhancement.",
     )
-    look: int = Field(default=0, ge=0, description="Pairs a photo with a film look to apply.")
+    look: int = Field(default=0, ge=0, description="Pairs per photo with a film look to apply.")
     looks: dict[str, Path] = Field(default_factory=dict, description="The looks by name: .cube files.")
     learned_looks: int = Field(
         default=0,
@@ -76,7 +77,7 @@ class SynthesisSettings(Strict):
     rendered: int = Field(default=3, ge=0, description="Depth-of-field pairs of each background, with a cut-out.")
     smallest_crop: float = Field(default=0.7, gt=0, le=1, description="Smallest side of a crop, share of the photo's.")
     photos_per_shard: int = Field(default=16, ge=1, description="Photos whose pairs lie in one file.")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the crops, faults and degradations.")
 
 
 def synthesize(manifest: Manifest, photos_dir: Path, out: Path, settings: SynthesisSettings) -> dict[str, int]:

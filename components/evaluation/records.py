@@ -22,25 +22,28 @@ class ReportSettings(Strict):
     """What the HTML report shows, and how large."""
 
     picture_side: int = Field(default=480, ge=32, description="Longer side of the pictures in the report, pixels.")
-    jpeg_quality: int = Field(default=82, ge=30, le=100)
+    jpeg_quality: int = Field(default=82, ge=30, le=100, description="Of those pictures, libjpeg scale.")
     worst_cases: int = Field(default=6, ge=0, description="Cases with the largest error that are shown on their own.")
 
 
 class EvaluationSettings(Strict):
     """On what, and against what, a crafter is judged."""
 
-    split: Split = "test"
+    split: Split = Field(default="test", description="Split whose photos are evaluated.")
     views: int = Field(default=3, ge=1, description="Faulty views of each photo.")
     max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
     baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")
     seed: int = Field(default=0, ge=0, description="Of the faults and of the Artist's noise.")
     crafter: CrafterSettings = Field(
-        default_factory=CrafterSettings, description="How photos are enhanced; a package keeps what it was judged with."
+        default_factory=CrafterSettings,
+        description="How photos are enhanced; a package keeps the settings that it was judged with.",
     )
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
     bootstrap: BootstrapSettings = Field(default_factory=BootstrapSettings)
     report: ReportSettings = Field(default_factory=ReportSettings)
-    tables: PaperSettings = Field(default_factory=PaperSettings, description="Of the paper's tables: `make tables`.")
+    tables: PaperSettings = Field(
+        default_factory=PaperSettings, description="The paper's tables, as `make tables` makes them."
+    )
 
     @field_validator("baselines")
     @classmethod

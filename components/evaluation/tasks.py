@@ -50,8 +50,8 @@ TITLES: dict[Task, str] = {
 class PaperSettings(Strict):
     """What the tables are made of."""
 
-    tasks: tuple[Task, ...] = tuple(TASKS)
-    split: Split = "test"
+    tasks: tuple[Task, ...] = Field(default=tuple(TASKS), description="Tables to make, one for each task.")
+    split: Split = Field(default="test", description="Split whose photos the cases are made of.")
     views: int = Field(default=3, ge=1, description="Cases of each photo and task.")
     max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
     baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")

@@ -37,9 +37,11 @@ class CrafterSettings(Strict):
     """How a photo is enhanced; the same at evaluation and in use."""
 
     critic_short_side: int = Field(
-        default=160, ge=28, description="Shorter side of what the Critic is shown, as the stored pairs have. Pixels."
+        default=160,
+        ge=28,
+        description="Shorter side of the picture that the Critic sees, as in the stored pairs. Pixels.",
     )
-    max_new_tokens: int = Field(default=200, ge=2, description="A verdict that has not ended by then is cut.")
+    max_new_tokens: int = Field(default=200, ge=2, description="Longest verdict; a longer one is cut off. Tokens.")
     steps: int = Field(default=8, ge=1, description="Euler steps of the Artist; 20 in the release.")
     draws: int = Field(default=4, ge=1, description="Edits from different noise that are averaged.")
     mirrored: bool = Field(

@@ -27,13 +27,13 @@ class ComputeSettings(Strict):
     """Device and precision of a stage."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: the first CUDA device if there is one, else the CPU"
+        default="auto", description='"auto": the first CUDA device if there is one, else the CPU.'
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of the frozen weights; adapters, losses and optimisers are always float32"
+        default="float32", description="Of the frozen weights; adapters, losses and optimisers are always float32."
     )
     gradient_checkpointing: bool = Field(
-        default=False, description="compute activations again in the backward pass instead of keeping them"
+        default=False, description="Recompute activations in the backward pass instead of keeping them."
     )
 
     def place(self) -> Placement:
@@ -52,20 +52,20 @@ class ComputeSettings(Strict):
 
 
 class TrainingComputeSettings(ComputeSettings):
-    """Device, precision and number of processes of a stage that trains.
-
-    Attributes:
-        nodes: machines (pods, on a cluster) that train together, each with `processes`. The ranks are those of all.
-        wait_for_nodes: how long a node waits for the others to begin, in seconds.
-        sharding: how several processes hold a model: `ddp`, whole in each of them; `fsdp`, in equal shares.
-    """
+    """Device, precision and number of processes of a stage that trains."""
 
     processes: int = Field(
-        default=1, gt=0, description="one for each GPU of this machine; more than one are started by accelerate"
+        default=1, gt=0, description="One for each GPU of a node; accelerate starts them if there are several."
     )
-    nodes: int = Field(default=1, gt=0)
-    wait_for_nodes: float = Field(default=1800.0, gt=0)
-    sharding: Literal["ddp", "fsdp"] = "ddp"
+    nodes: int = Field(
+        default=1, gt=0, description="Machines, or pods on a cluster, that train together, each with `processes`."
+    )
+    wait_for_nodes: float = Field(
+        default=1800.0, gt=0, description="How long a node waits for the others to begin. Seconds."
+    )
+    sharding: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description='"ddp": every process holds the whole model; "fsdp": each holds an equal share.'
+    )
 
     @property
     def sharded(self) -> bool:

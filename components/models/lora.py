@@ -22,8 +22,8 @@ CURRENT = "default"
 class LoraSettings(Strict):
     """Size of an adapter: the update of a weight is alpha / rank * B A."""
 
-    rank: int = Field(default=32, gt=0)
-    alpha: int = Field(default=64, gt=0)
+    rank: int = Field(default=32, gt=0, description="Rank of the update.")
+    alpha: int = Field(default=64, gt=0, description="The update is scaled by alpha / rank.")
 
 
 def add_adapter(model: nn.Module, targets: str | list[str], settings: LoraSettings, seed: int) -> PeftModel:

@@ -72,20 +72,35 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpu", help=f"one of {', '.join(GPUS)}")
     add("--count", type=int, default=1, help="number of GPUs (default: 1)")
     add("--sharding", choices=("auto", "ddp", "fsdp"), default="auto", help="auto: the faster of those that fit")
-    add("--checkpointing", choices=("auto", "on", "off"), default="auto", help="of gradients; auto as for sharding")
+    add(
+        "--checkpointing",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="of gradients; auto: the faster of those that fit",
+    )
     add("--mfu", type=float, default=defaults.mfu, help="assumed share of peak arithmetic (default: %(default)s)")
     add("--mbu", type=float, default=defaults.mbu, help="assumed share of memory bandwidth (default: %(default)s)")
     add("--reserve", type=float, default=defaults.reserve, help="share of memory left free (default: %(default)s)")
-    add("--aspect", type=float, default=workload.aspect, help="width of a photo by its height (default: %(default)s)")
+    add(
+        "--aspect",
+        type=float,
+        default=workload.aspect,
+        help="width of a photo divided by its height (default: %(default)s)",
+    )
     add("--area", type=int, help="pixels of the Artist's working picture (default: the model's)")
-    add("--prompt-tokens", type=int, default=workload.prompt_tokens, help="of the Critic's prompt without the photo")
+    add(
+        "--prompt-tokens",
+        type=int,
+        default=workload.prompt_tokens,
+        help="tokens of the Critic's prompt without the photo (default: %(default)s)",
+    )
     add(
         "--completion-tokens",
         type=int,
         default=workload.completion_tokens,
-        help="of an annotation in stage I (default: %(default)s); later stages are planned for their longest text",
+        help="tokens of an annotation in stage I (default: %(default)s); later stages: their longest text",
     )
-    add("--json", action="store_true", help="print the plan as JSON, bytes and all")
+    add("--json", action="store_true", help="print the plan as JSON, with every figure in bytes")
     return parser
 
 

@@ -14,7 +14,7 @@ from components.strict import Strict
 class GateSettings(BootstrapSettings):
     """How much better, and how sure, a challenger has to be."""
 
-    primary: str = Field(default="ciede2000", description="The measure that must get better, surely, for a promotion.")
+    primary: str = Field(default="ciede2000", description="The measure that must surely improve for a promotion.")
     tolerances: dict[str, float] = Field(
         default={
             "ciede2000": 0.0,

@@ -29,17 +29,14 @@ _WORSE = {"colour_error": 1.0, "ssim": -1.0, "piqe_excess": 1.0}
 
 
 class AlarmRule(Strict):
-    """What counts as a rising reward with falling quality.
+    """What counts as a rising reward with falling quality."""
 
-    Attributes:
-        confidence: of one validation's judgement; the comparisons that it makes share what is left to chance.
-        colour_error, ssim, piqe_excess: mean changes for the worse up to which the eye would not mind.
-    """
-
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    colour_error: float = Field(default=0.25, ge=0, description="CIEDE2000")
-    ssim: float = Field(default=0.01, ge=0)
-    piqe_excess: float = Field(default=2.0, ge=0, description="points of PIQE")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="Of one validation; all of its comparisons share the rest."
+    )
+    colour_error: float = Field(default=0.25, ge=0, description="Largest tolerable rise of the mean. CIEDE2000.")
+    ssim: float = Field(default=0.01, ge=0, description="Largest tolerable fall of the mean SSIM.")
+    piqe_excess: float = Field(default=2.0, ge=0, description="Largest tolerable rise of the mean. Points of PIQE.")
 
 
 class RewardHackingError(RuntimeError):

@@ -33,9 +33,9 @@ from components.verdict.grammar import parses
 class ComparisonSettings(Strict):
     """How a policy is scored on held-out photos."""
 
-    draws: int = Field(default=2, gt=0, description="noise draws a photo, averaged")
-    batch_size: int = Field(default=8, gt=0, description="photos at a time")
-    seed: int = Field(default=1, ge=0)
+    draws: int = Field(default=2, gt=0, description="Noise draws per photo, averaged.")
+    batch_size: int = Field(default=8, gt=0, description="Photos at a time.")
+    seed: int = Field(default=1, ge=0, description="Of the noise.")
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,20 @@ LossType = Literal["grpo", "dr_grpo", "dapo"]
 
 
 class GrpoSettings(Strict):
-    """The policy loss.
+    """The policy loss."""
 
-    Attributes:
-        loss_type: how token losses are averaged: `grpo` over each completion, then over completions; `dr_grpo` over a
-            constant length, with advantages that are not divided by the group's deviation (Liu et al. 2025); `dapo`
-            over all tokens of the batch (Yu et al. 2025).
-        clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high].
-        kl: weight of the divergence from the reference policy.
-    """
-
-    loss_type: LossType = "dapo"
-    clip_low: float = Field(default=0.2, gt=0, lt=1)
-    clip_high: float = Field(default=0.28, gt=0)
-    kl: float = Field(default=0.02, ge=0)
-    max_completion: int = Field(default=200, gt=0, description="tokens; also the constant length of dr_grpo")
+    loss_type: LossType = Field(
+        default="dapo",
+        description='How token losses are averaged. "grpo": over each completion, then over completions; "dr_grpo": '
+        "over a constant length, with advantages that are not divided by the group's deviation (Liu et al. 2025); "
+        '"dapo": over all tokens of the batch (Yu et al. 2025).',
+    )
+    clip_low: float = Field(default=0.2, gt=0, lt=1, description="The ratio is clipped from below at 1 - clip_low.")
+    clip_high: float = Field(default=0.28, gt=0, description="The ratio is clipped from above at 1 + clip_high.")
+    kl: float = Field(default=0.02, ge=0, description="Weight of the divergence from the reference policy.")
+    max_completion: int = Field(
+        default=200, gt=0, description="Longest completion, and the constant length of dr_grpo. Tokens."
+    )
 
 
 class PolicyLoss(NamedTuple):

@@ -16,23 +16,23 @@ WEIGHT_FLOOR = 1e-5
 
 
 class NftSettings(Strict):
-    """Settings of the loss, as reported to start from.
+    """The loss of DiffusionNFT; the defaults are the published values.
 
-    Attributes:
-        beta: how far the implicit policies lie from the rollout policy.
-        clip: advantages are clipped to [-clip, clip].
-        kl: weight of the squared distance to the reference policy's prediction; 0 skips its forward pass.
-        timesteps: noise levels at which every edit is trained on.
-        decay_rate, decay_cap: `old` follows the current adapter by old <- d old + (1 - d) current with
-            d = min(decay_rate * update, decay_cap).
+    `old` follows the current adapter by old <- d old + (1 - d) current with d = min(decay_rate * update, decay_cap).
     """
 
-    beta: float = Field(default=1.0, gt=0)
-    clip: float = Field(default=5.0, gt=0)
-    kl: float = Field(default=1e-4, ge=0)
-    timesteps: int = Field(default=2, gt=0)
-    decay_rate: float = Field(default=0.001, ge=0)
-    decay_cap: float = Field(default=0.5, ge=0, lt=1)
+    beta: float = Field(default=1.0, gt=0, description="How far the implicit policies lie from the rollout policy.")
+    clip: float = Field(default=5.0, gt=0, description="Advantages are clipped to [-clip, clip].")
+    kl: float = Field(
+        default=1e-4,
+        ge=0,
+        description="Weight of the squared distance to the reference policy's prediction; 0 skips its forward pass.",
+    )
+    timesteps: int = Field(default=2, gt=0, description="Noise levels at which the Artist trains on every edit.")
+    decay_rate: float = Field(
+        default=0.001, ge=0, description="Growth per update of the decay with which `old` follows."
+    )
+    decay_cap: float = Field(default=0.5, ge=0, lt=1, description="Highest decay with which `old` follows.")
 
 
 def optimality(advantages_B: Tensor, clip: float) -> Tensor:

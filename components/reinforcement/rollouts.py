@@ -35,14 +35,14 @@ from components.verdict.grammar import Verdict, parses
 class RolloutSettings(Strict):
     """How much experience a round gathers, and how it is rewarded."""
 
-    photos: int = Field(default=4, gt=0, description="photos a round")
-    verdicts: int = Field(default=4, gt=1, description="completions a photo, the Critic's group")
-    edits: int = Field(default=2, gt=0, description="edits a verdict; verdicts x edits is the Artist's group")
-    temperature: float = Field(default=1.0, gt=0, description="of the Critic's sampling")
-    max_new_tokens: int = Field(default=200, gt=0)
-    sampling_steps: int = Field(default=6, gt=0, description="Euler steps of an edit")
+    photos: int = Field(default=4, gt=0, description="Photos per round, of all ranks together.")
+    verdicts: int = Field(default=4, gt=1, description="Completions per photo: the Critic's group.")
+    edits: int = Field(default=2, gt=0, description="Edits per verdict; verdicts x edits is the Artist's group.")
+    temperature: float = Field(default=1.0, gt=0, description="Of the Critic's sampling.")
+    max_new_tokens: int = Field(default=200, gt=0, description="Longest completion. Tokens.")
+    sampling_steps: int = Field(default=6, gt=0, description="Euler steps per edit.")
     edit_batch: int | None = Field(
-        default=None, gt=0, description="edits that are drawn, and decoded, at once; all by default; a matter of memory"
+        default=None, gt=0, description="Edits that are drawn and decoded at once, to limit memory; all by default."
     )
     judge: JudgeSettings = Field(default_factory=JudgeSettings)
     critic: CriticRewardSettings = Field(default_factory=CriticRewardSettings)

@@ -15,32 +15,34 @@ from components.training.observer import ObserverSettings
 class ReinforceSettings(Strict):
     """Coordinated reinforcement learning of both modules."""
 
-    iterations: int = Field(gt=0)
+    iterations: int = Field(gt=0, description="Rounds of experience, each followed by updates of both models.")
     rollouts: RolloutSettings = Field(default_factory=RolloutSettings)
     grpo: GrpoSettings = Field(default_factory=GrpoSettings)
     nft: NftSettings = Field(default_factory=NftSettings)
-    critic_learning_rate: float = Field(default=1e-5, gt=0)
-    artist_learning_rate: float = Field(default=3e-4, gt=0)
-    critic_updates: int = Field(default=1, ge=0, description="optimiser steps an iteration; 0 freezes the Critic")
-    artist_updates: int = Field(default=2, ge=0, description="optimiser steps an iteration; 0 freezes the Artist")
-    micro_batch: int = Field(default=16, gt=0, description="samples in one backward pass")
-    feedback: float = Field(default=0.0, ge=0, description="weight of an edit's r_PA in the reward of its verdict")
+    critic_learning_rate: float = Field(default=1e-5, gt=0, description="Of the Critic's adapter.")
+    artist_learning_rate: float = Field(default=3e-4, gt=0, description="Of the Artist's adapter.")
+    critic_updates: int = Field(default=1, ge=0, description="Optimiser steps per iteration; 0 freezes the Critic.")
+    artist_updates: int = Field(default=2, ge=0, description="Optimiser steps per iteration; 0 freezes the Artist.")
+    micro_batch: int = Field(default=16, gt=0, description="Samples in one backward pass, of all ranks together.")
+    feedback: float = Field(default=0.0, ge=0, description="Weight of an edit's r_PA in the reward of its verdict.")
     smallest_deviation: float = Field(
-        default=0.005, ge=0, description="groups whose rewards deviate less are dropped: they say nothing"
+        default=0.005,
+        ge=0,
+        description="Groups whose rewards have a smaller standard deviation are dropped: they teach nothing.",
     )
     reference_share: float = Field(
-        default=0.25, gt=0, le=1, description="share of the micro-batches on which the divergence is measured"
+        default=0.25, gt=0, le=1, description="Share of the micro-batches on which the divergence is measured."
     )
-    validate_every: int = Field(default=10, gt=0, description="iterations")
-    checkpoint_every: int = Field(default=1, gt=0, description="iterations")
+    validate_every: int = Field(default=10, gt=0, description="Iterations between validations.")
+    checkpoint_every: int = Field(default=1, gt=0, description="Iterations between checkpoints.")
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
     pass_mark: float = Field(
-        default=0.5, ge=0, le=1, description="share of the highest reward from which a sample counts as passed, in logs"
+        default=0.5, ge=0, le=1, description="Share of the highest reward from which the logs count a sample as passed."
     )
     alarm: Action = Field(
-        default="warn", description="what to do when the held-out reward rises while the edits get worse"
+        default="warn", description="What to do when the held-out reward rises while the edits get worse."
     )
     alarm_rule: AlarmRule = Field(default_factory=AlarmRule)
     observer: ObserverSettings = Field(default_factory=ObserverSettings)
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the batches, the sampling and the noise.")

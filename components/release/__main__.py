@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--base",
         type=Path,
         default=PUBLISHED,
-        help="folder of base models, as data/base; without it only --adapters-only works",
+        help="folder of base models, such as data/base; without it only --adapters-only works",
     )
     export.add_argument("--critic", type=Path, help="trained adapter of the Critic")
     export.add_argument("--artist", type=Path, help="trained adapter of the Artist")
@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     imported = commands.add_parser("import", help="read the release's layout")
     imported.add_argument("--source", type=Path, required=True, help="folder of the release")
     imported.add_argument("--out", type=Path, required=True, help="a new folder")
-    imported.add_argument("--models", type=Path, default=PUBLISHED, help="configurations, if not the published ones")
+    imported.add_argument(
+        "--models", type=Path, default=PUBLISHED, help="folder of configurations, if not the published ones"
+    )
     imported.add_argument("--vae", type=Path, help="weights of the autoencoder, if not in the folder")
     return parser
 

@@ -39,26 +39,28 @@ class ArtistSftSettings(Strict):
 
     trainable: Trainable = Field(
         default="lora",
-        description="an adapter; or, full, the weights of all blocks, beside an adapter that stays as it is",
+        description='"lora": an adapter; "full": the weights of all blocks, while the adapter stays as it is.',
     )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimiser: OptimiserSettings
-    kinds: tuple[PairKind, ...] = Field(default=KINDS, description="kinds of pairs to train on")
-    batch_size: int = Field(default=8, gt=0)
+    kinds: tuple[PairKind, ...] = Field(default=KINDS, description="Kinds of pairs to train on.")
+    batch_size: int = Field(default=8, gt=0, description="Pairs per optimiser step, of all ranks together.")
     micro_batch: int | None = Field(
-        default=None, gt=0, description="pairs in one pass of a process; all by default; a matter of memory"
+        default=None, gt=0, description="Pairs in one pass of a rank, to limit memory; all of its share by default."
     )
-    sampling_steps: int = Field(default=6, gt=0, description="Euler steps of the pictures that are logged")
-    pictures_every: int = Field(default=50, gt=0, description="optimiser steps between logged before/after pictures")
-    checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
+    sampling_steps: int = Field(default=6, gt=0, description="Euler steps for the pictures that are logged.")
+    pictures_every: int = Field(default=50, gt=0, description="Optimiser steps between logged pictures.")
+    checkpoint_every: int = Field(default=25, gt=0, description="Optimiser steps between checkpoints.")
     cache_latents: bool = Field(
-        default=True, description="encode each picture once and keep its latents beside the checkpoints"
+        default=True, description="Encode each picture once and keep its latents with the checkpoints."
     )
-    latent_gigabytes: float = Field(default=50.0, ge=0, description="that the kept latents may take")
-    critic_temperature: float = Field(default=1.0, ge=0, description="of the verdicts that stage II conditions on")
-    max_new_tokens: int = Field(default=200, gt=0, description="of those verdicts")
+    latent_gigabytes: float = Field(default=50.0, ge=0, description="Disk space for the latents. Gigabytes.")
+    critic_temperature: float = Field(
+        default=1.0, ge=0, description="Sampling temperature of the verdicts that stage II conditions on."
+    )
+    max_new_tokens: int = Field(default=200, gt=0, description="Longest of those verdicts. Tokens.")
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the adapter's first weights, the batches and the noise.")
 
 
 def train_artist(

@@ -42,25 +42,27 @@ class CriticSftSettings(Strict):
 
     trainable: Trainable = Field(
         default="lora",
-        description="an adapter; or, full, the weights of all blocks, beside an adapter that stays as it is",
+        description='"lora": an adapter; "full": the weights of all blocks, while the adapter stays as it is.',
     )
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimiser: OptimiserSettings
-    batch_size: int = Field(default=16, gt=0)
+    batch_size: int = Field(default=16, gt=0, description="Views per optimiser step, of all ranks together.")
     micro_batch: int | None = Field(
-        default=None, gt=0, description="views in one pass of a process; all by default; a matter of memory"
+        default=None, gt=0, description="Views in one pass of a rank, to limit memory; all of its share by default."
     )
     direction_weight: float = Field(
         default=DIRECTION_WEIGHT,
         ge=1,
-        description="of the words that name a fault's direction: passing it over is the worse mistake",
+        description="Weight of the words that name a fault's direction: missing a fault is the worse mistake.",
     )
     score_weight: float = Field(
-        default=SCORE_WEIGHT, ge=1, description="of the digits of the score: two tokens of a hundred, read by everybody"
+        default=SCORE_WEIGHT,
+        ge=1,
+        description="Weight of the digits of the score: two tokens in a hundred, which everybody reads.",
     )
-    checkpoint_every: int = Field(default=25, gt=0, description="optimiser steps")
+    checkpoint_every: int = Field(default=25, gt=0, description="Optimiser steps between checkpoints.")
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Of the adapter's first weights and of the order of the views.")
 
 
 def train_critic(

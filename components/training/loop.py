@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 class OptimiserSettings(Strict):
     """AdamW with linear warm-up and cosine decay to `final_fraction` of the learning rate."""
 
-    learning_rate: float = Field(gt=0)
-    steps: int = Field(gt=0, description="optimiser steps")
-    warmup_steps: int = Field(default=20, ge=0)
-    final_fraction: float = Field(default=0.05, ge=0, le=1)
-    weight_decay: float = Field(default=0.01, ge=0)
-    beta_2: float = Field(default=0.99, gt=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="of the weights' moving average; 0 keeps none")
+    learning_rate: float = Field(gt=0, description="Highest rate, reached after the warm-up.")
+    steps: int = Field(gt=0, description="Optimiser steps.")
+    warmup_steps: int = Field(default=20, ge=0, description="Optimiser steps in which the rate rises linearly.")
+    final_fraction: float = Field(default=0.05, ge=0, le=1, description="Share of the rate that is left at the end.")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay.")
+    beta_2: float = Field(default=0.99, gt=0, lt=1, description="AdamW's decay of the mean squared gradient.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients with a larger norm are scaled down to it.")
+    ema_decay: float = Field(default=0.0, ge=0, lt=1, description="Decay of the weights' moving average; 0 keeps none.")
     observer: ObserverSettings = Field(default_factory=ObserverSettings)
 
 

@@ -163,11 +163,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m components.training.nodes", description=__doc__.split("\n")[0])
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--job", type=Path, required=True, help="a JSON file: settings and arguments of the stage")
-    parser.add_argument("--attempt", required=True, help="a name: the same on all nodes, another with every start")
-    parser.add_argument("--nodes", type=int, required=True, help="how many there are")
+    parser.add_argument(
+        "--attempt", required=True, help="name of this start: the same on all nodes, different for every start"
+    )
+    parser.add_argument("--nodes", type=int, required=True, help="number of nodes")
     parser.add_argument("--node", type=int, required=True, help="number of this one, from 0")
-    parser.add_argument("--address", required=True, help="of node 0")
-    parser.add_argument("--port", type=int, default=29500, help="on node 0")
+    parser.add_argument("--address", required=True, help="address of node 0")
+    parser.add_argument("--port", type=int, default=29500, help="port on node 0 (default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     end_on_sigterm()

@@ -14,18 +14,18 @@ from components.training.watchdog import Watchdog
 
 
 class ObserverSettings(Strict):
-    """When a stage is ended because it stands still or diverges; nothing here changes what is learnt."""
+    """When a stage is ended because it stalls or diverges; nothing here changes what is learnt."""
 
     watchdog_seconds: float = Field(
-        default=1800.0, ge=0, description="without progress after which the process is ended; 0 never ends it"
+        default=1800.0, ge=0, description="Seconds without progress after which the process is ended; 0 never ends it."
     )
     spike_deviations: float = Field(
         default=0.0,
         ge=0,
-        description="deviations above its running median at which a loss is out of range; 0 does not look",
+        description="Robust standard deviations above the running median from which a loss is out of range; 0: off.",
     )
-    spike_patience: int = Field(default=20, gt=0, description="steps out of range, one after another, that end it")
-    spike_window: int = Field(default=100, gt=1, description="losses in range that the median is of")
+    spike_patience: int = Field(default=20, gt=0, description="Consecutive steps out of range that end the stage.")
+    spike_window: int = Field(default=100, gt=1, description="Number of losses in range that the median is taken of.")
 
 
 class Observer:
