@@ -132,7 +132,7 @@ def rows_of(
         _row(f"serving: errors up to saturation, {requests} requests", failures, "", "0", failures == 0),
         _beyond("beyond saturation", beyond),
         *(
-            [_beyond(f"{by_wrk.statuses.total() / by_wrk.seconds:.0f} requests a second by wrk", by_wrk)]
+            [_beyond(f"{by_wrk.statuses.total() / by_wrk.seconds:.0f} requests per second by wrk", by_wrk)]
             if by_wrk
             else []
         ),

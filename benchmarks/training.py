@@ -192,7 +192,7 @@ def latents(inputs: Inputs, work: Path, steps: int = 12) -> list[BenchmarkRow]:
 
 
 class _Curve(NullTracker):
-    """Losses and seconds a step, in the order they are reported."""
+    """Losses and seconds per step, in the order they are reported."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

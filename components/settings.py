@@ -84,7 +84,7 @@ _Key = tuple[str, ...]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[_Key, str]]:
-    """The content of a YAML file and, for each key in it, where the key stands (``file:line``)."""
+    """The content of a YAML file and, for each key in it, where the key is (``file:line``)."""
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
@@ -105,7 +105,7 @@ def _locate(node: yaml.Node, key: _Key, path: Path, origins: dict[_Key, str]) ->
             below = (*key, str(name.value))
             if below in origins:
                 raise SettingsError(
-                    f"{path}:{name.start_mark.line + 1}: {'.'.join(below)}: repeated; it stands already "
+                    f"{path}:{name.start_mark.line + 1}: {'.'.join(below)}: repeated; the first one is "
                     f"at {origins[below]}"
                 )
             origins[below] = f"{path}:{name.start_mark.line + 1}"

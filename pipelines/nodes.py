@@ -57,7 +57,7 @@ def nodes_of(settings: Mapping[str, Any]) -> dict[str, int]:
 
 
 def spread(start: Callable[..., Any]) -> Callable[..., Any]:
-    """A way of adding steps to a graph that adds three in the place of a stage that wants several nodes.
+    """A way of adding steps to a graph that adds three steps for a stage that asks for several nodes.
 
     Args:
         start: adds one step: called with the step, its inputs and options (`id`, `after`).

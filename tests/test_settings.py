@@ -92,7 +92,7 @@ def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
 
 def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, "name: a\ntrain:\n  steps: 1\n  steps: 2\n")
-    assert line == "config.yaml:4: train.steps: repeated; it stands already at config.yaml:3"
+    assert line == "config.yaml:4: train.steps: repeated; the first one is at config.yaml:3"
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", "just words\n"])

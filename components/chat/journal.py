@@ -143,7 +143,7 @@ class Journal(Generic[Entry]):
                     entry = self._entry.model_validate_json(line)
                 except ValidationError as error:
                     raise JournalError(
-                        f"{path}:{number}: expected an answer as one JSON object a line, found {line[:60]!r}; "
+                        f"{path}:{number}: expected one answer per line as a JSON object, found {line[:60]!r}; "
                         "name another file, or remove this one if its answers are not needed"
                     ) from error
                 self._places.setdefault(entry.key, (file, size, len(line)))

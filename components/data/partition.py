@@ -45,7 +45,7 @@ def partition(manifest: Manifest, out: Path, shards: int, shared: Sequence[Photo
     """Write each shard of a manifest as a manifest of its own, in the same order, to a folder below ``out``.
 
     Neither the revision of the data nor the quarantine is written, so that a shard changes only with its photos. The
-    whole is read once, and a few thousand rows a shard are held in memory.
+    whole is read once, and a few thousand rows per shard are held in memory.
 
     Args:
         out: an empty directory.

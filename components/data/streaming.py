@@ -39,8 +39,8 @@ class _Window(NamedTuple):
     pieces: "dict[str, Future[_Piece]]"
 
 
-class ShardStream(IterableDataset[T]):
-    """The samples of a shard set, one epoch an iteration.
+class ShardStream(IterableDataset, Generic[T]):
+    """The samples of a shard set, one epoch per iteration.
 
     Each consumer gets the same number of samples: what is left over, fewer than there are consumers, waits for another
     epoch. Workers of a `torch.utils.data.DataLoader` share the piece of their rank in the same way.

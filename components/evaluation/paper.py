@@ -251,7 +251,7 @@ def _by_photo(features: Features, task: str, method: str, photos: Sequence[str])
 def set_interval(
     ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], settings: BootstrapSettings, most: int = 200
 ) -> Interval:
-    """Fréchet distance of two sets of features (views, D) a photo, with the basic bootstrap interval over photos.
+    """Fréchet distance of two sets of features (views, D) per photo, with the basic bootstrap interval over photos.
 
     A resample holds photos twice, which lowers the rank of its covariances and raises the distance; the basic interval
     (2 value - quantile; Davison and Hinkley 1997, chapter 5) turns this bias round where a percentile interval would

@@ -340,9 +340,9 @@ def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None, 
     p = (log_p / temperature).softmax(dim=-1)
     if rows is None:
         return torch.multinomial(p, 1, generator=generator)[:, 0]
-    # the race of exponentials by which `multinomial` draws one sample, run for all rows so that each meets its own
-    clocks = p.new_empty(rows.total, p.shape[-1]).exponential_(generator=generator)
-    return (p / rows.of(clocks)).argmax(dim=-1)
+    # the exponential sampling inside `multinomial`, with noise for all rows so that each row gets its own
+    noise = p.new_empty(rows.total, p.shape[-1]).exponential_(generator=generator)
+    return (p / rows.of(noise)).argmax(dim=-1)
 
 
 def _compact(states: Tensor, prompt_mask: Tensor, token_mask: Tensor) -> ReasoningLatent:

@@ -68,7 +68,7 @@ def sample_edits(
         latent: the Critic's H_c for every source.
         steps: Euler steps; 20 in production.
         generator: of the initial noise.
-        at_once: pictures that are encoded, drawn and decoded together, None for all; a matter of memory alone.
+        at_once: pictures that are encoded, drawn and decoded together, None for all; this only limits memory.
     """
     grid = artist.grid(sources_B3HW)
     sources = torch.cat([artist.encode(sources_B3HW[rows]) for rows in slices(len(sources_B3HW), at_once)])

@@ -67,7 +67,7 @@ def _verdict_table(plan: Plan) -> Table:
     table = Table(title="Verdict", title_justify="left")
     table.add_column("stage")
     table.add_column("setting")
-    for column in ("GiB a GPU", "hours", "GPU hours"):
+    for column in ("GiB per GPU", "hours", "GPU hours"):
         table.add_column(column, justify="right")
     table.add_column("fits")
     for stage in plan.stages:

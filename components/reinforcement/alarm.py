@@ -147,7 +147,7 @@ class HackingAlarm:
 
 
 def _mean(changes: np.ndarray, tail: float) -> Interval:
-    """Mean of one value a photo, with Student's interval that leaves out `tail` on either side."""
+    """Mean of one value per photo, with Student's interval that leaves out `tail` on either side."""
     value = float(changes.mean())
     reach = float(student.isf(tail, len(changes) - 1) * changes.std(ddof=1) / np.sqrt(len(changes)))
     return Interval(value=value, low=value - reach, high=value + reach)

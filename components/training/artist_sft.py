@@ -105,7 +105,7 @@ def adapt_artist(
 ) -> dict[str, float]:
     """Stage II: go on from the stage I adapter, conditioned on H_c of verdicts that the trained Critic writes.
 
-    The verdicts are the Critic's own, sampled anew for every batch: an Artist taught on true verdicts would follow a
+    The verdicts are the Critic's own, sampled again for every batch: an Artist taught on true verdicts would follow a
     wrong one blindly.
     """
     placement = settings.compute.place()
@@ -138,7 +138,7 @@ def pair_loss(
     """Mean flow-matching loss of a batch at noise levels of the shifted inference distribution.
 
     Args:
-        encode: in the place of `artist.encode`.
+        encode: used instead of `artist.encode`.
     """
     encode = encode or artist.encode
     grid, clean = artist.grid(batch.inputs), encode(batch.targets)

@@ -56,9 +56,9 @@ class Diagnosis:
             lines.append(f"  step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
         checkpoint = self.store.newest_good()
         lines.append(
-            f"  last good checkpoint: {checkpoint}; the same command goes on from it"
+            f"  last good checkpoint: {checkpoint}; the same command resumes from it"
             if checkpoint
-            else f"  last good checkpoint: none in {self.store.folder}; the same command starts anew"
+            else f"  last good checkpoint: none in {self.store.folder}; the same command starts from the beginning"
         )
         return "\n".join(lines)
 

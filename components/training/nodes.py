@@ -5,9 +5,9 @@
 
 All nodes see the folder of the job. Every attempt at it, which is all nodes starting together, has a name and by it a
 folder below `attempts`, where it leaves what `components.training.job` describes and the adapters (`out`). A job that
-an attempt has finished is not done again. When nodes start anew while those of an earlier attempt are still at work
-(only whoever watched over those has died), the earlier ones stand aside; checkpoints are whole files, so that the later
-ones go on from the last of them.
+an attempt has finished is not done again. When nodes start again while those of an earlier attempt are still at work
+(only their supervisor has died), the earlier ones end; checkpoints are whole files, so the later ones resume from the
+last of them.
 """
 
 import argparse

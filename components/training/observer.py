@@ -34,7 +34,7 @@ class Observer:
     Args:
         name: of the loop.
         parameters: that are trained, by name.
-        store: of its checkpoints, beside which a process that stood still leaves its stacks.
+        store: of its checkpoints, beside which a process that stalled leaves its stacks.
     """
 
     def __init__(self, name: str, settings: ObserverSettings, parameters: Mapping[str, Tensor], store: CheckpointStore):

@@ -1,4 +1,4 @@
-"""Ends a process that stands still, after writing down where each of its threads is.
+"""Ends a process that stalls, after writing down where each of its threads is.
 
 A collective whose peer died, a file server that is gone or a deadlock never returns, and would hold its GPUs until
 somebody looks. The loop says whenever it gets on; a thread watches that it does.
@@ -16,7 +16,7 @@ from types import TracebackType
 log = logging.getLogger(__name__)
 
 EXIT_STALLED = os.EX_TEMPFAIL
-"""Exit status (75) of a process that was ended because it stood still: started again, it goes on from its last
+"""Exit status (75) of a process that was ended because it stalled: started again, it resumes from its last
 checkpoint."""
 _STDERR = 2  # the descriptor, whatever sys.stderr is at the moment
 _SECONDS_TO_REPORT = 30.0
@@ -77,7 +77,7 @@ class Watchdog:
     def _report(self, where: str) -> None:
         message = (
             f"{self.name} made no progress for {self.seconds:g} seconds since {where}; the process {os.getpid()} ends "
-            f"with status {EXIT_STALLED}. Started again, it goes on from its last checkpoint."
+            f"with status {EXIT_STALLED}. Started again, it resumes from its last checkpoint."
         )
         os.write(_STDERR, f"\n{message}\n".encode())
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)

@@ -43,7 +43,7 @@ def test_failures_and_growth_miss_their_targets() -> None:
     by_wrk = Load(collections.Counter({0: 0, 200: 50, 429: 400, 503: 2}), 10.0, [])
     row = rows_of(within, beyond, 100 * 2**20, 110 * 2**20, by_wrk)[2]
     assert (
-        (row.value, row.ok) == (2, False) and "45 requests a second by wrk" in row.name and "(50 and 400)" in row.name
+        (row.value, row.ok) == (2, False) and "45 requests per second by wrk" in row.name and "(50 and 400)" in row.name
     )
     assert (speed.value, latency.value) == (4.5, 0.1)
     assert (memory.value, memory.ratio, memory.ok) == (10, 0.1, False)

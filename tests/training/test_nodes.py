@@ -1,4 +1,4 @@
-"""A stage on several nodes: two on the loopback address, what they leave, and when a node gives up or stands aside."""
+"""A stage on several nodes: two on the loopback address, what they leave, and when a node gives up or ends."""
 
 import logging
 import socket

@@ -183,7 +183,7 @@ class MllmJudge:
                 return error
         return JudgeError(
             f"no judgement from the judge mllm: {reason}. {len(journal)} judgements are kept in {journal.path} and are "
-            "not asked for again: the same command goes on from the last checkpoint"
+            "not asked for again: the same command resumes from the last checkpoint"
         )
 
     async def _work(self, waiting: Iterator[_Question], server: ChatServer, journal: Journal[Judgement]) -> None:
