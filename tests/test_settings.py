@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from components.settings import Settings, SettingsError, load_settings
 from components.strict import Strict
+from docs.site.reference import settings_page
 
 PROFILES = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -133,3 +134,11 @@ def test_every_setting_says_what_it_is() -> None:
     said = dict(keys(Settings))
     assert len(said) > 300
     assert not [key for key, text in said.items() if not text.strip()]
+
+
+def test_the_reference_has_a_row_for_every_setting() -> None:
+    page = settings_page()
+    for key, _ in keys(Settings):
+        section, _, name = key.rpartition(".")
+        rows = page.partition(f"# `{section}`\n")[2].partition("\n#")[0]
+        assert f"# `{key}`\n" in page or f"\n| `{name}` |" in rows, key

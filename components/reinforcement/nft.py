@@ -16,7 +16,7 @@ WEIGHT_FLOOR = 1e-5
 
 
 class NftSettings(Strict):
-    """The loss of DiffusionNFT; the defaults are the published values.
+    """The loss of DiffusionNFT; the defaults are reported as a starting point.
 
     `old` follows the current adapter by old <- d old + (1 - d) current with d = min(decay_rate * update, decay_cap).
     """

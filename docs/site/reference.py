@@ -189,7 +189,7 @@ def api_pages() -> dict[str, str]:
 
 
 def _api_page(room: str, modules: list[Path]) -> str:
-    title = "Modules beside the packages" if room == "modules" else f"components.{room}"
+    title = "Single modules of components" if room == "modules" else f"components.{room}"
     lines = [f"# {title}", ""]
     for path in modules:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
