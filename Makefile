@@ -44,7 +44,7 @@ DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration ablation pictures docs lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -133,11 +133,14 @@ benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60
 pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
 
-docs: $(INSTALLED) ## build the documentation as a site, reports/docs/index.html; a warning is an error
+docs: $(DEVELOPING) ## build the documentation as a site, reports/docs/index.html; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
-lint: $(INSTALLED) ## check style with ruff
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+check: lint $(FETCHED) ## lint and the fast tests, in about a minute: before every commit
+	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile -m 'not (slow or browser or cluster or scale)' {ARGS:words}
+
+lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && $(BIN)/mypy
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 

@@ -1,4 +1,4 @@
-"""The command `smartphotocrafter`: enhance a photo or many photos, or only hear what the Critic says.
+"""The command `smartphotocrafter`: enhance a photo or many photos, or only read what the Critic says.
 
     smartphotocrafter enhance in.jpg out.jpg --compare --sidecar --cube look.cube
     smartphotocrafter enhance photos/ enhanced/ --strength 0.8 --format jpg

@@ -276,16 +276,16 @@ def _parser() -> argparse.ArgumentParser:
             )
         if function is tables:
             sub.add_argument(
-                "--version", action="append", metavar="NAME=VERSION", help="version or alias to judge; repeatable"
+                "--version", action="append", metavar="NAME=VERSION", help="version or alias to evaluate; repeatable"
             )
         if function is run:
             # The run that `retrain` starts in a process of its own; by hand, `make retrain ARGS=--force` is the way.
             sub.add_argument("--from-champion", action="store_true", help=argparse.SUPPRESS)
-            sub.add_argument("--no-cache", action="store_true", help="run every step, also those that are unchanged")
+            sub.add_argument("--no-cache", action="store_true", help="run every step, even if it is unchanged")
             sub.add_argument("--traceback", action="store_true", help="print the traceback of a failure")
         if function is rollback:
-            sub.add_argument("--to", help="version to restore (default: the champion before the present one)")
-            sub.add_argument("--reason", default="", help="why, kept with the version that leaves")
+            sub.add_argument("--to", help="version to restore (default: the previous champion)")
+            sub.add_argument("--reason", default="", help="why; kept with the version that is taken down")
         if function is ui:
             sub.add_argument("--port", type=int, default=5000, help="port of MLflow (default: %(default)s)")
             sub.add_argument("--zenml-port", type=int, default=8237, help="port of ZenML (default: %(default)s)")

@@ -110,12 +110,14 @@ def add_parsers(commands: Any) -> None:
         sub.add_argument("--config", type=Path, default=ROOT / "configs" / "local.yaml", help="profile to run")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting")
         if function is retrain:
-            sub.add_argument("--force", action="store_true", help="also when nothing changed")
+            sub.add_argument("--force", action="store_true", help="retrain even if nothing changed")
         if function is schedule:
             sub.add_argument("--cron", required=True, help='when, UTC: five fields, such as "0 3 * * 1"')
-            sub.add_argument("--foreground", action="store_true", help="stay, for systemd or a container")
-            sub.add_argument("--repository", default="", help="what a cluster clones")
-            sub.add_argument("--branch", default="main", help="of the repository (default: %(default)s)")
+            sub.add_argument(
+                "--foreground", action="store_true", help="stay in the foreground, for systemd or a container"
+            )
+            sub.add_argument("--repository", default="", help="URL of the repository that a cluster clones")
+            sub.add_argument("--branch", default="main", help="branch of the repository (default: %(default)s)")
 
 
 def _run_arguments(options: argparse.Namespace) -> list[str]:

@@ -22,7 +22,7 @@ def parser(enhance: _Command, critique: _Command) -> ArgumentParser:
     _add_enhance(commands, enhance)
     judge = commands.add_parser(
         "critique",
-        help="print what the Critic says of a photo",
+        help="print what the Critic says about a photo",
         description="Print the Critic's reasoning, suggestions and score, without editing anything.",
     )
     judge.add_argument("source", metavar="IN", help="a photo, or a folder, archive or bucket of photos")
@@ -36,7 +36,7 @@ def parser(enhance: _Command, critique: _Command) -> ArgumentParser:
         command.add_argument(
             "--model", default=CHAMPION, metavar="DIR", help="package directory (default: the current champion)"
         )
-        command.add_argument("--json", action="store_true", help="print one JSON object a photo instead of text")
+        command.add_argument("--json", action="store_true", help="print one JSON object per photo instead of text")
     return whole
 
 
@@ -69,10 +69,10 @@ def _add_enhance(commands: Any, function: _Command) -> None:
         "--strength",
         type=_strength,
         metavar="S",
-        help="0 leaves the photo, 1 is the Artist's edit, up to 2; default: as the model was judged",
+        help="0 leaves the photo as it is, 1 is the Artist's edit, at most 2; default: as the model was evaluated",
     )
     edit.add_argument(
-        "--tone-only", action="store_true", help="change tone and colour of the whole photo alike, nothing local"
+        "--tone-only", action="store_true", help="change tone and colour equally over the whole photo, nothing local"
     )
     edit.add_argument(
         "--restore",
@@ -85,12 +85,18 @@ def _add_enhance(commands: Any, function: _Command) -> None:
         "--draws",
         type=_positive,
         metavar="N",
-        help="edits that are averaged; more is smoother, slower; default: as judged",
+        help="edits that are averaged: more is smoother and slower; default: as the model was evaluated",
     )
-    edit.add_argument("--seed", type=int, default=0, help="of the Artist's noise: the same seed, the same photo")
+    edit.add_argument(
+        "--seed", type=int, default=0, help="seed of the Artist's noise: the same seed gives the same photo"
+    )
     files = enhance.add_argument_group("files")
-    files.add_argument("--quality", type=_quality, default=95, metavar="Q", help="1 to 100, default 95")
-    files.add_argument("--format", choices=_FORMATS, help="of the results of many photos (default: as the source)")
+    files.add_argument(
+        "--quality", type=_quality, default=95, metavar="Q", help="of JPEG, WebP, AVIF and HEIC: 1 to 100, default 95"
+    )
+    files.add_argument(
+        "--format", choices=_FORMATS, help="format of the results of many photos (default: that of the source)"
+    )
     files.add_argument(
         "--sidecar", action="store_true", help="also write the verdict: NAME.json, and NAME.xmp for Camera Raw"
     )
@@ -104,7 +110,7 @@ def _add_enhance(commands: Any, function: _Command) -> None:
     files.add_argument(
         "--redo",
         action="store_true",
-        help="do photos of a folder again that were done before; with --in-place those that were changed since",
+        help="process photos of a folder again that are already done; with --in-place those that were changed since",
     )
     files.add_argument(
         "--overwrite",

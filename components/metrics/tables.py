@@ -3,7 +3,7 @@
 A case is one faulty view of a held-out photo. Several views of a photo resemble each other, so every interval
 resamples photos, never cases (cluster bootstrap; Efron and Tibshirani 1993, chapters 8 and 13). Intervals are
 bias-corrected and accelerated (there, chapter 14), at a level widened for few photos (Hesterberg 2015, section 4.3):
-`docs/evaluation.md` has how often they hold the mean.
+`docs/explanation/evaluation.md` has how often they hold the mean.
 """
 
 import math
