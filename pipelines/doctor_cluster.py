@@ -88,10 +88,11 @@ def examine_cluster(stack: StackFile, settings: Mapping[str, Any]) -> Iterator[F
     for secret in sorted({secret for pods in stack.pods.values() for secret in pods.secrets}):
         yield _run(
             f"secret {secret}",
-            lambda s=secret: _exists(
-                lambda: core.read_namespaced_secret(s, namespace),
-                f"secret {s}",
-                f"`kubectl --namespace {namespace} create secret generic {s} --from-literal=NAME=value`, see "
+            partial(
+                _exists,
+                partial(core.read_namespaced_secret, secret, namespace),
+                f"secret {secret}",
+                f"`kubectl --namespace {namespace} create secret generic {secret} --from-literal=NAME=value`, see "
                 f"docs/how-to/kubernetes.md for its keys",
             ),
         )

@@ -41,7 +41,7 @@ WITHOUT_EFFECT = frozenset(
         "components.training.divergence",
     }
 )
-"""Modules that no result depends on: a stage learns the same to the last bit without them (docs/explanation/training.md)."""
+"""Modules that no result depends on: without them a stage learns the same to the bit (docs/explanation/training.md)."""
 
 
 def dependencies(step_file: Path, root: Path = ROOT) -> list[str]:

@@ -142,3 +142,8 @@ def test_the_reference_has_a_row_for_every_setting() -> None:
         section, _, name = key.rpartition(".")
         rows = page.partition(f"# `{section}`\n")[2].partition("\n#")[0]
         assert f"# `{key}`\n" in page or f"\n| `{name}` |" in rows, key
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_enhances_with_the_edit_as_the_artist_makes_it(path: Path) -> None:
+    assert load_settings(path).evaluate.crafter.strength == 1.0

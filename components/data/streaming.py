@@ -39,7 +39,7 @@ class _Window(NamedTuple):
     pieces: "dict[str, Future[_Piece]]"
 
 
-class ShardStream(IterableDataset, Generic[T]):
+class ShardStream(IterableDataset[T]):
     """The samples of a shard set, one epoch per iteration.
 
     Each consumer gets the same number of samples: what is left over, fewer than there are consumers, waits for another
