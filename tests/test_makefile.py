@@ -47,6 +47,7 @@ HOSTILE = {
     "percent": "100%s %",
     "unicode": "日本 ü\u00a0.jpg",
 }
+STAMPS = (".venv/.installed", ".venv/.developing", ".spc/data.stamp")
 ONE = ["--config={CONFIG}", "--stack={STACK}"]
 TARGETS = {  # what each target runs, with the parameters as whole words
     "pipeline": ["-m", "pipelines", "run", *ONE, "--set={SET}", "{ARGS}"],
@@ -56,7 +57,8 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "ablation": ["-m", "pipelines", "ablation", *ONE, "--set={SET}"],
     "serve": ["-m", "components.serving", "{ARGS}"],
     "demo": ["-m", "components.demo", "{ARGS}"],
-    "rollback": ["-m", "pipelines", "rollback", "--to={TO}", "--reason={REASON}"],
+    "champion": ["-m", "pipelines", "champion", "--stack={STACK}"],
+    "rollback": ["-m", "pipelines", "rollback", "--stack={STACK}", "--to={TO}", "--reason={REASON}"],
     "ui": ["-m", "pipelines", "ui", "--port={PORT}"],
     "stack": ["-m", "pipelines", "stack", "--stack={STACK}"],
     "doctor": ["-m", "pipelines", "doctor", *ONE, "--set={SET}"],
@@ -67,7 +69,7 @@ TARGETS = {  # what each target runs, with the parameters as whole words
         *["--repository={REPOSITORY}", "--branch={BRANCH}"],
     ],
     "unschedule": ["-m", "pipelines", "unschedule", "--stack={STACK}"],
-    "test-cluster": ["-m", "pytest", "tests/cluster", "{ARGS}", "{CONTEXT}"],
+    "test-cluster": ["-m", "pytest", "tests/cluster", "-m", "", "{ARGS}", "{CONTEXT}"],
     "base": ["-m", "tools.base_models", "{ARGS}"],
     "benchmark": ["-m", "benchmarks.main", "{ARGS}"],
     "benchmark-data": ["-m", "benchmarks.data", "{ARGS}"],
@@ -75,8 +77,22 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "benchmark-serving": ["-m", "benchmarks.serving", "{ARGS}"],
     "benchmark-enhance": ["-m", "benchmarks.enhance", "{ARGS}"],
     "benchmark-orchestration": ["-m", "benchmarks.orchestration", "{ARGS}"],
+    "benchmark-registry": ["-m", "benchmarks.registry_kills", "{ARGS}"],
 }
-WITHOUT_PARAMETERS = {"help", "browser", "pictures", "lint", "data", "lock", "clean", "distclean", "force"}
+# `check` ends as `test` does, after `lint`, whose programs are not here.
+WITHOUT_PARAMETERS = {
+    "help",
+    "browser",
+    "pictures",
+    "docs",
+    "check",
+    "lint",
+    "data",
+    "lock",
+    "clean",
+    "distclean",
+    "force",
+}
 PARAMETERS = sorted({word[word.index("{") + 1 : -1] for words in TARGETS.values() for word in words if "{" in word})
 
 
@@ -88,7 +104,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "components").mkdir()
     for name in ("__init__.py", "arguments.py"):
         shutil.copy(ROOT / "components" / name, folder / "components")
-    for name in ("requirements.lock", "pyproject.toml", "data.dvc", ".venv/.installed", ".spc/data.stamp"):
+    for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml", "data.dvc", *STAMPS):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     for name in ("data/photos", "data/base"):
@@ -176,7 +192,7 @@ def test_lists_and_quoted_words_mean_what_they_did(project: Path) -> None:
 
 
 def test_what_is_not_given_is_left_out_or_has_its_default(project: Path) -> None:
-    assert make(project, "rollback", {}) == ["-m", "pipelines", "rollback"]
+    assert make(project, "rollback", {}) == ["-m", "pipelines", "rollback", "--stack=local"]
     assert make(project, "plan", {}) == ["-m", "components.planning", "--config=configs/gpu.yaml"]
     assert make(project, "pipeline", {})[3:] == ["--config=configs/local.yaml", "--stack=local"]
 
