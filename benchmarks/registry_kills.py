@@ -89,6 +89,7 @@ def make_registry(uri: str, folder: Path, count: int, weight_bytes: int = 20_000
         out = sources / "artifacts" / "package"
         write_package(out, sources / "base", sources / "critic", sources / "artist", provenance, "# Card")
         client.log_artifacts(run.info.run_id, str(out.parent), f"{number}/artifacts")
+        shutil.rmtree(sources)
         client.create_model_version(MODEL, source=f"{run.info.artifact_uri}/{number}", run_id=run.info.run_id)
     return [str(number) for number in range(1, count + 1)]
 

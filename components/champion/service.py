@@ -51,16 +51,15 @@ def champion(state: Path, follow: Callable[[Path, str], None] | None = None) -> 
         NoChampion: nothing has been promoted yet.
     """
     copies = ChampionCopies(state)
-    with copies.reading():
-        registry, stack = _registry(copies)
-        if registry:
-            _follow(copies, registry, stack, follow or follow_by_mlflow)
-        if not copies.link.is_dir():
+    registry, stack = _registry(copies)
+    if registry:
+        _follow(copies, registry, stack, follow or follow_by_mlflow)
+    with held(copies.link) as folder:
+        if not folder.is_dir():
             raise NoChampion(
                 f"there is no champion yet (looked in {copies.link}): run `make pipeline`, or name a package"
             )
-        with held(copies.link) as folder:
-            yield folder
+        yield folder
 
 
 def follow_by_mlflow(state: Path, stack: str) -> None:

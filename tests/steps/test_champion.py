@@ -1,11 +1,9 @@
 """Promotion and rollback on a real registry: one champion however many promote at once, and the way back."""
 
-import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -15,36 +13,19 @@ from typing import Any
 import mlflow
 import pytest
 
-from benchmarks.registry_kills import make_registry
 from components.models.package import PackageError
 from steps import champion, registry
 from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, rollback, settle
 from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock
+from tests.steps.conftest import AT_ONCE, copy_registry
 
 pytestmark = pytest.mark.slow
 
-AT_ONCE = 20
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new SQLite registry with `AT_ONCE` versions, each with a package of its own."""
-    folder = tmp_path_factory.mktemp("registry")
-    make_registry(f"sqlite:///{folder / 'mlflow.db'}", folder, AT_ONCE, weight_bytes=1000)
-    return folder
-
 
 @pytest.fixture
-def versions(template: Path, tmp_path: Path) -> Iterator[list[str]]:
-    """The versions of a copy of that registry."""
-    database = Path(shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db"))
-    shutil.copytree(template / "artifacts", tmp_path / "artifacts")
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        for column in ("source", "storage_location"):
-            connection.execute(
-                f"UPDATE model_versions SET {column} = replace({column}, ?, ?)", (str(template), str(tmp_path))
-            )
-    mlflow.set_tracking_uri(f"sqlite:///{database}")
+def versions(packages: Path, tmp_path: Path) -> Iterator[list[str]]:
+    """The versions of a new registry."""
+    mlflow.set_tracking_uri(copy_registry(packages, tmp_path))
     yield [str(number) for number in range(1, AT_ONCE + 1)]
     mlflow.set_tracking_uri("")
 

@@ -17,16 +17,15 @@ from components.models.package import PackageError, read_package
 from steps.champion import promote_version, rollback
 from steps.publish import publish_champion
 from steps.registry import CHAMPION, MODEL, set_alias
+from tests.steps.conftest import copy_registry
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[Path]:
-    """A state folder with a registry of four versions of its own, the second of them champion."""
+def state(packages: Path, tmp_path: Path) -> Iterator[Path]:
+    """A state folder with a registry of its own, whose champion is the second version."""
     folder = tmp_path / "state"
     (folder / "artifacts").mkdir(parents=True)
-    uri = f"sqlite:///{folder / 'artifacts' / 'mlflow.db'}"
-    make_registry(uri, folder / "artifacts", 4)
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(copy_registry(packages, folder / "artifacts"))
     promote_version("1", None)
     promote_version("2", "1")
     yield folder
@@ -120,12 +119,13 @@ def test_a_server_that_does_not_answer_is_named_and_the_champion_stays(
     assert f"the registry {uri} does not answer" in caplog.text
 
 
-def test_processes_that_are_killed_at_work_leave_a_registry_and_a_champion_that_agree(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    versions = make_registry(uri, tmp_path, 4)
+def test_processes_that_are_killed_at_work_leave_a_registry_and_a_champion_that_agree(
+    packages: Path, tmp_path: Path
+) -> None:
+    uri, versions = copy_registry(packages, tmp_path), ["1", "2", "3", "4"]
     (tmp_path / "state").mkdir()
     try:
-        found = run_trial(uri, tmp_path / "state", versions, processes=5, kills=5)
+        found = run_trial(uri, tmp_path / "state", versions, processes=5, kills=4)
     finally:
         mlflow.set_tracking_uri("")
     assert found.kills == 5 and found.readings > 0 and found.interrupted > 0
