@@ -128,6 +128,6 @@ def test_processes_that_are_killed_at_work_leave_a_registry_and_a_champion_that_
         found = run_trial(uri, tmp_path / "state", versions, processes=5, kills=4)
     finally:
         mlflow.set_tracking_uri("")
-    assert found.kills == 5 and found.readings > 0 and found.interrupted > 0
+    assert found.kills == 4 and found.readings > 0 and found.interrupted > 0
     assert (found.disagreeing, found.failed, found.twice) == (0, 0, 0)
     assert not multiprocessing.active_children()
