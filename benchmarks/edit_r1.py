@@ -37,7 +37,7 @@ class LossPass(NamedTuple):
     kl: float  # weight of the divergence
 
 
-class Work:
+class LossWork:
     """Forward-equivalents of the transformer: samples times 1 for a pass, 2 for its backward, 1 for computing again."""
 
     def __init__(self) -> None:
@@ -86,10 +86,10 @@ def _distance(prediction: Tensor, clean: Tensor) -> Tensor:
 
 
 @contextmanager
-def counting(transformer: nn.Module) -> Iterator[Work]:
+def counting(transformer: nn.Module) -> Iterator[LossWork]:
     """Count what passes through the Artist's transformer, PEFT wrapper or not."""
     (model,) = (module for module in transformer.modules() if isinstance(module, QwenImageTransformer2DModel))
-    work = Work()
+    work = LossWork()
 
     def count(module: nn.Module, arguments: tuple, named: Mapping[str, Any]) -> None:
         backward = 2 + model.gradient_checkpointing if torch.is_grad_enabled() else 0

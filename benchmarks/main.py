@@ -28,10 +28,10 @@ from rich.table import Table
 from benchmarks.stages import StageGain, compare_stages
 from components import files
 from components.data.records import read_manifest
-from components.evaluation.evaluate import evaluate_crafter
+from components.evaluation.evaluate import evaluate_enhancer
 from components.evaluation.records import Evaluation, EvaluationSettings
 from components.imaging.photo import MAX_PIXELS
-from components.inference.crafter import Crafter
+from components.inference.enhancer import Enhancer
 from components.metrics.tables import INPUT, OURS, BootstrapSettings
 from components.settings import load_settings
 from components.strict import Strict
@@ -55,7 +55,7 @@ class BenchmarkRow(Strict):
     ok: bool
 
 
-class Usage(NamedTuple):
+class ProcessUsage(NamedTuple):
     """What a command took."""
 
     seconds: float
@@ -108,11 +108,11 @@ def judge_in_full(manifest: Path, adapters: tuple[Path, Path], settings: Evaluat
     Args:
         adapters: the Critic's and the Artist's.
     """
-    crafter = Crafter.from_parts(BASE, *adapters, placement=settings.compute.place())
+    enhancer = Enhancer.from_parts(BASE, *adapters, placement=settings.compute.place())
     whole = settings.model_copy(update={"max_side": MAX_PIXELS})
     with tempfile.TemporaryDirectory(prefix="spc-judged-") as folder:
         photos = read_manifest(manifest)
-        return evaluate_crafter(crafter, photos, PHOTOS, BASE, Path(folder), whole, NullTracker())
+        return evaluate_enhancer(enhancer, photos, PHOTOS, BASE, Path(folder), whole, NullTracker())
 
 
 def stage_row(gain: StageGain) -> BenchmarkRow:
@@ -130,7 +130,7 @@ def stage_row(gain: StageGain) -> BenchmarkRow:
     )
 
 
-def pipeline_rows(fresh: Usage, cached: Usage) -> list[BenchmarkRow]:
+def pipeline_rows(fresh: ProcessUsage, cached: ProcessUsage) -> list[BenchmarkRow]:
     """Time and memory of `make pipeline` in a new state folder, and of the same once more."""
     return [
         _cost("pipeline: first run", fresh.seconds, "s", 720),
@@ -147,7 +147,7 @@ def pipeline_rows(fresh: Usage, cached: Usage) -> list[BenchmarkRow]:
     ]
 
 
-def measure_command(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> Usage:
+def measure_command(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> ProcessUsage:
     """Run a command to its end, with its output on the terminal, and measure it with all its descendants.
 
     Raises:
@@ -166,7 +166,7 @@ def measure_command(command: Sequence[str], environment: Mapping[str, str], fold
         raise
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Usage(time.monotonic() - began, peak)
+    return ProcessUsage(time.monotonic() - began, peak)
 
 
 def show(rows: Sequence[BenchmarkRow], console: Console) -> None:

@@ -53,7 +53,7 @@ class Cost(NamedTuple):
     gradients: Tensor
 
 
-class Comparison(NamedTuple):
+class LossComparison(NamedTuple):
     """One update in three ways: stage III's, Edit-R1's, and Edit-R1's with activations kept."""
 
     ours: Cost
@@ -121,7 +121,7 @@ class NftTrial:
         self._learn()
         self.update.let_old_follow(0)
 
-    def compare(self, nft: NftSettings | None = None, repeats: int = 2) -> Comparison:
+    def compare(self, nft: NftSettings | None = None, repeats: int = 2) -> LossComparison:
         """Compute the update in each way, `repeats` times in turn; the shortest times count.
 
         Args:
@@ -134,7 +134,7 @@ class NftTrial:
             for name, way in ways.items():
                 with _recomputing(self.artist.transformer, name == "published"):
                     costs[name].append(self._cost(way))
-        return Comparison(**{name: min(found, key=lambda cost: cost.seconds) for name, found in costs.items()})
+        return LossComparison(**{name: min(found, key=lambda cost: cost.seconds) for name, found in costs.items()})
 
     def _ours(self) -> None:
         update, current = self.update, self.update.old_is_current
@@ -193,7 +193,7 @@ def nft_rows(arguments: tuple[Path, Path, Path, Path]) -> list[BenchmarkRow]:
     return rows + _rows("nft, old trails, divergence on a share of micro-batches", trial.compare(whole), promised=False)
 
 
-def _rows(name: str, found: Comparison, promised: bool) -> list[BenchmarkRow]:
+def _rows(name: str, found: LossComparison, promised: bool) -> list[BenchmarkRow]:
     ours, published, keeping = found
     rows = []
     for what, peer, binding in (("Edit-R1", published, promised), ("Edit-R1 with activations kept", keeping, False)):

@@ -34,7 +34,7 @@ OPERATIONS: dict[str, tuple[Operation, ...]] = {
     "jpeg": (Operation(name="jpeg", amount=70.0),),
     "haze": (Operation(name="haze", amount=1.2, seed=1),),
 }
-"""What is timed, in the middle of the severities of `components.data.faults` and `components.data.damage`."""
+"""What is timed, in the middle of the severities of `components.data.faults` and `components.data.degradations`."""
 
 _READ_SHARE, _AIRLIGHT = 0.25, 0.8
 

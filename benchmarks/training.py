@@ -5,7 +5,7 @@
 
 Runs on the laptop profile's models and photos (`make data`). Prints a table and writes reports/benchmarks/train.json in
 the format of `benchmarks.main`. A figure that misses its target is shown as such and is no error.
-`SECTIONS` is the list: a section is one function that takes `Inputs` and a folder to work in and gives rows.
+`SECTIONS` is the list: a section is one function that takes `TrialInputs` and a folder to work in and gives rows.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _SPREAD = 0.003
 """Of the fresh adapters' B, which is zero otherwise: it lets gradients reach A and leaves the models as good."""
 
 
-class Inputs(NamedTuple):
+class TrialInputs(NamedTuple):
     """Base models, adapters that change little, and pairs and annotated views of a few photos."""
 
     base: Path
@@ -56,7 +56,7 @@ class Inputs(NamedTuple):
     photos: Path
 
 
-def prepare(folder: Path) -> Inputs:
+def prepare(folder: Path) -> TrialInputs:
     """Make the inputs of all sections from the repository's data.
 
     Raises:
@@ -79,15 +79,15 @@ def prepare(folder: Path) -> Inputs:
             if "lora_B" in name:
                 torch.nn.init.normal_(tensor, std=_SPREAD, generator=generator)
         model.save_adapter(folder / part)
-    return Inputs(base, folder / "critic", folder / "artist", folder / "pairs", folder / "annotations", photos)
+    return TrialInputs(base, folder / "critic", folder / "artist", folder / "pairs", folder / "annotations", photos)
 
 
-def nft(inputs: Inputs, work: Path) -> list[BenchmarkRow]:
+def nft(inputs: TrialInputs, work: Path) -> list[BenchmarkRow]:
     """The Artist's update in stage III against Edit-R1's."""
     return nft_rows((inputs.base, inputs.critic_adapter, inputs.artist_adapter, inputs.pairs))
 
 
-def rollout(inputs: Inputs, work: Path, photos: int = 4, group: int = 4, repeats: int = 3) -> list[BenchmarkRow]:
+def rollout(inputs: TrialInputs, work: Path, photos: int = 4, group: int = 4, repeats: int = 3) -> list[BenchmarkRow]:
     """Verdicts with H_c captured on the way, against generation by transformers and a second pass for H_c."""
     critic = Critic.load(inputs.base / "critic", inputs.critic_adapter)
     artist = Artist.load(inputs.base / "artist")
@@ -154,7 +154,7 @@ def generate_then_forward(
     return tokens, mask, critic.latent(prompts, tokens, mask)
 
 
-def latents(inputs: Inputs, work: Path, steps: int = 12) -> list[BenchmarkRow]:
+def latents(inputs: TrialInputs, work: Path, steps: int = 12) -> list[BenchmarkRow]:
     """Stages I and II of the Artist with latents computed for every batch, being kept, and kept already."""
     rows = []
     for stage in ("stage I", "stage II"):
@@ -206,13 +206,13 @@ class _Curve(NullTracker):
                 self.seconds.append(value)
 
 
-def kills(inputs: Inputs, work: Path) -> list[BenchmarkRow]:
+def kills(inputs: TrialInputs, work: Path) -> list[BenchmarkRow]:
     """Ten random SIGKILLs across the stages."""
     given = KillInputs(inputs.base, inputs.annotations, inputs.photos, inputs.pairs)
     return kill_rows(run_kill_trial(given, work, KILLS, seed=0))
 
 
-SECTIONS: dict[str, Callable[[Inputs, Path], list[BenchmarkRow]]] = {
+SECTIONS: dict[str, Callable[[TrialInputs, Path], list[BenchmarkRow]]] = {
     "nft": nft,
     "rollout": rollout,
     "latents": latents,

@@ -25,7 +25,7 @@ from components.inference.arguments import CHAMPION, parser
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.imaging.source import PictureFile
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from components.inference.places import Place
     from components.inference.sidecar import Sidecar
     from components.inference.workflow import EnhanceOptions, Extras
@@ -109,13 +109,13 @@ def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted
     extras = _extras(str(target), options)
     written = [*map(Path, extras.names()), target]
     _check_outputs(source, written, options.overwrite)
-    crafter, _ = _load(options.model)
+    enhancer, _ = _load(options.model)
 
     def process() -> tuple["Sidecar", str]:
         from components import files
         from components.inference.workflow import enhance_file
 
-        made = enhance_file(crafter, source, str(target), wanted, extras)
+        made = enhance_file(enhancer, source, str(target), wanted, extras)
         _check_outputs(source, written, options.overwrite)
         for name, content in made.files.items():
             files.write_bytes(Path(name), content)
@@ -170,12 +170,12 @@ def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wa
     found = source.names()
     if not found:
         raise CommandError(f"IN: {options.source} holds no files")
-    crafter, model = _load(options.model)
+    enhancer, model = _load(options.model)
 
     def process(name: str, photo: "PictureFile", result: str, beside: str) -> tuple[dict[str, bytes], str]:
         from components.inference.workflow import enhance_file
 
-        made = enhance_file(crafter, photo, result, wanted, _extras(beside, options))
+        made = enhance_file(enhancer, photo, result, wanted, _extras(beside, options))
         return made.files, made.report.model_dump_json() if options.json else f"{name}:\n{made.report.text}"
 
     try:
@@ -205,7 +205,7 @@ def _critique(options: argparse.Namespace) -> int:
         raise CommandError(f"IN: {options.source} holds no photos")
     if options.sidecar and source.folder is None:
         raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
-    crafter, _ = _load(options.model)
+    enhancer, _ = _load(options.model)
     sidecars = result_names(names, ".json")
     failed = 0
     for name in tqdm(names, unit="photo", disable=len(names) == 1):
@@ -215,7 +215,7 @@ def _critique(options: argparse.Namespace) -> int:
 
             folder = source.folder if options.sidecar else None
             sidecar = folder / Path(name).with_name(Path(sidecars[name]).name) if folder else None
-            return critique_file(crafter, source.read(name), sidecar), ""
+            return critique_file(enhancer, source.read(name), sidecar), ""
 
         failed += _print_one(process, options.json, title=name if len(names) > 1 else None)
     if failed:
@@ -274,17 +274,17 @@ def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions", model: s
     return json.dumps([model, wanted.model_dump(mode="json"), extras], sort_keys=True)
 
 
-def _load(name: str) -> tuple["Crafter", str]:
+def _load(name: str) -> tuple["Enhancer", str]:
     """The model that `--model` names, and what tells it from others: the fingerprint in its manifest."""
     from components.champion.service import REPAIR
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from components.models.package import MANIFEST_FILE, PackageError
 
     try:
         with model_folder(name) as folder:
-            crafter, manifest = Crafter.load(folder), folder / MANIFEST_FILE
+            enhancer, manifest = Enhancer.load(folder), folder / MANIFEST_FILE
             there = manifest.is_file()
-            return crafter, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
+            return enhancer, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
     except PackageError as error:
         raise CommandError(f"{error}{REPAIR if name == CHAMPION else ''}") from error
 

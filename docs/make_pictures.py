@@ -24,10 +24,10 @@ from components import files
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import PhotoRecord
 from components.demo.app import create_demo
-from components.evaluation.evaluate import Case, held_out_cases
+from components.evaluation.evaluate import HeldOutCase, held_out_cases
 from components.evaluation.records import EvaluationSettings, read_evaluation
 from components.imaging.photo import Photo, resize, to_jpeg_bytes
-from components.inference.crafter import Crafter
+from components.inference.enhancer import Enhancer
 from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, read_cases
 from components.models.compute import ComputeSettings
 from components.serving.service import PhotoService
@@ -54,11 +54,11 @@ def chosen_cases(evaluation: Path, allowed: Collection[str]) -> list[tuple[str, 
     return list(chosen.items())
 
 
-def enhanced_sheet(crafter: Crafter, cases: Sequence[Case], seed: int) -> Tensor:
+def enhanced_sheet(enhancer: Enhancer, cases: Sequence[HeldOutCase], seed: int) -> Tensor:
     """A row for each case: with faults, enhanced, and the original; (3, H, W)."""
     rows = []
     for case in cases:
-        done = crafter.enhance(Photo(case.faulty), seed=seed).photo.pixels
+        done = enhancer.enhance(Photo(case.faulty), seed=seed).photo.pixels
         height = round(_WIDTH * case.intact.shape[-2] / case.intact.shape[-1])
         shown = [resize(picture, (height, _WIDTH)) for picture in (case.faulty, done, case.intact)]
         gap = torch.ones(3, height, _GAP)
@@ -101,15 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     evaluation = options.package / "evaluation"
     settings = read_evaluation(evaluation).settings
-    crafter = Crafter.load(options.package, placement=ComputeSettings().place())
+    enhancer = Enhancer.load(options.package, placement=ComputeSettings().place())
     with tempfile.TemporaryDirectory(prefix="spc-pictures-") as folder:
         records = _records(Path(folder) / "manifest")
         free = [name for name, record in records.items() if record.licence.startswith("CC0")]
         cases = [_case(records[photo], view, settings) for photo, view in chosen_cases(evaluation, free)]
-        write_picture(enhanced_sheet(crafter, cases, settings.seed), options.out / "enhanced.jpg")
+        write_picture(enhanced_sheet(enhancer, cases, settings.seed), options.out / "enhanced.jpg")
         faulty = Path(folder) / Path(cases[0].record.path).name
         faulty.write_bytes(to_jpeg_bytes(cases[0].faulty, 95))
-        photograph_pages(options.report.resolve(), PhotoService(crafter), faulty, options.out)
+        photograph_pages(options.report.resolve(), PhotoService(enhancer), faulty, options.out)
     credits = [f"- {case.record.path}: {case.record.author}, {case.record.licence}" for case in cases]
     text = "Photos in `enhanced.jpg`, from top to bottom; the first is also on the demo page:\n\n" + "\n".join(credits)
     files.write_text(options.out / "CREDITS.md", text + "\n")
@@ -121,7 +121,7 @@ def _records(out: Path) -> dict[str, PhotoRecord]:
     return {record.id: record for record in build_manifest(photos, photos / "ATTRIBUTION.csv", out, IngestSettings())}
 
 
-def _case(record: PhotoRecord, view: int, settings: EvaluationSettings) -> Case:
+def _case(record: PhotoRecord, view: int, settings: EvaluationSettings) -> HeldOutCase:
     return next(case for case in held_out_cases(record, ROOT / "data" / "photos", settings) if case.view == view)
 
 

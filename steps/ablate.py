@@ -37,16 +37,16 @@ def ablate(
     from components.data.records import read_manifest
     from components.evaluation.ablation import FULL, NO_PHOTOMETRIC, NO_RL, make_ablation
     from components.evaluation.records import EvaluationSettings
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from steps.lineage import data_folder
 
     with tracked({"ablation": settings}) as tracker:
         data, out = data_folder(data_revision), output_folder() / "ablation"
         checked = EvaluationSettings.model_validate(settings)
 
-        def load(critic: Path, artist: Path) -> Crafter:
+        def load(critic: Path, artist: Path) -> Enhancer:
             placement = checked.tables.compute.place()
-            return Crafter.from_parts(data / "base", critic, artist, checked.crafter, placement)
+            return Enhancer.from_parts(data / "base", critic, artist, checked.enhancer, placement)
 
         variants = {
             NO_RL: (partial(load, stage_two_critic, stage_two_artist), "stage II, without reinforcement"),

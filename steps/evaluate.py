@@ -18,9 +18,9 @@ def evaluate(
 ) -> tuple[Annotated[Path, "package"], Annotated[Path, "evaluation"]]:
     """The package of base models, adapters, model card and held-out tables; and the tables with the HTML report."""
     from components.data.records import read_manifest
-    from components.evaluation.evaluate import evaluate_crafter
+    from components.evaluation.evaluate import evaluate_enhancer
     from components.evaluation.records import EvaluationSettings
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from components.models.package import Provenance, write_package
     from components.registry.card import model_card
     from steps.lineage import data_folder
@@ -30,8 +30,8 @@ def evaluate(
         photos = read_manifest(manifest)
         checked = EvaluationSettings.model_validate(settings)
         placement = checked.compute.place()
-        evaluation = evaluate_crafter(
-            Crafter.from_parts(data / "base", critic_adapter, artist_adapter, placement=placement),
+        evaluation = evaluate_enhancer(
+            Enhancer.from_parts(data / "base", critic_adapter, artist_adapter, placement=placement),
             photos,
             data / "photos",
             data / "base",

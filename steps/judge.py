@@ -26,11 +26,11 @@ def judge(
     from components.evaluation.paper import make_tables
     from components.evaluation.paper_page import write_pages
     from components.evaluation.tasks import PaperSettings
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from steps.lineage import data_folder
 
-    def load(version: str) -> Crafter:
-        return Crafter.load(registry.version_package(version).folder, placement=checked.compute.place())
+    def load(version: str) -> Enhancer:
+        return Enhancer.load(registry.version_package(version).folder, placement=checked.compute.place())
 
     with tracked({"tables": settings, "versions": versions}) as tracker:
         data, out = data_folder(data_revision), output_folder() / "tables"

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from uuid import UUID
 
-from components.training.launch import Place
+from components.training.launch import Rendezvous
 from components.training.nodes import ReplacedError, end_on_sigterm, take_part
 from steps.pods import RUN_VARIABLE, STATE_VARIABLE, STEP_RUN_VARIABLE, run_folder
 
@@ -25,7 +25,7 @@ def main(stage: str) -> int:
     end_on_sigterm()
     run = run_folder(Path(os.environ[STATE_VARIABLE]), os.environ[RUN_VARIABLE])
     address = os.environ["ZENML_KUBERNETES_MAIN_ADDRESS"]
-    place = Place(
+    place = Rendezvous(
         nodes=int(os.environ["ZENML_KUBERNETES_POD_COUNT"]),
         node=int(os.environ["JOB_COMPLETION_INDEX"]),
         address=address,

@@ -32,7 +32,7 @@ def promote(
 
     with tracked({"gate": gate}) as tracker:
         challenger = read_package(package)
-        registered = registry.register_package(challenger, behaviour=evaluation["crafter"])
+        registered = registry.register_package(challenger, behaviour=evaluation["enhancer"])
         registry.set_alias(registry.CHALLENGER, registered.version)
         cases = read_cases(challenger.evaluation / CASES_FILE)
         judged = read_evaluation(challenger.evaluation)
@@ -67,9 +67,9 @@ def _champion_table(
         GateError: the challenger was judged on another held-out set (``held_out``) than there is now.
     """
     from components.data.records import read_manifest
-    from components.evaluation.evaluate import evaluate_crafter
+    from components.evaluation.evaluate import evaluate_enhancer
     from components.evaluation.records import EvaluationSettings
-    from components.inference.crafter import Crafter
+    from components.inference.enhancer import Enhancer
     from components.metrics.tables import CASES_FILE, gate_table, read_cases
     from components.registry.promotion import GateError
     from components.training.tracker import NullTracker
@@ -77,10 +77,10 @@ def _champion_table(
 
     data, out = data_folder(data_revision), output_folder() / "champion"
     checked = EvaluationSettings.model_validate(settings)
-    crafter = Crafter.load(registry.version_package(version).folder, placement=checked.compute.place())
-    as_used = checked.model_copy(update={"crafter": crafter.settings})
+    enhancer = Enhancer.load(registry.version_package(version).folder, placement=checked.compute.place())
+    as_used = checked.model_copy(update={"enhancer": enhancer.settings})
     photos = read_manifest(manifest)
-    judged = evaluate_crafter(crafter, photos, data / "photos", data / "base", out, as_used, NullTracker())
+    judged = evaluate_enhancer(enhancer, photos, data / "photos", data / "base", out, as_used, NullTracker())
     if judged.held_out != held_out:
         raise GateError(
             f"the challenger was judged on the held-out set {held_out}, the champion on {judged.held_out}: run the "

@@ -46,7 +46,7 @@ def input_example() -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame({"photo": [stream.getvalue()]}), {"seed": 0, "strength": 1.0}
 
 
-class CrafterModel(PythonModel):
+class EnhancerModel(PythonModel):
     """Critic and Artist behind MLflow's interface; the artifact ``package`` is a directory of components.registry.
 
     The limits of `components.serving.service.ServingLimits` hold. Serve with other ones through the model's
@@ -54,14 +54,14 @@ class CrafterModel(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Verify and load the package; see ``Crafter.load`` for what is raised."""
-        from components.inference.crafter import Crafter
+        """Verify and load the package; see ``Enhancer.load`` for what is raised."""
+        from components.inference.enhancer import Enhancer
         from components.models.compute import ComputeSettings
         from components.serving.service import PhotoService, ServingLimits
 
         limits = ServingLimits.model_validate(dict(context.model_config or {}))
-        crafter = Crafter.load(Path(context.artifacts["package"]), placement=ComputeSettings().place())
-        self._service = PhotoService(crafter, limits)
+        enhancer = Enhancer.load(Path(context.artifacts["package"]), placement=ComputeSettings().place())
+        self._service = PhotoService(enhancer, limits)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -117,4 +117,4 @@ def _file(cell: bytes | str) -> bytes:
         return content
 
 
-set_model(CrafterModel())
+set_model(EnhancerModel())

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from components import cli
 from components.imaging.photo import Photo, read_photo, write_photo
-from components.inference.crafter import Crafter
+from components.inference.enhancer import Enhancer
 from components.models.package import PackageError
 from components.verdict.grammar import Verdict, render
 from tests.conftest import make_photo
@@ -22,7 +22,7 @@ from tests.inference.conftest import VERDICT
 from tests.tiny_models import write_tiny_package
 
 
-def test_a_photo_is_enhanced_with_its_metadata(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_a_photo_is_enhanced_with_its_metadata(enhancer, source: Path, tmp_path: Path, capsys) -> None:
     target = tmp_path / "out.jpg"
     assert cli.main(["enhance", str(source), str(target)]) == 0
     with Image.open(target) as written:
@@ -33,15 +33,15 @@ def test_a_photo_is_enhanced_with_its_metadata(crafter, source: Path, tmp_path: 
     assert capsys.readouterr().out == f"{render(VERDICT)}\nWritten to {target}.\n"
 
 
-def test_options_reach_the_crafter(crafter, source: Path, tmp_path: Path) -> None:
+def test_options_reach_the_enhancer(enhancer, source: Path, tmp_path: Path) -> None:
     for name, options in {"half": ["--strength", "0.5", "--draws", "3", "--seed", "7"], "full": []}.items():
         assert cli.main(["enhance", str(source), str(tmp_path / f"{name}.png"), *options]) == 0
-    assert crafter.asked == [(7, 3), (0, None)]  # None: as the package was judged
+    assert enhancer.asked == [(7, 3), (0, None)]  # None: as the package was judged
     photo, half, full = (read_photo(path).pixels for path in (source, tmp_path / "half.png", tmp_path / "full.png"))
     torch.testing.assert_close(half, (photo + full) / 2, rtol=0, atol=1.5 / 255)
 
 
-def test_json_can_be_read_by_programs(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_json_can_be_read_by_programs(enhancer, source: Path, tmp_path: Path, capsys) -> None:
     assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["photo"], result["enhanced"]) == ("in.jpg", "out.png")
@@ -51,7 +51,9 @@ def test_json_can_be_read_by_programs(crafter, source: Path, tmp_path: Path, cap
     assert (result["text"], result["verdict"], result["enhanced"]) == ("no verdict", None, None)
 
 
-def test_critique_prints_what_the_critic_says_and_writes_nothing(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_critique_prints_what_the_critic_says_and_writes_nothing(
+    enhancer, source: Path, tmp_path: Path, capsys
+) -> None:
     photos = source.parent / "photos"  # the state folder beside it gets the lock of those who read the champion
     photos.mkdir()
     shutil.copy(source, photos)
@@ -60,7 +62,7 @@ def test_critique_prints_what_the_critic_says_and_writes_nothing(crafter, source
     assert list(photos.rglob("*")) == [photos / source.name]
 
 
-def test_before_and_after_in_one_picture(crafter, source: Path, tmp_path: Path) -> None:
+def test_before_and_after_in_one_picture(enhancer, source: Path, tmp_path: Path) -> None:
     both = tmp_path / "both.png"
     assert cli.main(["enhance", str(source), str(tmp_path / "out.png"), "--compare", str(both)]) == 0
     pixels, out = read_photo(both).pixels, read_photo(tmp_path / "out.png").pixels
@@ -69,7 +71,7 @@ def test_before_and_after_in_one_picture(crafter, source: Path, tmp_path: Path) 
     torch.testing.assert_close(pixels[..., 62:], out, rtol=0, atol=1 / 255)
 
 
-def test_files_beside_the_photo(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_files_beside_the_photo(enhancer, source: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out" / "photo.jpg"
     assert cli.main(["enhance", str(source), str(out), "--compare", "--cube", "--sidecar", "--tone-only"]) == 0
     names = ["photo.compare.jpg", "photo.cube", "photo.jpg", "photo.json", "photo.xmp"]
@@ -81,7 +83,7 @@ def test_files_beside_the_photo(crafter, source: Path, tmp_path: Path, capsys) -
     assert f"Written to {out.with_suffix('.cube')}." in capsys.readouterr().out
 
 
-def test_critique_writes_sidecars_but_not_over_another_programs(crafter, source: Path, capsys) -> None:
+def test_critique_writes_sidecars_but_not_over_another_programs(enhancer, source: Path, capsys) -> None:
     assert cli.main(["critique", str(source), "--sidecar"]) == 0
     assert json.loads(source.with_suffix(".json").read_text())["text"] == "no verdict"
     assert cli.main(["critique", str(source), "--sidecar"]) == 0  # its own it does replace
@@ -91,7 +93,7 @@ def test_critique_writes_sidecars_but_not_over_another_programs(crafter, source:
     assert source.with_suffix(".xmp").read_text() == "<lightroom/>"
 
 
-def test_a_folder_is_judged_again_with_a_sidecar_for_each_photo(crafter, tmp_path: Path, capsys) -> None:
+def test_a_folder_is_judged_again_with_a_sidecar_for_each_photo(enhancer, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "photos"
     for name in ("a.jpg", "a.png", "sub/b.jpg"):
         write_photo(Photo(make_photo(20, 30)), folder / name)
@@ -103,7 +105,7 @@ def test_a_folder_is_judged_again_with_a_sidecar_for_each_photo(crafter, tmp_pat
     assert sidecars == {"a.jpg.json": "a.jpg", "a.png.json": "a.png", "sub/b.json": "b.jpg"}
 
 
-def test_a_folder_is_enhanced_and_what_fails_is_counted(crafter, tmp_path: Path, capsys) -> None:
+def test_a_folder_is_enhanced_and_what_fails_is_counted(enhancer, tmp_path: Path, capsys) -> None:
     folder, out = tmp_path / "photos", tmp_path / "out"
     for name in ("a.jpg", "sub/c.png"):
         write_photo(Photo(make_photo(20, 30)), folder / name)
@@ -122,7 +124,7 @@ def test_a_folder_is_enhanced_and_what_fails_is_counted(crafter, tmp_path: Path,
     assert "2 of 3 photos enhanced" in capsys.readouterr().err  # other options, other results
 
 
-def test_a_single_photo_that_cannot_be_read_is_an_error(crafter, tmp_path: Path, capsys) -> None:
+def test_a_single_photo_that_cannot_be_read_is_an_error(enhancer, tmp_path: Path, capsys) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     assert cli.main(["enhance", str(tmp_path / "empty.jpg"), str(tmp_path / "out.jpg")]) == 1
     assert "empty.jpg: the file is empty" in capsys.readouterr().err
@@ -155,7 +157,7 @@ def test_a_single_photo_that_cannot_be_read_is_an_error(crafter, tmp_path: Path,
     ],
 )
 def test_mistakes_are_said_before_any_work(
-    crafter, source: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], words: str
+    enhancer, source: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
@@ -163,7 +165,7 @@ def test_mistakes_are_said_before_any_work(
     (tmp_path / "empty").mkdir()
     assert cli.main(arguments) == 2
     assert words in capsys.readouterr().err
-    assert crafter.asked == []
+    assert enhancer.asked == []
 
 
 @pytest.mark.parametrize(("option", "value"), [("--strength", "3"), ("--strength", "x"), ("--draws", "0")])
@@ -181,7 +183,7 @@ def test_without_a_champion_it_says_how_to_get_one(source: Path, tmp_path: Path,
 
 
 def test_a_broken_package_is_named(source: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(Crafter, "load", lambda folder: (_ for _ in ()).throw(PackageError("weights are altered")))
+    monkeypatch.setattr(Enhancer, "load", lambda folder: (_ for _ in ()).throw(PackageError("weights are altered")))
     assert cli.main(["critique", str(source), "--model", str(tmp_path)]) == 2
     assert "weights are altered" in capsys.readouterr().err
 

@@ -146,4 +146,4 @@ def test_the_reference_has_a_row_for_every_setting() -> None:
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_every_profile_enhances_with_the_edit_as_the_artist_makes_it(path: Path) -> None:
-    assert load_settings(path).evaluate.crafter.strength == 1.0
+    assert load_settings(path).evaluate.enhancer.strength == 1.0

@@ -7,12 +7,12 @@ import torch
 
 from components.annotation.offline import describe
 from components.annotation.records import ANNOTATIONS_FILE, AnnotatedPhoto
+from components.data.crops import Crop, take_crop
 from components.data.faults import sample_faults
 from components.data.pairs import PairKind, make_pair, write_index, write_shard
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
 from components.data.splits import Split
-from components.data.views import View, take_view
 from components.imaging.photo import Photo, quantize, write_photo
 from components.photometry.operations import apply_operations
 from components.verdict.grammar import render
@@ -44,7 +44,7 @@ def write_pairs(out: Path, kinds: Collection[PairKind] = ("enhancement",), each:
                         make_photo(*size, seed=number),
                         index=index,
                         kind=kind,
-                        view=View(short_side=SHORT_SIDE),
+                        view=Crop(short_side=SHORT_SIDE),
                         operations=faults,
                         instruction=instruction(kind, faults, generator) if kind != "enhancement" else "Enhance.",
                     )
@@ -65,8 +65,8 @@ def write_annotations(out: Path, photos_dir: Path, each: int = 2) -> Path:
         pixels = quantize(make_photo(*size, seed=number))
         write_photo(Photo(pixels), photos_dir / photo.path)
         for index in range(each):
-            view, faults = View(short_side=SHORT_SIDE), sample_faults(generator)
-            intact = take_view(pixels, view)
+            view, faults = Crop(short_side=SHORT_SIDE), sample_faults(generator)
+            intact = take_crop(pixels, view)
             verdict = describe(quantize(apply_operations(intact, faults)), intact, faults)
             annotated = AnnotatedPhoto(
                 id=f"{photo.id}#{index:02d}",

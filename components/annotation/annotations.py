@@ -20,15 +20,15 @@ from pydantic import Field
 from tqdm import tqdm
 
 from components import files
-from components.annotation.annotators import AnnotationRequest, Annotator, Answer, OfflineAnnotator
+from components.annotation.annotators import AnnotationRequest, Annotator, AnnotatorAnswer, OfflineAnnotator
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
 from components.annotation.conflicts import conflict
 from components.annotation.records import ANNOTATIONS_FILE, AnnotatedPhoto, faulty
-from components.data.damage import sample_degradation
+from components.data.crops import Crop, reduce, sample_crop, take_crop
+from components.data.degradations import sample_degradation
 from components.data.faults import sample_faults
 from components.data.partition import by_photo
 from components.data.records import Manifest, PhotoRecord
-from components.data.views import View, reduce, sample_view, take_view
 from components.imaging.photo import read_photo
 from components.photometry.operations import Operation
 from components.seeding import generator_for
@@ -99,7 +99,7 @@ def annotate(
     accepted: dict[str, AnnotatedPhoto] = {}
     dropped: dict[str, str] = {}
     took: Counter[str] = Counter()
-    open_views: dict[str, tuple[AnnotationRequest, PhotoRecord, View]] = {}
+    open_views: dict[str, tuple[AnnotationRequest, PhotoRecord, Crop]] = {}
     order: list[str] = []
 
     def requests() -> Iterator[AnnotationRequest]:
@@ -110,7 +110,7 @@ def annotate(
 
     with _Progress(len(manifest) * (1 + settings.faulty_views), settings.client) as progress:
 
-        def receive(answer: Answer) -> None:
+        def receive(answer: AnnotatorAnswer) -> None:
             request, record, view = open_views.pop(answer.id)
             took.update(
                 input_tokens=answer.input_tokens,
@@ -212,7 +212,7 @@ class _Progress:
     ) -> None:
         self._bar.close()
 
-    def advance(self, answer: Answer, dropped: int, took: Counter[str]) -> None:
+    def advance(self, answer: AnnotatorAnswer, dropped: int, took: Counter[str]) -> None:
         """One more answer; ``took`` counts what all of them took."""
         self._bar.initial += answer.restored  # tqdm takes the rate from what came after the initial ones
         tokens = took["input_tokens"], took["output_tokens"]
@@ -225,12 +225,12 @@ class _Progress:
 
 def _requests(
     manifest: Manifest, photos_dir: Path, settings: AnnotationSettings
-) -> Iterator[tuple[AnnotationRequest, PhotoRecord, View]]:
+) -> Iterator[tuple[AnnotationRequest, PhotoRecord, Crop]]:
     for record in manifest:
         pixels = reduce(read_photo(photos_dir / record.path).pixels, settings.short_side)
         for index in range(1 + settings.faulty_views):
             view, operations = _recipe(record, index, settings)
-            intact = take_view(pixels, view)
+            intact = take_crop(pixels, view)
             request = AnnotationRequest(
                 id=f"{record.id}#{index:02d}",
                 view=faulty(intact, operations),
@@ -242,12 +242,12 @@ def _requests(
             yield request, record, view
 
 
-def _recipe(record: PhotoRecord, index: int, settings: AnnotationSettings) -> tuple[View, tuple[Operation, ...]]:
+def _recipe(record: PhotoRecord, index: int, settings: AnnotationSettings) -> tuple[Crop, tuple[Operation, ...]]:
     """View 0 is the whole photo, intact; the others are random crops with random faults."""
     if index == 0:
-        return View(short_side=settings.short_side), ()
+        return Crop(short_side=settings.short_side), ()
     generator = generator_for(settings.seed, record.sha256, "annotation", index)
-    view = sample_view(generator, settings.short_side, settings.smallest_crop)
+    view = sample_crop(generator, settings.short_side, settings.smallest_crop)
     operations = sample_faults(generator)
     if float(torch.rand(1, generator=generator)) < settings.degraded:
         operations = (sample_degradation(generator), *operations)
@@ -255,7 +255,7 @@ def _recipe(record: PhotoRecord, index: int, settings: AnnotationSettings) -> tu
 
 
 def _annotated(
-    request: AnnotationRequest, record: PhotoRecord, view: View, answer: Answer, annotator: str
+    request: AnnotationRequest, record: PhotoRecord, view: Crop, answer: AnnotatorAnswer, annotator: str
 ) -> AnnotatedPhoto:
     """The accepted annotation; people's opinion of exactly this picture overrides the annotator's score."""
     verdict = answer.verdict

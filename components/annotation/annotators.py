@@ -37,7 +37,7 @@ class AnnotationRequest:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnnotatorAnswer:
     """A verdict, or the reason why there is none, and what it took.
 
     Attributes:
@@ -65,7 +65,7 @@ class Annotator(Protocol):
 
     name: str
 
-    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
+    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]) -> None:
         """Judge every request and call ``receive`` once for each, in any order, from the calling thread.
 
         Requests are taken one at a time and not kept, so their pictures need not fit into memory together.
@@ -78,8 +78,8 @@ class OfflineAnnotator:
 
     name = "offline"
 
-    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
+    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]) -> None:
         """See `Annotator.annotate`; answers come in the order of the requests."""
         for request in requests:
             verdict = describe(request.view, request.intact, request.operations, score=request.mos)
-            receive(Answer(request.id, verdict))
+            receive(AnnotatorAnswer(request.id, verdict))

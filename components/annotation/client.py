@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 from torch import Tensor
 
-from components.annotation.annotators import AnnotationRequest, Answer
+from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer
 from components.annotation.format import opening_messages, read_answer, rejoin, response_format, wording
 from components.annotation.journal import AnnotationJournal, JournalEntry
 from components.chat.answers import repair_messages
@@ -86,7 +86,7 @@ class OpenAICompatibleAnnotator:
         self.asked = 0
         """Chat completions that the last run asked for, retries and repairs included."""
 
-    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
+    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]) -> None:
         """See `components.annotation.annotators.Annotator.annotate`.
 
         An answer that cannot be read even after the repair, or that the server refuses to give, is final and comes back
@@ -100,7 +100,9 @@ class OpenAICompatibleAnnotator:
         """
         asyncio.run(self._annotate(requests, receive))
 
-    async def _annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
+    async def _annotate(
+        self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]
+    ) -> None:
         settings = self.settings
         with AnnotationJournal(self.journal, self.others) as journal:
             async with ChatServer(settings, settings.concurrency) as server:
@@ -125,7 +127,7 @@ class _Run:
         journal: AnnotationJournal,
         server: ChatServer,
         requests: Iterable[AnnotationRequest],
-        receive: Callable[[Answer], None],
+        receive: Callable[[AnnotatorAnswer], None],
     ) -> None:
         self.settings = settings
         self.journal = journal
@@ -184,7 +186,7 @@ class _Run:
                 await self.server.check()
                 self._checked = True
 
-    def _settle(self, key: str, answer: Answer) -> None:
+    def _settle(self, key: str, answer: AnnotatorAnswer) -> None:
         """Record a final answer, hand it on, and stop the run when the server seems to be lost."""
         kind = answer.reason and answer.reason.partition(":")[0]
         entry = JournalEntry.of(key, self.settings.model, answer)
@@ -209,7 +211,7 @@ class _Run:
         if not self._answers and all(self._recent):
             self.finish()
 
-    async def _ask(self, question: "_Question") -> Answer:
+    async def _ask(self, question: "_Question") -> AnnotatorAnswer:
         """Ask until an answer can be read, is refused, or the repairs are used up."""
         conversation = _Conversation(jpeg_url(question.view, self.settings.jpeg_quality), question.key)
         verdict = reason = None
@@ -234,7 +236,7 @@ class _Run:
                 repairs += 1
                 conversation.follow_up += repair_messages(text, error)
         effort = conversation.effort
-        return Answer(
+        return AnnotatorAnswer(
             question.id,
             verdict,
             reason,

@@ -67,7 +67,7 @@ _RULES = (
 )
 
 GRAMMAR_INSTRUCTIONS = (
-    f"{_TASK}Answer in exactly this format and write nothing before or after it:\n\n{render(_EXAMPLE)}\n\n"
+    f"{_TASK}AnnotatorAnswer in exactly this format and write nothing before or after it:\n\n{render(_EXAMPLE)}\n\n"
     f"Keep the tags and the five numbered sections ({', '.join(SECTIONS)}). "
     f'{_RULES}write "1. {NOTHING}". The answer is the quality of the photo from 0 (worst) to 100.'
 )
@@ -77,7 +77,7 @@ _JSON_EXAMPLE = StructuredVerdict(
     score=_EXAMPLE.score,
 )
 JSON_INSTRUCTIONS = (
-    f"{_TASK}Answer with one JSON object of this form and write nothing before or after it:\n\n"
+    f"{_TASK}AnnotatorAnswer with one JSON object of this form and write nothing before or after it:\n\n"
     f"{_JSON_EXAMPLE.model_dump_json(indent=2)}\n\n"
     f"{_RULES}leave the list of suggestions empty. The score is the quality of the photo from 0 (worst) to 100."
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from components.annotation.annotators import Answer
+from components.annotation.annotators import AnnotatorAnswer
 from components.chat.journal import Journal, JournalError, KeyedEntry
 from components.verdict.grammar import GrammarError, parse, render
 
@@ -23,7 +23,7 @@ class JournalEntry(KeyedEntry):
     repaired: bool
 
     @classmethod
-    def of(cls, key: str, model: str, answer: Answer) -> "JournalEntry":
+    def of(cls, key: str, model: str, answer: AnnotatorAnswer) -> "JournalEntry":
         """The entry for an answer of ``model`` to the question ``key``."""
         return cls(
             key=key,
@@ -37,13 +37,13 @@ class JournalEntry(KeyedEntry):
             repaired=answer.repaired,
         )
 
-    def answer(self, request_id: str) -> Answer:
+    def answer(self, request_id: str) -> AnnotatorAnswer:
         """The answer again, as restored.
 
         Raises:
             GrammarError: the text is not in the grammar of this version.
         """
-        return Answer(
+        return AnnotatorAnswer(
             id=request_id,
             verdict=parse(self.text) if self.text is not None else None,
             reason=self.reason,
@@ -61,7 +61,7 @@ class AnnotationJournal(Journal[JournalEntry]):
     def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         super().__init__(path, JournalEntry, others)
 
-    def answer(self, key: str, request_id: str) -> Answer | None:
+    def answer(self, key: str, request_id: str) -> AnnotatorAnswer | None:
         """The recorded answer to a question, or None when there is none yet.
 
         Raises:

@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
+from components.data.crops import Crop, take_crop
 from components.data.splits import Split
-from components.data.views import View, take_view
 from components.imaging.photo import Photo, quantize
 from components.photometry.operations import Operation, apply_operations
 from components.strict import Strict
@@ -22,7 +22,7 @@ class AnnotatedPhoto(Strict):
     photo_id: str
     path: str = Field(description="Of the source photo, relative to the photo directory.")
     split: Split
-    view: View
+    view: Crop
     operations: tuple[Operation, ...] = Field(description="Faults applied to the intact view; none for an intact one.")
     completion: str = Field(description="The verdict in the Critic's grammar.")
     score: float = Field(ge=0, le=100)
@@ -47,7 +47,7 @@ def read_annotations(directory: Path, split: Split | None = None) -> list[Annota
 
 def render_view(photo: Photo, annotated: AnnotatedPhoto) -> Tensor:
     """The picture that was judged, rebuilt bit for bit from its source: (3, h, w) in [0, 1], on the 8-bit grid."""
-    return faulty(take_view(photo.pixels, annotated.view), annotated.operations)
+    return faulty(take_crop(photo.pixels, annotated.view), annotated.operations)
 
 
 def faulty(intact: Tensor, operations: Iterable[Operation]) -> Tensor:

@@ -4,11 +4,11 @@ from typing import Protocol, cast
 
 from torch import Tensor
 
+from components.data.crops import Crop, reduce, sample_crop
 from components.data.faults import sample_faults
 from components.data.pairs import Pair, PairKind, make_pair
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
-from components.data.views import View, reduce, sample_view
 from components.seeding import generator_for
 
 
@@ -51,8 +51,8 @@ def aligned_pairs(
     for index in range(1 + settings.stacked):
         kind: PairKind = plain if index == 0 else "multi_edit"
         generator = generator_for(settings.seed, target.sha256, before.sha256, "aligned", index)
-        whole = View(short_side=settings.short_side)
-        view = whole if index == 0 else sample_view(generator, settings.short_side, settings.smallest_crop)
+        whole = Crop(short_side=settings.short_side)
+        view = whole if index == 0 else sample_crop(generator, settings.short_side, settings.smallest_crop)
         operations = sample_faults(generator) if index else ()
         made.append(
             make_pair(

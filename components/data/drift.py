@@ -50,7 +50,7 @@ _REVISION_KEY = b"smartphotocrafter.data_revision"
 _MEASURED = tuple(ATTRIBUTES)[:5]
 _NO_VALUE = "(none)"
 
-Verdict = Literal["stable", "moderate", "large", "not comparable"]
+DriftLevel = Literal["stable", "moderate", "large", "not comparable"]
 
 
 class DriftSettings(Strict):
@@ -90,7 +90,7 @@ class Shift(Strict):
     psi: float | None = Field(description="Population stability index; None without anything to compare with.")
     ks: float | None = Field(default=None, description="Largest distance of the cumulative distributions.")
     ks_p_value: float | None = None
-    verdict: Verdict
+    verdict: DriftLevel
 
 
 class DriftReport(Strict):
@@ -105,9 +105,9 @@ class DriftReport(Strict):
     shifts: tuple[Shift, ...]
 
     @property
-    def worst(self) -> Verdict:
+    def worst(self) -> DriftLevel:
         """The largest shift's verdict; "not comparable" for a first version."""
-        order: tuple[Verdict, ...] = ("not comparable", "stable", "moderate", "large")
+        order: tuple[DriftLevel, ...] = ("not comparable", "stable", "moderate", "large")
         return max((shift.verdict for shift in self.shifts), key=order.index, default="not comparable")
 
 
@@ -340,7 +340,7 @@ def _shares(counts: Sequence[int] | np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(count) / total, 6) for count in counts)
 
 
-def _verdict(psi: float | None, settings: DriftSettings) -> Verdict:
+def _verdict(psi: float | None, settings: DriftSettings) -> DriftLevel:
     if psi is None:
         return "not comparable"
     return "large" if psi >= settings.large else "moderate" if psi >= settings.moderate else "stable"

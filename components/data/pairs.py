@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from components.data import shards
+from components.data.crops import Crop, take_crop
 from components.data.facts import sha256_of
 from components.data.records import PhotoRecord
 from components.data.shards import Sample, ShardSet
 from components.data.splits import Split
 from components.data.streaming import ShardStream
-from components.data.views import View, take_view
 from components.imaging import codecs
 from components.imaging.photo import from_png_bytes, read_photo, to_png_bytes
 from components.photometry import fused
@@ -52,7 +52,7 @@ class Pair(Strict):
     photo_sha256: str
     split: Split
     kind: PairKind
-    view: View
+    view: Crop
     operations: tuple[Operation, ...]
     instruction: str = Field(description="The edit to be done, in words.")
     input_path: str | None = Field(default=None, description="Of the photo of the input, if it is another one.")
@@ -78,7 +78,7 @@ def make_pair(
     *,
     index: int,
     kind: PairKind,
-    view: View,
+    view: Crop,
     operations: Sequence[Operation],
     instruction: str,
     scene: Sequence[Operation] = (),
@@ -89,7 +89,7 @@ def make_pair(
 
     Args:
         record: of the photo; of the target's, if there are two.
-        pixels: (3, H, W) of the whole photo, or `components.data.views.reduce` of it.
+        pixels: (3, H, W) of the whole photo, or `components.data.crops.reduce` of it.
         index: of the pair among those of its kind and photo; part of the id.
         scene: operations that put something into both pictures.
         before: record and pixels of the input's photo, if it is another one, aligned with the target's.
@@ -137,7 +137,7 @@ def _read(path: Path, sha256: str | None) -> Tensor:
 def _pictures(
     pixels: Tensor,
     kind: PairKind,
-    view: View,
+    view: Crop,
     operations: Sequence[Operation],
     scene: Sequence[Operation],
     before: Tensor | None,
@@ -149,9 +149,9 @@ def _pictures(
         made = apply_to_samples(fused.to_samples(picture), [one for run in runs for one in run], assets)
         return codecs.encode_png(made, fast=True)
 
-    taken = take_view(pixels, view)
+    taken = take_crop(pixels, view)
     if before is not None:
-        return done(take_view(before, view), operations), to_png_bytes(taken)
+        return done(take_crop(before, view), operations), to_png_bytes(taken)
     if kind in ADDED:
         return done(taken, scene), done(taken, operations, scene)
     return done(taken, scene, operations), done(taken, scene)
@@ -257,7 +257,7 @@ def _sample(pair: Pair) -> tuple[str, Sample]:
 
 def _pair(sample: Sample) -> Pair:
     record = json.loads(sample[_RECORD])
-    record["view"] = View(**record["view"])
+    record["view"] = Crop(**record["view"])
     for name in ("operations", "scene"):
         record[name] = tuple(Operation(**operation) for operation in record[name])
     return Pair(**record, input_png=sample[_INPUT], target_png=sample[_TARGET])

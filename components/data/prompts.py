@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from components.data.damage import BOKEH_LEVELS
+from components.data.degradations import BOKEH_LEVELS
 from components.photometry.operations import TONE, Operation
 from components.seeding import generator_for
 

@@ -7,11 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from components.data.damage import BOKEH_LEVELS
+from components.data.crops import Crop, reduce, sample_crop
+from components.data.degradations import BOKEH_LEVELS
 from components.data.pairs import Pair, make_pair
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
-from components.data.views import View, reduce, sample_view
 from components.imaging.photo import Photo, resize_short_side
 from components.photometry.assets import keep_asset
 from components.photometry.masks import encode_cutout
@@ -71,14 +71,14 @@ def rendered_pairs(
             asset=keep_asset(assets, encode_cutout(cutout), ".png"),
         )
         level = list(BOKEH_LEVELS.values())[index % len(BOKEH_LEVELS)]
-        whole = View(short_side=settings.short_side)
+        whole = Crop(short_side=settings.short_side)
         operations = (Operation(name="defocus_blur", amount=level),)
         pair = make_pair(
             background,
             pixels,
             index=index,
             kind="depth_of_field",
-            view=whole if index == 0 else sample_view(generator, settings.short_side, settings.smallest_crop),
+            view=whole if index == 0 else sample_crop(generator, settings.short_side, settings.smallest_crop),
             operations=operations,
             instruction=instruction("depth_of_field", operations, generator),
             scene=(subject,),

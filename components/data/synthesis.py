@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from components.data import pairs
 from components.data.aligned import aligned_pairs
-from components.data.damage import BOKEH_LEVELS, sample_degradation, sample_seed
+from components.data.crops import Crop, reduce, sample_crop
+from components.data.degradations import BOKEH_LEVELS, sample_degradation, sample_seed
 from components.data.faults import sample_faults
 from components.data.learned_looks import graded_pairs, learn_looks
 from components.data.pairs import KINDS, Pair, PairKind, PairReader, make_pair
@@ -32,7 +33,6 @@ from components.data.prompts import instruction
 from components.data.records import Manifest, PhotoRecord
 from components.data.rendered import BACKGROUND, CUTOUT, rendered_pairs
 from components.data.shards import SUFFIX
-from components.data.views import View, reduce, sample_view
 from components.imaging.photo import Photo, read_photo
 from components.photometry.assets import keep_asset
 from components.photometry.looks import parse_cube
@@ -205,8 +205,8 @@ def pairs_of_photo(
             continue
         for index in range(getattr(settings, kind)):
             generator = generator_for(settings.seed, record.sha256, kind, index)
-            whole = View(short_side=settings.short_side)
-            view = whole if index == 0 else sample_view(generator, settings.short_side, settings.smallest_crop)
+            whole = Crop(short_side=settings.short_side)
+            view = whole if index == 0 else sample_crop(generator, settings.short_side, settings.smallest_crop)
             operations, labels = sample_operations(kind, index, generator, settings.enhancement_damage, looks)
             made.append(
                 make_pair(

@@ -1,6 +1,6 @@
-"""Evaluate a crafter (Critic and Artist) on held-out photos with recorded faults, beside the classical baselines.
+"""Evaluate an enhancer (Critic and Artist) on held-out photos with recorded faults, beside the classical baselines.
 
-Every photo of the held-out split is reduced, spoilt by recorded random faults, and handed to the crafter and to every
+Every photo of the held-out split is reduced, spoilt by recorded random faults, and handed to the enhancer and to every
 baseline; each result is compared with the photo as it was. The same settings always give the same pictures, so two
 versions are judged on the same cases. Written to the output directory:
 
@@ -27,12 +27,12 @@ from components import files
 from components.data.faults import sample_faults
 from components.data.records import Manifest, PhotoRecord
 from components.evaluation.baselines import BASELINES
+from components.evaluation.critic_accuracy import critic_figures, directions
 from components.evaluation.records import Evaluation, EvaluationSettings, Picture
 from components.evaluation.report import Curves, write_report
 from components.evaluation.tasks import intact_picture
-from components.evaluation.verdicts import critic_figures, directions
 from components.imaging.photo import Photo, quantize
-from components.inference.crafter import Crafter, Enhanced
+from components.inference.enhancer import Enhanced, Enhancer
 from components.metrics.full_reference import LPIPS_FILE, Lpips, ciede2000, measure_case
 from components.metrics.tables import (
     CASES_FILE,
@@ -56,11 +56,11 @@ log = logging.getLogger(__name__)
 
 VERDICTS_FILE, REPORT_FILE = "verdicts.parquet", "report.html"
 _INTACT = -1
-"""View number of the intact photo, which the Critic judges too and which the crafter should leave alone."""
+"""View number of the intact photo, which the Critic judges too and which the enhancer should leave alone."""
 
 
 @dataclass(frozen=True)
-class Case:
+class HeldOutCase:
     """A picture to judge: the intact photo (3, H, W) and the same with faults (none for the intact view)."""
 
     record: PhotoRecord
@@ -70,8 +70,8 @@ class Case:
     faults: tuple[Operation, ...]
 
 
-def evaluate_crafter(
-    crafter: Crafter,
+def evaluate_enhancer(
+    enhancer: Enhancer,
     manifest: Manifest,
     photos_dir: Path,
     base: Path,
@@ -80,10 +80,10 @@ def evaluate_crafter(
     tracker: Tracker,
     curves: Curves | None = None,
 ) -> Evaluation:
-    """Judge Critic and Artist, enhancing as ``settings.crafter`` says, and write the files above into ``out``.
+    """Judge Critic and Artist, enhancing as ``settings.enhancer`` says, and write the files above into ``out``.
 
     Args:
-        crafter: Critic and Artist with the adapters that are judged.
+        enhancer: Critic and Artist with the adapters that are judged.
         photos_dir: folder that the manifest's paths are relative to.
         base: folder of the base models, which holds the backbone of LPIPS.
         curves: rewards during reinforcement, for the report.
@@ -92,7 +92,7 @@ def evaluate_crafter(
         ValueError: the manifest has no photo in the split.
         FileNotFoundError, UnreadablePhoto: a photo or the LPIPS backbone is missing or damaged: run `dvc pull`.
     """
-    crafter = Crafter(crafter.critic, crafter.artist, settings.crafter)
+    enhancer = Enhancer(enhancer.critic, enhancer.artist, settings.enhancer)
     records = [record for record in manifest if record.split == settings.split]
     if not records:
         raise ValueError(f"the manifest of {len(manifest)} photos has none in the split {settings.split!r}")
@@ -103,7 +103,7 @@ def evaluate_crafter(
     with tqdm(records, desc="evaluate", unit="photo") as progress:
         for record in progress:
             cases = list(held_out_cases(record, photos_dir, settings))
-            enhanced = crafter.enhance_many([Photo(case.faulty) for case in cases], seed=settings.seed)
+            enhanced = enhancer.enhance_many([Photo(case.faulty) for case in cases], seed=settings.seed)
             for case, result in zip(cases, enhanced, strict=True):
                 verdicts.append(_verdict_row(case, result))
                 if case.view != _INTACT:
@@ -120,16 +120,18 @@ def evaluate_crafter(
     return evaluation
 
 
-def held_out_cases(record: PhotoRecord, photos_dir: Path, settings: EvaluationSettings) -> Iterator[Case]:
+def held_out_cases(record: PhotoRecord, photos_dir: Path, settings: EvaluationSettings) -> Iterator[HeldOutCase]:
     """The intact view and the faulty views of one photo, on the 8-bit grid as a file would hold them."""
     intact = intact_picture(record, photos_dir, settings.max_side)
-    yield Case(record, _INTACT, intact, intact, ())
+    yield HeldOutCase(record, _INTACT, intact, intact, ())
     for view in range(settings.views):
         faults = sample_faults(generator_for(settings.seed, record.sha256, "evaluation", view))
-        yield Case(record, view, intact, quantize(apply_operations(intact, faults)), faults)
+        yield HeldOutCase(record, view, intact, quantize(apply_operations(intact, faults)), faults)
 
 
-def _case_rows(case: Case, edited: Tensor, lpips_distance: Lpips, settings: EvaluationSettings) -> list[dict[str, Any]]:
+def _case_rows(
+    case: HeldOutCase, edited: Tensor, lpips_distance: Lpips, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
     results = {INPUT: case.faulty, OURS: quantize(edited)}
     results |= {name: quantize(BASELINES[name](case.faulty)) for name in settings.baselines}
     keys = {PHOTO: case.record.id, VIEW: case.view}
@@ -139,7 +141,7 @@ def _case_rows(case: Case, edited: Tensor, lpips_distance: Lpips, settings: Eval
     ]
 
 
-def _verdict_row(case: Case, result: Enhanced) -> dict[str, Any]:
+def _verdict_row(case: HeldOutCase, result: Enhanced) -> dict[str, Any]:
     right = directions(result.verdict, case.faults)
     return {
         PHOTO: case.record.id,
@@ -154,7 +156,7 @@ def _verdict_row(case: Case, result: Enhanced) -> dict[str, Any]:
     }
 
 
-def _picture(case: Case, result: Enhanced, rows: list[dict[str, Any]]) -> Picture:
+def _picture(case: HeldOutCase, result: Enhanced, rows: list[dict[str, Any]]) -> Picture:
     errors = {row[METHOD]: row["ciede2000"] for row in rows}
     return Picture(
         photo_id=case.record.id,

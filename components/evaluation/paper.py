@@ -29,7 +29,7 @@ from components.evaluation.baselines import BASELINES
 from components.evaluation.generative import GenerativeBaseline, GenerativeEditor
 from components.evaluation.tasks import MEASURES, TITLES, PaperSettings, Task, task_cases
 from components.imaging.photo import Photo, quantize
-from components.inference.crafter import Crafter
+from components.inference.enhancer import Enhancer
 from components.metrics.full_reference import LOWER_IS_BETTER, ciede2000, photometric_errors, psnr, ssim
 from components.metrics.learned import (
     LEARNED,
@@ -96,7 +96,7 @@ class PaperTables(Strict):
 
 
 Edit = Callable[[Tensor], Tensor]
-Variant = tuple[Callable[[], Crafter], str]
+Variant = tuple[Callable[[], Enhancer], str]
 """What loads a package, and a text that says which it is."""
 Features = dict[tuple[str, str, str, int], np.ndarray]
 """Of FID, by task, method, photo and view."""
@@ -170,8 +170,8 @@ def _passes(
     """What loads the methods that edit the cases together; no two models of full size share the memory."""
 
     def enhance(name: str) -> dict[str, Edit]:
-        crafter = variants[name][0]()
-        return {name: lambda picture: crafter.enhance(Photo(picture), seed=settings.seed).photo.pixels}
+        enhancer = variants[name][0]()
+        return {name: lambda picture: enhancer.enhance(Photo(picture), seed=settings.seed).photo.pixels}
 
     def edit(baseline: GenerativeBaseline) -> dict[str, Edit]:
         device = str(settings.compute.place().device)

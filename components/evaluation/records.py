@@ -1,5 +1,6 @@
 """Records of an evaluation that the evaluation writes and the report shows."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,9 @@ from torch import Tensor
 
 from components.data.splits import Split
 from components.evaluation.baselines import BASELINES, check_known
+from components.evaluation.critic_accuracy import CriticFigures
 from components.evaluation.tasks import PaperSettings
-from components.evaluation.verdicts import CriticFigures
-from components.inference.crafter import CrafterSettings
+from components.inference.enhancer import EARLIER_NAME, EnhancerSettings
 from components.metrics.tables import TABLE_FILE, BootstrapSettings, Interval, Row
 from components.models.compute import ComputeSettings
 from components.photometry.operations import Operation
@@ -27,15 +28,15 @@ class ReportSettings(Strict):
 
 
 class EvaluationSettings(Strict):
-    """On what, and against what, a crafter is judged."""
+    """On what, and against what, an enhancer is judged."""
 
     split: Split = Field(default="test", description="Split whose photos are evaluated.")
     views: int = Field(default=3, ge=1, description="Faulty views of each photo.")
     max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
     baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")
     seed: int = Field(default=0, ge=0, description="Of the faults and of the Artist's noise.")
-    crafter: CrafterSettings = Field(
-        default_factory=CrafterSettings,
+    enhancer: EnhancerSettings = Field(
+        default_factory=EnhancerSettings,
         description="How photos are enhanced; a package keeps the settings that it was judged with.",
     )
     compute: ComputeSettings = Field(default_factory=ComputeSettings)
@@ -62,11 +63,11 @@ class Evaluation(Strict):
         default=None, description="Digest of the held-out set: equal for evaluations that can be compared."
     )
     settings: EvaluationSettings
-    rows: tuple[Row, ...] = Field(description="The input, the crafter and the baselines.")
-    ratio_to_input: Interval = Field(description="CIEDE2000 of the crafter over that of the faulty input.")
+    rows: tuple[Row, ...] = Field(description="The input, the enhancer and the baselines.")
+    ratio_to_input: Interval = Field(description="CIEDE2000 of the enhancer over that of the faulty input.")
     best_baseline: str = Field(description="The baseline with the lowest CIEDE2000.")
-    ratio_to_best_baseline: Interval = Field(description="CIEDE2000 of the crafter over that of the best baseline.")
-    change_of_intact: Interval = Field(description="CIEDE2000 by which the crafter changes photos that have no fault.")
+    ratio_to_best_baseline: Interval = Field(description="CIEDE2000 of the enhancer over that of the best baseline.")
+    change_of_intact: Interval = Field(description="CIEDE2000 by which the enhancer changes photos that have no fault.")
     critic: CriticFigures
 
 
@@ -79,7 +80,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     path = Path(folder) / TABLE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected the record of an evaluation; run the evaluation first")
-    return Evaluation.model_validate_json(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if EARLIER_NAME in content["settings"]:
+        content["settings"]["enhancer"] = content["settings"].pop(EARLIER_NAME)
+    return Evaluation.model_validate_json(json.dumps(content))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from components.data.damage import sample_degradation
+from components.data.degradations import sample_degradation
 from components.data.faults import sample_faults
 from components.data.records import PhotoRecord
 from components.data.splits import Split

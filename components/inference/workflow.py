@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Protocol
 
 import torch
 from pydantic import Field
@@ -11,8 +10,8 @@ from torch import Tensor
 from components.imaging.originals import Original, encode_original, read_original
 from components.imaging.photo import Photo, encode_photo
 from components.imaging.source import PictureFile
-from components.inference.crafter import CrafterSettings, Judgement, Plan
 from components.inference.edit import EditOptions, Restore, fit_edit
+from components.inference.enhancer import Enhancer
 from components.inference.look import cube_text, fit_look, with_strength
 from components.inference.sidecar import (
     Sidecar,
@@ -71,18 +70,8 @@ class Made:
     files: dict[str, bytes]
 
 
-class Judge(Protocol):
-    """What is needed of `components.inference.crafter.Crafter`."""
-
-    settings: CrafterSettings
-
-    def plan(self, photo: Original, seed: int = 0, draws: int | None = None) -> Plan: ...
-
-    def critique(self, photo: Original) -> Judgement: ...
-
-
 def enhance_file(
-    crafter: Judge, source: PictureFile, target: str, options: EnhanceOptions, extras: Extras | None = None
+    enhancer: Enhancer, source: PictureFile, target: str, options: EnhanceOptions, extras: Extras | None = None
 ) -> Made:
     """Enhance the photo ``source`` into a file of the name ``target``, in memory; nothing is written.
 
@@ -92,11 +81,11 @@ def enhance_file(
         OSError: ``source`` cannot be read.
     """
     extras = extras or Extras()
-    strength = crafter.settings.strength if options.strength is None else options.strength
+    strength = enhancer.settings.strength if options.strength is None else options.strength
     edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
     original = read_original(source)
-    plan = crafter.plan(original, options.seed, options.draws)
-    edit = fit_edit(plan.before, plan.after, original.height, edit_options, crafter.settings.transfer, plan.verdict)
+    plan = enhancer.plan(original, options.seed, options.draws)
+    edit = fit_edit(plan.before, plan.after, original.height, edit_options, enhancer.settings.transfer, plan.verdict)
     edited = original.edited(edit, in_place=extras.compare is None)
     report = Sidecar(
         photo=source.name,
@@ -120,7 +109,7 @@ def enhance_file(
     return Made(report, made)
 
 
-def critique_file(crafter: Judge, source: PictureFile, sidecar: Path | None = None) -> Sidecar:
+def critique_file(enhancer: Enhancer, source: PictureFile, sidecar: Path | None = None) -> Sidecar:
     """What the Critic says of the photo ``source``, written to a JSON and an XMP ``sidecar`` if one is named.
 
     Raises:
@@ -130,7 +119,7 @@ def critique_file(crafter: Judge, source: PictureFile, sidecar: Path | None = No
     if sidecar:
         check_sidecars(sidecar)
     original = read_original(source)
-    judgement = crafter.critique(original)
+    judgement = enhancer.critique(original)
     settings = camera_raw_settings(judgement.verdict, original.format == "RAW", original.white_kelvin)
     report = Sidecar(photo=source.name, text=judgement.text, verdict=judgement.verdict, camera_raw=settings)
     if sidecar:

@@ -70,14 +70,14 @@ class TrainingComputeSettings(ComputeSettings):
     @property
     def sharded(self) -> bool:
         """Whether models are shared out among processes; a single one holds everything."""
-        return self.sharding == "fsdp" and ranks.size() > 1
+        return self.sharding == "fsdp" and ranks.world_size() > 1
 
     def place(self) -> Placement:
         """Where to load a model: what will be sharded waits on the CPU, since a GPU may have no room for all of it."""
         placement = super().place()
         return placement._replace(device=torch.device("cpu")) if self.sharded else placement
 
-    def settle(self, *models: "Trained") -> None:
+    def prepare(self, *models: "Trained") -> None:
         """Share models out among the processes, if that is asked for: after adapters are on, before optimisers are.
 
         Raises:

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, DynamicCache, Qwen2_5_VLForConditionalGe
 from components.models.compute import Placement, generator_on
 from components.models.lora import LoraSettings, add_adapter, quick_adapters, save_adapter
 from components.models.weights import load_weights, save_weights, train_weights
-from components.parallel.ranks import Share, most
+from components.parallel.ranks import Share, all_reduce_max
 from components.parallel.sharding import move_rest, shard
 from components.verdict.prompt import PROMPT, conversation
 
@@ -306,7 +306,7 @@ class Critic:
                 log_probabilities.append(log_p.gather(1, token[:, None])[:, 0])
                 masks.append(live)
                 live = live & (token != self.end_token)
-                if not (live.any() if rows is None else most(int(live.any()))):
+                if not (live.any() if rows is None else all_reduce_max(int(live.any()))):
                     break
                 mask = torch.cat([mask, masks[-1][:, None].long()], dim=1)
                 states.append(

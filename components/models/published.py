@@ -96,7 +96,7 @@ def critic_on_meta(configurations: Configurations, lora: LoraSettings | None = N
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Parameters of one model, in numbers."""
 
     frozen: int
@@ -109,7 +109,7 @@ class Size:
         return self.frozen + self.adapter
 
 
-def size_of(model: nn.Module) -> Size:
+def size_of(model: nn.Module) -> ModelSize:
     """Count the parameters of a model; what a name marks as LoRA's is the adapter."""
     counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
     adapter = sum(count for name, count in counts.items() if "lora_" in name)
@@ -119,7 +119,7 @@ def size_of(model: nn.Module) -> Size:
         if isinstance(module, nn.ModuleList)
         for block in module
     ]
-    return Size(sum(counts.values()) - adapter, adapter, max(blocks, default=0))
+    return ModelSize(sum(counts.values()) - adapter, adapter, max(blocks, default=0))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from components.parallel.ranks import most
+from components.parallel.ranks import all_reduce_max
 from components.parallel.sharding import is_sharded, sum_now
 
 Part = Callable[[], Tensor]
@@ -19,7 +19,7 @@ def slices(count: int, at_once: int | None) -> list[slice]:
 
 def in_step(model: nn.Module, parts: Sequence[Part]) -> list[Part]:
     """The parts, and where the model is sharded so many more, whose results are 0, that every rank has as many."""
-    missing = most(len(parts)) - len(parts) if is_sharded(model) else 0
+    missing = all_reduce_max(len(parts)) - len(parts) if is_sharded(model) else 0
     return [*parts, *[lambda: 0.0 * parts[-1]()] * missing]
 
 

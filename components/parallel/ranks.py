@@ -53,7 +53,7 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
@@ -129,7 +129,7 @@ def everything(total: int) -> Share:
 
 def share(total: int) -> Share:
     """This rank's share of `total` rows: blocks whose sizes differ by one at most."""
-    ranks = size()
+    ranks = world_size()
     if total < ranks:
         return Share(tuple(range(total)), total, copies=ranks)
     least, larger = divmod(total, ranks)
@@ -137,18 +137,18 @@ def share(total: int) -> Share:
     return Share(tuple(range(start, start + least + (rank() < larger))), total)
 
 
-def summed(values: Mapping[str, float]) -> dict[str, float]:
+def all_reduce(values: Mapping[str, float]) -> dict[str, float]:
     """The sum over the ranks of each value; all ranks must name the same ones, in the same order."""
-    if size() == 1:
+    if world_size() == 1:
         return dict(values)
     sums = torch.tensor(list(values.values()), dtype=torch.float64, device=_device())
     distributed.all_reduce(sums)
     return dict(zip(values, sums.tolist(), strict=True))
 
 
-def most(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest of the ranks' values."""
-    if size() == 1:
+    if world_size() == 1:
         return value
     largest = torch.tensor(value, device=_device())
     distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
@@ -162,7 +162,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     A parameter without a gradient on one rank counts as zero there, and stays without one only where no rank has any.
     Gradients of sharded parameters are left alone: FSDP has summed them.
     """
-    if size() == 1:
+    if world_size() == 1:
         return
     for bucket in _buckets([p for p in parameters if not isinstance(p, DTensor)]):
         present = torch.tensor([float(p.grad is not None) for p in bucket], device=bucket[0].device)
@@ -176,7 +176,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 def from_main(tensors: Mapping[str, Tensor] | None, values: Any) -> tuple[dict[str, Tensor], Any]:
     """What rank 0 passes, on every rank: named tensors on the CPU, and a value that JSON can hold."""
-    if size() == 1:
+    if world_size() == 1:
         return dict(tensors or {}), values
     tensors = {name: tensor.cpu().contiguous() for name, tensor in (tensors or {}).items()}
     header = [(name, str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in tensors.items()]

@@ -33,7 +33,7 @@ def shard(root: nn.Module, device: torch.device, compute_dtype: torch.dtype, apa
     blocks = [module for module in root.modules() if type(module).__name__ in named]
     if not blocks:
         raise ValueError(f"{type(root).__name__}: none of its modules is a {' or '.join(sorted(named))}: cannot shard")
-    mesh = init_device_mesh(device.type, (ranks.size(),))
+    mesh = init_device_mesh(device.type, (ranks.world_size(),))
     for block in (*blocks, *apart):
         trained = {name: p for name, p in block.named_parameters() if p.requires_grad}
         for parameter in trained.values():

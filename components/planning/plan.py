@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from components.models.published import Configurations, Size, artist_on_meta, critic_on_meta, size_of
+from components.models.published import Configurations, ModelSize, artist_on_meta, critic_on_meta, size_of
 from components.planning.gpus import Gpu, gpu_named
 from components.planning.memory import Tracer
 from components.planning.stages import STAGES, Phase, Stage, StagePlanner, Workload
@@ -108,9 +108,9 @@ class Plan(Strict):
 
 @dataclass(frozen=True)
 class _Sizes:
-    critic: Size
-    artist: Size
-    vae: Size
+    critic: ModelSize
+    artist: ModelSize
+    vae: ModelSize
 
 
 def make_plan(settings: Settings, configurations: Configurations, plan: PlanSettings) -> Plan:
@@ -208,7 +208,7 @@ def _parts(stage: Stage, sizes: _Sizes, sharding: Sharding, itemsize: int, count
     for name, adapters in loaded.items():
         if adapters is None:
             continue
-        size: Size = getattr(sizes, name)
+        size: ModelSize = getattr(sizes, name)
         parts[f"{name} weights"] = size.frozen * itemsize // share
         adapter = size.adapter * ADAPTER_BYTES // share
         for kind in ("adapter", "reference adapter", "old adapter")[:adapters]:
@@ -256,5 +256,5 @@ def _phase(phase: Phase) -> PhaseMemory:
     )
 
 
-def _model_plan(name: str, size: Size) -> ModelPlan:
+def _model_plan(name: str, size: ModelSize) -> ModelPlan:
     return ModelPlan(name=name, parameters=size.total, adapter_parameters=size.adapter)

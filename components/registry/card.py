@@ -19,7 +19,7 @@ def model_card(evaluation: Evaluation, manifest: Manifest, provenance: Provenanc
             "# SmartPhotoCrafter",
             "",
             "An Image Critic that judges a photo in words and a Photographic Artist that edits it accordingly, without",
-            "instructions by a person. Load it with `components.inference.crafter.Crafter.load(folder)`, or serve the",
+            "instructions by a person. Load it with `components.inference.enhancer.Enhancer.load`, or serve the",
             "registered version with MLflow.",
             "",
             f"## Held-out figures: {evaluation.photos} photos, {evaluation.cases} faulty views",

@@ -43,7 +43,7 @@ class RewardHackingError(RuntimeError):
     """The reward rises while the edits get worse, and the settings say to stop then."""
 
 
-class Finding(NamedTuple):
+class HackingSign(NamedTuple):
     """A measure that got worse while the reward rose: since which iteration, and the mean changes over photos."""
 
     measure: str
@@ -102,7 +102,7 @@ class HackingAlarm:
             log.warning("the reward may be hacked: after iteration %d on held-out photos: %s", iteration, found)
         return {"alarm": float(bool(findings))}
 
-    def judge(self, iteration: int, scores: PolicyScores) -> list[Finding] | None:
+    def judge(self, iteration: int, scores: PolicyScores) -> list[HackingSign] | None:
         """Take the scores of the policies after an iteration.
 
         Returns:
@@ -114,7 +114,7 @@ class HackingAlarm:
         if photos < FEWEST_PHOTOS:
             log.warning("the alarm on reward hacking needs %d held-out photos, found %d", FEWEST_PHOTOS, photos)
             return None
-        worst: dict[str, Finding] = {}
+        worst: dict[str, HackingSign] = {}
         for before in earlier:
             for finding in self._compare(before, now, len(earlier)):
                 known = worst.get(finding.measure)
@@ -132,7 +132,7 @@ class HackingAlarm:
             ("The reward may have been hacked: on held-out photos it rose while the edits got worse.", *lines)
         )
 
-    def _compare(self, before: dict[str, Any], now: dict[str, Any], comparisons: int) -> list[Finding]:
+    def _compare(self, before: dict[str, Any], now: dict[str, Any], comparisons: int) -> list[HackingSign]:
         changes = {
             name: np.subtract(values, before["values"][name]) * _WORSE.get(name, 1.0)
             for name, values in now["values"].items()
@@ -143,7 +143,7 @@ class HackingAlarm:
         tail = (1 - self.rule.confidence) / comparisons
         gain = _mean(changes[_REWARD], tail)
         losses = {name: _mean(changes[name], tail / len(_WORSE)) for name in suspects if gain.low > 0}
-        return [Finding(name, before["iteration"], gain, loss) for name, loss in losses.items() if loss.low > 0]
+        return [HackingSign(name, before["iteration"], gain, loss) for name, loss in losses.items() if loss.low > 0]
 
 
 def _mean(changes: np.ndarray, tail: float) -> Interval:

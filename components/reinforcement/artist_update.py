@@ -6,7 +6,7 @@ from torch import Tensor
 from components.models.artist import Artist
 from components.models.flow import interpolate, training_sigmas
 from components.models.lora import active_adapter, adapter_tensors
-from components.parallel.ranks import summed
+from components.parallel.ranks import all_reduce
 from components.parallel.sharding import is_sharded, sum_now
 from components.reinforcement.grpo import group_advantages
 from components.reinforcement.nft import follow, nft_loss, old_decay, reference_divergence
@@ -59,7 +59,7 @@ class ArtistUpdate:
     def report(self, edits: ArtistExperience, advantages: Tensor, informative: Tensor) -> dict[str, float]:
         """What a round says about the Artist, of all ranks together."""
         judged, weight = edits.judged, edits.share.weight
-        judged_here = int(judged.sum()) / max(1.0, summed({"judged": float(judged.sum())})["judged"])
+        judged_here = int(judged.sum()) / max(1.0, all_reduce({"judged": float(judged.sum())})["judged"])
         report = {
             f"reward_{name}": float(values[judged].mean()) * judged_here if judged.any() else 0.0
             for name, values in edits.terms.items()
@@ -70,7 +70,7 @@ class ArtistUpdate:
         report["clip_fraction"] = float((advantages.abs() > self.settings.nft.clip).float().mean()) * weight
         passed = (judged & (edits.rewards_B >= self.settings.pass_mark)).view(-1, self.group_size)
         report |= {name: value * weight for name, value in pass_rates(passed).items()}
-        return summed(report)
+        return all_reduce(report)
 
     def learn(
         self, edits: ArtistExperience, advantages: Tensor, informative: Tensor, iteration: int
@@ -99,7 +99,7 @@ class ArtistUpdate:
                 means["kl"] += weight * float(divergence.detach())
             norms = self.optimiser.update(iteration * settings.artist_updates + update)
             self.old_is_current = False
-            report = summed(means) | norms
+            report = all_reduce(means) | norms
         return report
 
     def let_old_follow(self, iteration: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from components.models.compute import Placement
 from components.models.critic import Critic, ReasoningLatent
 from components.models.sampling import sample_edits
 from components.photometry.colour import delta_e_2000, srgb_to_lab
-from components.reinforcement.judges.judge import Case, Judge, judge_all
+from components.reinforcement.judges.judge import EditCase, Judge, judge_all
 from components.reinforcement.judges.settings import make_judge
 from components.reinforcement.rewards.artist import ARTIST_COLUMNS, Edited, PerceptualDistance, artist_rewards
 from components.reinforcement.rollouts import RolloutSettings
@@ -97,7 +97,7 @@ def score_policy(
             picture = before_after(batch, edits[:PICTURES, 0])
         verdicts = [parses(text) for text in rollout.texts]
         cases = [
-            Case(source, made, verdict) if verdict else None
+            EditCase(source, made, verdict) if verdict else None
             for source, made, verdict in zip(batch.inputs, edits, verdicts, strict=True)
         ]
         for pair, made, target, followed in zip(

@@ -15,7 +15,7 @@ from components.metrics.full_reference import LPIPS_FILE, Lpips
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.lora import copy_adapter
-from components.parallel.ranks import is_main, size
+from components.parallel.ranks import is_main, world_size
 from components.parallel.sharding import like, on_main
 from components.reinforcement.alarm import HackingAlarm
 from components.reinforcement.artist_update import ArtistUpdate
@@ -177,10 +177,10 @@ class _State:
 
 def _check(settings: ReinforceSettings) -> None:
     photos = settings.rollouts.photos
-    if settings.compute.sharded and settings.rollouts.edit_batch and photos % size():
+    if settings.compute.sharded and settings.rollouts.edit_batch and photos % world_size():
         raise ValueError(
             f"sharded models need as many passes on every rank: rollouts.photos is {photos}, and must be a multiple of "
-            f"the {size()} processes where rollouts.edit_batch divides the edits"
+            f"the {world_size()} processes where rollouts.edit_batch divides the edits"
         )
 
 
@@ -197,7 +197,7 @@ def load_modules(
     copy_adapter(critic.model, "reference", critic_adapter)
     for name in ("old", "reference"):
         copy_adapter(artist.transformer, name, artist_adapter)
-    settings.compute.settle(critic, artist)
+    settings.compute.prepare(critic, artist)
     return critic, artist
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from components.models.critic import Critic
 from components.models.lora import active_adapter, adapter_tensors
-from components.parallel.ranks import most, summed
+from components.parallel.ranks import all_reduce, all_reduce_max
 from components.parallel.sharding import is_sharded, sum_now
 from components.reinforcement.grpo import PolicyLoss, group_advantages, policy_loss
 from components.reinforcement.optimisers import adapter_optimiser
@@ -61,7 +61,7 @@ class CriticUpdate:
         if settings.feedback:
             about_photos = len(rewards_NG) // 2
             report["reward_feedback"] = float(_feedback(completions, edits)[:about_photos].mean())
-        return summed({name: value * completions.share.weight for name, value in report.items()})
+        return all_reduce({name: value * completions.share.weight for name, value in report.items()})
 
     def learn(
         self, completions: CriticExperience, advantages: Tensor, informative: Tensor, iteration: int
@@ -82,7 +82,7 @@ class CriticUpdate:
                 for name, value in zip(means, scalars, strict=True):
                     means[name] += weight * value
             norms = self.optimiser.update(iteration * self.settings.critic_updates + update)
-            report = summed(means) | norms
+            report = all_reduce(means) | norms
         return report
 
     def _micro_batches(self, completions: CriticExperience, informative: Tensor) -> list[MicroBatch] | None:
@@ -94,7 +94,7 @@ class CriticUpdate:
         mask, kept = completions.rollout.token_mask_BT, informative.nonzero()[:, 0]
         by_tokens = self.settings.grpo.loss_type == "dapo"
         weights = mask.sum(dim=1).float() if by_tokens else mask.new_ones(len(mask)).float()
-        of_all_ranks = torch.tensor(summed({"weight": float(weights[kept].sum())})["weight"])
+        of_all_ranks = torch.tensor(all_reduce({"weight": float(weights[kept].sum())})["weight"])
         if not of_all_ranks:
             return None
         micro_batches = [
@@ -104,7 +104,7 @@ class CriticUpdate:
         ]
         if is_sharded(self.critic.model):  # whose passes need every rank: who has nothing left goes along with weight 0
             idle = MicroBatch(torch.zeros(1, dtype=torch.long), 0.0)
-            micro_batches += [idle] * (most(len(micro_batches)) - len(micro_batches))
+            micro_batches += [idle] * (all_reduce_max(len(micro_batches)) - len(micro_batches))
         return micro_batches
 
     def _loss(self, completions: CriticExperience, advantages: Tensor, rows: Tensor) -> tuple[PolicyLoss, float]:

@@ -17,7 +17,7 @@ from components.models.lora import active_adapter
 from components.models.sampling import decode_latents, sample_latents
 from components.parallel.micro_batches import slices
 from components.parallel.ranks import Share
-from components.reinforcement.judges.judge import Case, Judge, judge_all
+from components.reinforcement.judges.judge import EditCase, Judge, judge_all
 from components.reinforcement.judges.settings import JudgeSettings
 from components.reinforcement.rewards.artist import (
     ARTIST_COLUMNS,
@@ -194,7 +194,7 @@ def _artist_experience(
     photos = [index // settings.verdicts for index in range(len(by_verdict))]
     about_photos = samples.verdicts[: len(by_verdict)]
     cases = [
-        Case(batch.inputs[photo], edits, verdict) if verdict else None
+        EditCase(batch.inputs[photo], edits, verdict) if verdict else None
         for photo, edits, verdict in zip(photos, by_verdict, about_photos, strict=True)
     ]
     made = [

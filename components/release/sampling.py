@@ -90,7 +90,7 @@ EDIT_PLUS = SamplingSettings(
 """QwenImageEditPlusPipeline of diffusers, without a negative prompt, but for the number of steps (40 there)."""
 
 
-class Size(NamedTuple):
+class WorkingSize(NamedTuple):
     """Height and width, pixels."""
 
     height: int
@@ -118,13 +118,13 @@ class Edit:
     text: str
 
 
-def fitted_size(area: int, ratio: float, multiple: int, cut: bool) -> Size:
+def fitted_size(area: int, ratio: float, multiple: int, cut: bool) -> WorkingSize:
     """Sides of about `area` pixels with width / height = `ratio`, rounded to multiples."""
     height = math.sqrt(area / ratio)
     if cut:
         height = int(height)
     width = int(height * ratio) if cut else math.sqrt(area * ratio)
-    return Size(*(max(multiple, round(side / multiple) * multiple) for side in (height, width)))
+    return WorkingSize(*(max(multiple, round(side / multiple) * multiple) for side in (height, width)))
 
 
 def use_feed_forward(transformer: nn.Module, kind: Literal["tanh", "sigmoid"]) -> None:
@@ -156,7 +156,7 @@ class Sampler:
         use_feed_forward(artist.transformer, settings.feed_forward)
         self.dtype = getattr(torch, settings.precision)
 
-    def sizes(self, photo: Image.Image) -> tuple[Size, Size, Size]:
+    def sizes(self, photo: Image.Image) -> tuple[WorkingSize, WorkingSize, WorkingSize]:
         """Sizes of the edit, of the photo as the transformer's source, and as the Critic sees it."""
         settings = self.settings
         ratio = photo.width / photo.height
@@ -222,7 +222,7 @@ class Sampler:
         patches = noise.view(1, channels, grid.height, PATCH, grid.width, PATCH).permute(0, 2, 4, 1, 3, 5)
         return patches.reshape(1, grid.tokens, -1).to(self.artist.device)
 
-    def _resized(self, photo: Image.Image, size: Size) -> Image.Image:
+    def _resized(self, photo: Image.Image, size: WorkingSize) -> Image.Image:
         if photo.size == (size.width, size.height):
             return photo
         kind = Image.Resampling.BICUBIC if self.settings.resample == "bicubic" else Image.Resampling.LANCZOS

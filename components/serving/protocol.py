@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from components.serving.service import Answer, Reason, Refused
+from components.serving.service import EnhancedPicture, Reason, Refused
 
 COLUMN = "photo"
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
@@ -49,7 +49,7 @@ def parse_invocation(body: bytes, max_photos: int) -> Invocation:
     return Invocation(tuple(_decoded(cell, row) for row, cell in enumerate(cells)), seed, strength)
 
 
-def predictions(answers: Sequence[Answer]) -> bytes:
+def predictions(answers: Sequence[EnhancedPicture]) -> bytes:
     """The body of an answer."""
     rows = [
         {"photo": base64.b64encode(answer.photo).decode("ascii"), "text": answer.text, "verdict": answer.verdict}

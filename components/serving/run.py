@@ -30,20 +30,20 @@ def main(arguments: Sequence[str] | None = None, build: Callable[[PhotoService],
         print(error, file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    from components.inference.crafter import Crafter  # takes seconds, which `--help` need not wait for
+    from components.inference.enhancer import Enhancer  # takes seconds, which `--help` need not wait for
     from components.models.compute import ComputeSettings
 
     try:
         placement = ComputeSettings(device=options.device, dtype=options.dtype).place()
         with nullcontext(options.package) if options.package else champion(state_folder()) as package:
-            crafter = Crafter.load(package, placement=placement)
+            enhancer = Enhancer.load(package, placement=placement)
     except PackageError as error:
         print(f"{error}{'' if options.package else REPAIR}", file=sys.stderr)
         return 1
     except RuntimeError as error:  # of NoChampion and of the device
         print(error, file=sys.stderr)
         return 1
-    app = build(PhotoService(crafter, limits))
+    app = build(PhotoService(enhancer, limits))
     print(f"serving {package} on http://{options.host}:{options.port} (stop with Ctrl-C)", flush=True)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_keep_alive=30)
     return 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
@@ -20,8 +20,8 @@ from components.imaging.photo import Photo, UnreadablePhoto, encode_photo, read_
 from components.imaging.source import MemoryFile
 from components.strict import Strict
 
-if TYPE_CHECKING:  # the model libraries take long to import, which is the crafter's business
-    from components.inference.crafter import CrafterSettings, Enhanced, Judgement
+if TYPE_CHECKING:  # the model libraries take long to import, which is the enhancer's business
+    from components.inference.enhancer import Critique, Enhancer
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
 """Formats that are answered in kind, with the suffix `components.imaging.photo` writes them by; others become PNG."""
@@ -65,17 +65,7 @@ class Refused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
         self.reason = reason
 
 
-class Enhancer(Protocol):
-    """What is served: `components.inference.crafter.Crafter`."""
-
-    settings: "CrafterSettings"
-
-    def enhance(self, photo: Photo, seed: int = 0, *, strength: float | None = None) -> "Enhanced": ...
-
-    def critique(self, photo: Photo) -> "Judgement": ...
-
-
-class Answer(NamedTuple):
+class EnhancedPicture(NamedTuple):
     """One enhanced picture."""
 
     photo: bytes
@@ -94,23 +84,23 @@ class PhotoService:
     The models fill the machine with one picture, so pictures in parallel would only share it and double the memory.
 
     Args:
-        crafter: does the work; never called from two threads at once.
+        enhancer: does the work; never called from two threads at once.
     """
 
-    def __init__(self, crafter: Enhancer, limits: ServingLimits | None = None):
+    def __init__(self, enhancer: "Enhancer", limits: ServingLimits | None = None):
         self.limits = limits or ServingLimits()
-        self._crafter = crafter
+        self._enhancer = enhancer
         self._turn = threading.Lock()
         self._places = threading.BoundedSemaphore(self.limits.waiting + 1)
 
     @property
     def strength(self) -> float:
         """The model's own strength, where a request names none."""
-        return self._crafter.settings.strength
+        return self._enhancer.settings.strength
 
     def enhance(
         self, content: bytes, seed: int = 0, strength: float | None = None, deadline: float | None = None
-    ) -> Answer:
+    ) -> EnhancedPicture:
         """Enhance the picture file ``content``.
 
         Args:
@@ -127,19 +117,19 @@ class PhotoService:
             raise Refused(Reason.INVALID, f"strength: expected a number from 0 to 2, found {strength}")
         with self._admitted(content, deadline) as source:
             photo = self._read(source)
-            result = self._crafter.enhance(photo, seed=seed, strength=strength)
+            result = self._enhancer.enhance(photo, seed=seed, strength=strength)
             suffix = SUFFIXES.get(photo.format, ".png")
             verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            return Answer(encode_photo(result.photo, f"photo{suffix}"), suffix, result.text, verdict)
+            return EnhancedPicture(encode_photo(result.photo, f"photo{suffix}"), suffix, result.text, verdict)
 
-    def critique(self, content: bytes, deadline: float | None = None) -> "Judgement":
+    def critique(self, content: bytes, deadline: float | None = None) -> "Critique":
         """The Critic's opinion of the picture file ``content``, without an edit.
 
         Raises:
             Refused: as `enhance` does.
         """
         with self._admitted(content, deadline) as source:
-            return self._crafter.critique(self._read(source))
+            return self._enhancer.critique(self._read(source))
 
     @contextmanager
     def _admitted(self, content: bytes, deadline: float | None) -> Iterator[MemoryFile]:

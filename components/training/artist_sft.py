@@ -18,7 +18,7 @@ from components.models.lora import LoraSettings
 from components.models.sampling import sample_edits
 from components.models.weights import Trainable
 from components.parallel.micro_batches import Part, accumulate, in_step, slices
-from components.parallel.ranks import summed
+from components.parallel.ranks import all_reduce
 from components.strict import Strict
 from components.training.batches import PairBatch, PairBatches
 from components.training.checkpoints import CheckpointStore
@@ -84,7 +84,7 @@ def train_artist(
     artist.add_adapter(settings.lora, settings.seed)
     if settings.trainable == "full":
         artist.train_weights()
-    settings.compute.settle(artist, critic)
+    settings.compute.prepare(artist, critic)
 
     def task_prompt(batch: PairBatch, generator: torch.Generator) -> ReasoningLatent:
         return critic.instruction_latent(batch.views, batch.instructions)
@@ -113,7 +113,7 @@ def adapt_artist(
     critic = Critic.load(base / "critic", critic_adapter, placement)
     if settings.trainable == "full":
         artist.train_weights()
-    settings.compute.settle(artist, critic)
+    settings.compute.prepare(artist, critic)
 
     def reasoning(batch: PairBatch, generator: torch.Generator) -> ReasoningLatent:
         return critic.generate(
@@ -240,4 +240,4 @@ def _validate(
         mine = batch.divided()
         parts = part_losses(artist, mine, conditioning(mine, generator), generator, settings.micro_batch, encode)
         loss += sum(float(part()) for part in in_step(artist.transformer, parts)) * len(batch.pairs)
-    return summed({"loss": loss})["loss"] / sum(len(batch.pairs) for batch in batches)
+    return all_reduce({"loss": loss})["loss"] / sum(len(batch.pairs) for batch in batches)

@@ -80,7 +80,7 @@ class CheckpointStore:
         Damaged ones are named in the log and passed over.
         """
         found = self._newest() if ranks.is_main() else None
-        if ranks.size() == 1:
+        if ranks.world_size() == 1:
             return found
         tensors, state = ranks.from_main(*((found.tensors, [found.step, found.values]) if found else (None, None)))
         return Checkpoint(state[0], tensors, state[1]) if state else None

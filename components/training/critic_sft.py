@@ -18,7 +18,7 @@ from components.models.critic import Critic
 from components.models.lora import LoraSettings
 from components.models.weights import Trainable
 from components.parallel.micro_batches import accumulate
-from components.parallel.ranks import Share, is_main, share, summed
+from components.parallel.ranks import Share, all_reduce, is_main, share
 from components.photometry.operations import TONE
 from components.strict import Strict
 from components.training.checkpoints import CheckpointStore
@@ -89,7 +89,7 @@ def train_critic(
         critic.checkpoint_gradients()
     if settings.trainable == "full":
         critic.train_weights()
-    settings.compute.settle(critic)
+    settings.compute.prepare(critic)
     annotated = read_annotations(annotations_dir, "train")
     _report_directions(annotated, tracker)
     views = load_views(annotated, photos_dir)
@@ -202,5 +202,5 @@ def validate(critic: Critic, views: list[tuple[Tensor, str]], batch_size: int = 
         loss += float(completion_loss(critic, mine.of(batch))) * _token_share(critic, batch, mine) * len(batch)
         texts = critic.generate([view for view, _ in mine.of(batch)], share=mine).texts
         parsed += sum(parses(text) is not None for text in texts) / mine.copies
-    sums = summed({"validation_loss": loss, "validation_parse_rate": parsed})
+    sums = all_reduce({"validation_loss": loss, "validation_parse_rate": parsed})
     return {name: value / len(views) for name, value in sums.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components import files
 from components.models.artist import Artist
-from components.parallel.ranks import size
+from components.parallel.ranks import world_size
 
 log = logging.getLogger(__name__)
 FOLDER = "latents"
@@ -77,7 +77,7 @@ class LatentCache:
             return
         with files.replacing(path) as temporary:
             save_file({_NAME: latents.contiguous()}, temporary)
-        self._bytes += taken * size()  # the other ranks keep as many
+        self._bytes += taken * world_size()  # the other ranks keep as many
 
 
 def fingerprint(artist: Artist) -> str:

@@ -31,7 +31,7 @@ OWNER_FILE = "owner.lock"
 _SECONDS_TO_END = 60.0
 
 
-class Place(NamedTuple):
+class Rendezvous(NamedTuple):
     """Which of several machines (nodes) this is, and where the first one listens."""
 
     nodes: int
@@ -77,7 +77,7 @@ def launch(
         raise StageError(f"{function.__name__} in {compute.processes} processes: {why(folder, code)}", code)
 
 
-def launcher(stage: str, job: Path, compute: TrainingComputeSettings, place: Place | None = None) -> list[str]:
+def launcher(stage: str, job: Path, compute: TrainingComputeSettings, place: Rendezvous | None = None) -> list[str]:
     """The command that starts this machine's processes of a stage, through accelerate.
 
     Args:

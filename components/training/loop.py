@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from components.parallel.ranks import is_main, sum_gradients, summed
+from components.parallel.ranks import all_reduce, is_main, sum_gradients
 from components.parallel.sharding import clip_gradients, like, on_main
 from components.strict import Strict
 from components.training.checkpoints import Checkpoint, CheckpointStore
@@ -164,7 +164,7 @@ def fit(
             began = time.perf_counter()
             with observer.during(f"step {step}"), meter.measuring():
                 values = losses(step, generator)
-                report = summed({key: float(value.detach()) for key, value in values.items()})
+                report = all_reduce({key: float(value.detach()) for key, value in values.items()})
                 require_finite({"loss": report["loss"]})
                 values["loss"].backward()
                 report |= optimiser.update(step)

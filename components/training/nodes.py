@@ -24,7 +24,7 @@ from components.models.compute import TrainingComputeSettings
 from components.training.__main__ import STAGES
 from components.training.events import EventReader
 from components.training.job import JOB_FILE, Job, StageError, first_failure, read_job, result, why
-from components.training.launch import Place, launcher, run
+from components.training.launch import Rendezvous, launcher, run
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def finished(folder: Path) -> Finished | None:
     return None
 
 
-def take_part(stage: str, folder: Path, name: str, place: Place) -> None:
+def take_part(stage: str, folder: Path, name: str, place: Rendezvous) -> None:
     """Do this node's part of an attempt; nothing where the job is done.
 
     Args:
@@ -131,7 +131,7 @@ class _Lookout:
         self._looked = time.monotonic()
 
 
-def _meet(attempt: Path, place: Place, seconds: float) -> None:
+def _meet(attempt: Path, place: Rendezvous, seconds: float) -> None:
     """Wait until all nodes have come so far; each leaves a file that says so."""
     look_out, end = _Lookout(attempt), time.monotonic() + seconds
     write_text(attempt / _sign(place.node), "")
@@ -145,7 +145,7 @@ def _meet(attempt: Path, place: Place, seconds: float) -> None:
         time.sleep(min(_LOOK_EVERY, seconds / 10))
 
 
-def _others(place: Place) -> Iterator[int]:
+def _others(place: Rendezvous) -> Iterator[int]:
     return (node for node in range(place.nodes) if node != place.node)
 
 
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     end_on_sigterm()
-    place = Place(options.nodes, options.node, options.address, options.port)
+    place = Rendezvous(options.nodes, options.node, options.address, options.port)
     take_part(options.stage, options.job.resolve().parent, options.attempt, place)
     return 0
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from components.parallel.ranks import size, summed
+from components.parallel.ranks import all_reduce, world_size
 
 _GIB = 2**30
 
@@ -32,7 +32,7 @@ class Hardware(NamedTuple):
 def hardware(device: torch.device, dtype: torch.dtype) -> Hardware:
     """That of all ranks, of which each has a device like this one's."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return Hardware(name, str(dtype).removeprefix("torch."), size())
+    return Hardware(name, str(dtype).removeprefix("torch."), world_size())
 
 
 class Meter:
@@ -78,7 +78,7 @@ class Meter:
         """
         rates = {}
         if self.samples and self._seconds:
-            counts = summed({"flops": self._flops, "tokens": float(self._tokens)})
+            counts = all_reduce({"flops": self._flops, "tokens": float(self._tokens)})
             rates["samples_per_second"] = self._samples / self._seconds
             if counts["tokens"]:
                 rates["critic_tokens_per_second"] = counts["tokens"] / self._seconds

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from components.annotation.annotations import AnnotationReport, AnnotationSettings, annotate, build_annotator
-from components.annotation.annotators import AnnotationRequest, Answer, OfflineAnnotator
+from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer, OfflineAnnotator
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
 from components.annotation.records import read_annotations, render_view
 from components.data.records import Manifest
@@ -25,11 +25,11 @@ class Remembering:
 
     name = "remembering"
 
-    def __init__(self, change: Callable[[Answer], Answer] = lambda answer: answer) -> None:
+    def __init__(self, change: Callable[[AnnotatorAnswer], AnnotatorAnswer] = lambda answer: answer) -> None:
         self.views: dict[str, torch.Tensor] = {}
         self.change = change
 
-    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
+    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]) -> None:
         held = list(requests)
         self.views = {request.id: request.view for request in held}
         OfflineAnnotator().annotate(reversed(held), lambda answer: receive(self.change(answer)))
@@ -77,8 +77,8 @@ def test_verdicts_undo_the_recorded_faults(manifest: Manifest, photos_dir: Path,
 def test_the_opinion_of_people_replaces_the_score_of_the_rated_picture_only(
     manifest: Manifest, photos_dir: Path, tmp_path: Path
 ) -> None:
-    def flatter(answer: Answer) -> Answer:
-        return Answer(answer.id, answer.verdict.model_copy(update={"score": 99.0}))
+    def flatter(answer: AnnotatorAnswer) -> AnnotatorAnswer:
+        return AnnotatorAnswer(answer.id, answer.verdict.model_copy(update={"score": 99.0}))
 
     run(manifest, photos_dir, tmp_path, Remembering(flatter))
     rated = [entry for entry in read_annotations(tmp_path) if entry.mos is not None]
@@ -90,11 +90,13 @@ def test_the_opinion_of_people_replaces_the_score_of_the_rated_picture_only(
 def test_contradictions_and_missing_answers_are_dropped_and_counted(
     manifest: Manifest, photos_dir: Path, tmp_path: Path
 ) -> None:
-    def disturb(answer: Answer) -> Answer:
+    def disturb(answer: AnnotatorAnswer) -> AnnotatorAnswer:
         if answer.id.endswith("#01"):
-            return Answer(answer.id, None, "not in the grammar", 10, 5)
+            return AnnotatorAnswer(answer.id, None, "not in the grammar", 10, 5)
         if answer.id.endswith("#02"):
-            return Answer(answer.id, answer.verdict.model_copy(update={"suggestions": (), "reasoning": ("fine",) * 5}))
+            return AnnotatorAnswer(
+                answer.id, answer.verdict.model_copy(update={"suggestions": (), "reasoning": ("fine",) * 5})
+            )
         return answer
 
     report = run(manifest, photos_dir, tmp_path, Remembering(disturb))
@@ -111,7 +113,7 @@ def test_contradictions_and_missing_answers_are_dropped_and_counted(
 def test_what_the_answers_took_is_added_up_and_priced(
     manifest: Manifest, photos_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def take(answer: Answer) -> Answer:
+    def take(answer: AnnotatorAnswer) -> AnnotatorAnswer:
         return replace(
             answer, input_tokens=1000, output_tokens=100, requests=2, repaired=True, restored=answer.id.endswith("#00")
         )
@@ -128,7 +130,7 @@ def test_what_the_answers_took_is_added_up_and_priced(
 
 
 def test_when_nothing_is_usable_that_is_an_error(manifest: Manifest, photos_dir: Path, tmp_path: Path) -> None:
-    annotator = Remembering(lambda answer: Answer(answer.id, None, "not in the grammar"))
+    annotator = Remembering(lambda answer: AnnotatorAnswer(answer.id, None, "not in the grammar"))
     with pytest.raises(ValueError, match=r"not in the grammar.*remembering"):
         run(manifest, photos_dir, tmp_path, annotator)
     with pytest.raises(FileNotFoundError, match="annotate"):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from components.annotation.annotators import AnnotationRequest, Answer
+from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer
 from components.annotation.client import ChatServerError, ClientSettings, OpenAICompatibleAnnotator
 from components.annotation.format import GRAMMAR_INSTRUCTIONS, JSON_INSTRUCTIONS, response_format
 from components.verdict.grammar import Verdict, parse, render, suggest
@@ -44,8 +44,8 @@ def client(server_url: str, journal: Path, **more: object) -> OpenAICompatibleAn
     return OpenAICompatibleAnnotator(ClientSettings(**(fields | more)), journal)
 
 
-def collect(annotator: OpenAICompatibleAnnotator, count: int = COUNT) -> dict[str, Answer]:
-    answers: list[Answer] = []
+def collect(annotator: OpenAICompatibleAnnotator, count: int = COUNT) -> dict[str, AnnotatorAnswer]:
+    answers: list[AnnotatorAnswer] = []
     annotator.annotate(requests(count), answers.append)
     assert len(answers) == len({answer.id for answer in answers}), "one answer for each request"
     return {answer.id: answer for answer in answers}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.annotation.annotators import Answer
+from components.annotation.annotators import AnnotatorAnswer
 from components.annotation.journal import AnnotationJournal, JournalEntry
 from components.chat.journal import JournalError
 from components.verdict.grammar import Verdict, suggest
@@ -19,8 +19,8 @@ def key(index: int) -> str:
     return f"{index:064x}"
 
 
-def answer(index: int) -> Answer:
-    return Answer(f"photo-{index}", VERDICT, None, 100 + index, 10, requests=3, repaired=True)
+def answer(index: int) -> AnnotatorAnswer:
+    return AnnotatorAnswer(f"photo-{index}", VERDICT, None, 100 + index, 10, requests=3, repaired=True)
 
 
 def write(path: Path, *indices: int) -> None:
@@ -55,10 +55,10 @@ def test_answers_come_back_as_they_were_and_as_restored(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "journal.jsonl"
     write(path, 0, 1)
     with AnnotationJournal(path) as journal:
-        journal.append(JournalEntry.of(key(2), "m", Answer("photo-2", None, "refused by the server: 400")))
+        journal.append(JournalEntry.of(key(2), "m", AnnotatorAnswer("photo-2", None, "refused by the server: 400")))
         assert len(journal) == 3 and journal.answer(key(3), "x") is None
         found = journal.answer(key(1), "photo-1")
-        assert found == Answer("photo-1", VERDICT, None, 101, 10, requests=3, repaired=True, restored=True)
+        assert found == AnnotatorAnswer("photo-1", VERDICT, None, 101, 10, requests=3, repaired=True, restored=True)
         assert journal.answer(key(2), "photo-2").reason == "refused by the server: 400"
         with pytest.raises(ValueError, match="already"):
             journal.append(JournalEntry.of(key(1), "m", answer(1)))

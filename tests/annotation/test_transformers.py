@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-from components.annotation.annotators import AnnotationRequest, Answer
+from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
 from components.reinforcement.judges.judge import Case
 from components.reinforcement.judges.mllm import JudgeError, MllmJudge, MllmSettings
@@ -102,10 +102,10 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def collect(url: str, model: Path, journal: Path, **more: object) -> list[Answer]:
+def collect(url: str, model: Path, journal: Path, **more: object) -> list[AnnotatorAnswer]:
     settings = ClientSettings(base_url=url, model=str(model), concurrency=2, **_BUSY, **more)
     views = [make_photo(56, 84, seed=index) for index in range(3)]
-    answers: list[Answer] = []
+    answers: list[AnnotatorAnswer] = []
     requests = (AnnotationRequest(f"photo-{index}", view, view) for index, view in enumerate(views))
     OpenAICompatibleAnnotator(settings, journal).annotate(requests, answers.append)
     return sorted(answers, key=lambda answer: answer.id)

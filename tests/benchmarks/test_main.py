@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 
 from benchmarks import main as benchmark
-from benchmarks.main import BenchmarkRow, Usage, evaluation_rows, measure_command, pipeline_rows, show, stage_row
+from benchmarks.main import BenchmarkRow, ProcessUsage, evaluation_rows, measure_command, pipeline_rows, show, stage_row
 from benchmarks.stages import StageGain, stage_gain
 from components.data.records import Manifest, write_manifest
 from components.evaluation import evaluate
 from components.evaluation.records import Evaluation, EvaluationSettings
-from components.inference.crafter import CrafterSettings
+from components.inference.enhancer import EnhancerSettings
 from components.metrics.full_reference import LPIPS_FILE, measure_case
 from components.metrics.tables import BootstrapSettings, Interval
 from components.reinforcement.comparison import PolicyScores
@@ -56,10 +56,14 @@ def test_rows_carry_value_peer_and_ratio() -> None:
 
 
 def test_time_and_memory() -> None:
-    rows = pipeline_rows(Usage(700, 3_900_000_000), Usage(29, 0))
+    rows = pipeline_rows(ProcessUsage(700, 3_900_000_000), ProcessUsage(29, 0))
     assert [row.ok for row in rows] == [True, True, True]
     assert rows[1].value == pytest.approx(3.9)
-    assert [row.ok for row in pipeline_rows(Usage(721, 4_100_000_000), Usage(31, 0))] == [False, False, False]
+    assert [row.ok for row in pipeline_rows(ProcessUsage(721, 4_100_000_000), ProcessUsage(31, 0))] == [
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_gain_counts_only_with_its_whole_interval() -> None:
@@ -124,8 +128,8 @@ def test_photos_are_judged_as_large_as_they_are(
         return measure_case(picture, *arguments)
 
     monkeypatch.setattr(evaluate, "measure_case", seen)
-    crafter = CrafterSettings(critic_short_side=28, max_new_tokens=4, steps=1, draws=1)
-    settings = EvaluationSettings(views=1, max_side=40, crafter=crafter, bootstrap=BootstrapSettings(resamples=100))
+    enhancer = EnhancerSettings(critic_short_side=28, max_new_tokens=4, steps=1, draws=1)
+    settings = EvaluationSettings(views=1, max_side=40, enhancer=enhancer, bootstrap=BootstrapSettings(resamples=100))
     evaluation = benchmark.judge_in_full(tmp_path / "manifest", adapters, settings)
     assert evaluation.cases == 3
     assert set(sizes) == {(60, 90), (76, 90), (84, 90)}

@@ -14,23 +14,23 @@ from tests.serving.stubs import Brightener, picture
 
 
 def test_the_load_counts_what_the_server_did(serve: Callable[[FastAPI], str]) -> None:
-    crafter = Brightener(seconds=0.01)
-    address = serve(create_app(PhotoService(crafter, ServingLimits(waiting=3))))
+    enhancer = Brightener(seconds=0.01)
+    address = serve(create_app(PhotoService(enhancer, ServingLimits(waiting=3))))
     within = apply_load(address, picture("JPEG"), 20, 4, "within")
     assert within.statuses == {200: 20} and len(within.latencies) == 20
     beyond = apply_load(address, picture("JPEG"), 60, 20, "beyond")
     assert set(beyond.statuses) == {200, 429} and beyond.statuses.total() == 60
-    assert crafter.calls == 20 + beyond.statuses[200]
+    assert enhancer.calls == 20 + beyond.statuses[200]
     assert all(row.ok for row in rows_of(within, beyond, 100 * 2**20, 101 * 2**20))
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="Debian's package wrk is not installed")
 def test_wrk_counts_what_the_server_did(serve: Callable[[FastAPI], str]) -> None:
-    crafter = Brightener(seconds=0.01)
-    address = serve(create_app(PhotoService(crafter, ServingLimits(waiting=3))))
+    enhancer = Brightener(seconds=0.01)
+    address = serve(create_app(PhotoService(enhancer, ServingLimits(waiting=3))))
     load = apply_wrk(address, picture("JPEG"), 1, 20)
     assert load is not None and set(load.statuses) == {0, 200, 429}
-    assert load.statuses[0] == 0 and 0 < load.statuses[200] <= crafter.calls
+    assert load.statuses[0] == 0 and 0 < load.statuses[200] <= enhancer.calls
     assert load.statuses[429] > load.statuses[200] and load.seconds == pytest.approx(1, abs=0.5)
 
 

@@ -131,7 +131,7 @@ def _training_run() -> Any:
 
 
 def run_placed(wanted: dict[str, Any], state: State) -> dict[str, Any]:
-    """The pipeline with the gate, after a training run has completed; count, pause, name and the crafter's settings."""
+    """The pipeline with the gate, after a training run has completed; count, pause, name, enhancer's settings."""
     from zenml.client import Client
 
     from components.data.versioning import data_revision
@@ -139,9 +139,9 @@ def run_placed(wanted: dict[str, Any], state: State) -> dict[str, Any]:
     from pipelines.run import run_pipeline
     from tests.cluster.graph import placed
 
-    wanted = {"count": 6, "pause": 0.0, "name": "", "crafter": {}, **wanted}
+    wanted = {"count": 6, "pause": 0.0, "name": "", "enhancer": {}, **wanted}
     settings = checked_settings(ROOT / "configs" / "small.yaml", [], state)
-    settings["evaluate"]["crafter"] |= wanted.pop("crafter")
+    settings["evaluate"]["enhancer"] |= wanted.pop("enhancer")
     trained = _training_run()
     parameters = {
         "counting": wanted,

@@ -263,7 +263,7 @@ def _environment(folder: Path, project: Path, services: Services, s3: FaultyProx
         "SPC_S3_ACCESS_KEY_ID": S3_ACCESS_KEY,
         "SPC_S3_SECRET_ACCESS_KEY": S3_SECRET_KEY,
         "SPC_MLFLOW_URL": services.mlflow_url,
-        "SPC_MLFLOW_USERNAME": "crafter",
+        "SPC_MLFLOW_USERNAME": "enhancer",
         "SPC_MLFLOW_PASSWORD": "unused",
         "SPC_REGISTRY": "registry.example.org/team",
         "SPC_IMAGE": "registry.example.org/team/smartphotocrafter:cpu",

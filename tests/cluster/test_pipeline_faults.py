@@ -48,7 +48,7 @@ def versions(site: Site) -> set[int]:
 def survive(site: Site, name: str, during: Callable[[], None] | None = None, **settings: Any) -> list[str]:
     """Run to the end while ``during`` happens, check what has to be true of it, and say which pods did stage III."""
     before = versions(site)
-    settings = {"count": NUMBERS, "pause": 0.5, "crafter": {"strength": next(_ways)}, **settings}
+    settings = {"count": NUMBERS, "pause": 0.5, "enhancer": {"strength": next(_ways)}, **settings}
     outcome = site.drive(during=during, name=name, **settings)
     assert outcome.code == 0, outcome.output[-6000:]
     summary = outcome.summary

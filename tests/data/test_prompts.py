@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.data.damage import BOKEH_LEVELS
+from components.data.degradations import BOKEH_LEVELS
 from components.data.prompts import PHRASES, edit_phrase, instruction, variants
 from components.photometry.operations import DEGRADATIONS, TONE, Operation
 from components.seeding import generator_for

@@ -10,10 +10,10 @@ import torch
 
 from components.data import synthesis
 from components.data.aligned import aligned_pairs
+from components.data.crops import take_crop
 from components.data.pairs import KINDS, PairReader, rebuild_pair
 from components.data.records import Manifest
 from components.data.synthesis import ASSETS, SynthesisSettings, synthesize
-from components.data.views import take_view
 from components.imaging.photo import Photo, quantize, write_photo
 from components.photometry.looks import Look, format_cube
 from components.photometry.masks import decode_cutout
@@ -242,15 +242,15 @@ def test_published_pairs_are_kept_and_stacked_with_tone_faults(
     synthesize(Manifest.of(found), photos_dir, out, without(FEW, stacked=2))
     plain, *stacked = PairReader(out)
     assert (plain.kind, plain.operations, plain.input_path) == ("restoration", (), "input.png")
-    assert torch.equal(plain.input(), take_view(worse, plain.view))
-    assert torch.equal(plain.target(), take_view(quantize(better), plain.view))
+    assert torch.equal(plain.input(), take_crop(worse, plain.view))
+    assert torch.equal(plain.target(), take_crop(quantize(better), plain.view))
     assert any(word in plain.instruction.lower() for word in ("blur", "shake"))
     assert len(stacked) == 2
     for pair in stacked:
         assert pair.kind == "multi_edit" and pair.operations and {one.name for one in pair.operations} <= set(TONE)
-        expected = quantize(apply_operations(take_view(worse, pair.view), pair.operations))
+        expected = quantize(apply_operations(take_crop(worse, pair.view), pair.operations))
         assert torch.equal(pair.input(), expected)
-        assert torch.equal(pair.target(), take_view(quantize(better), pair.view))
+        assert torch.equal(pair.target(), take_crop(quantize(better), pair.view))
         assert any(word in pair.instruction.lower() for word in ("blur", "shake"))
     for pair in (plain, *stacked):
         assert rebuild_pair(pair, photos_dir) == pair

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from components.evaluation.critic_accuracy import CriticFigures
 from components.evaluation.records import Evaluation, EvaluationSettings
-from components.evaluation.verdicts import CriticFigures
 from components.metrics.full_reference import LOWER_IS_BETTER
 from components.metrics.tables import INPUT, OURS, BootstrapSettings, Interval, summarise
 

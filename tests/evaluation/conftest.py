@@ -1,4 +1,4 @@
-"""A small held-out set on disk, LPIPS with random weights, and a crafter whose edits and words are known."""
+"""A small held-out set on disk, LPIPS with random weights, and an enhancer whose edits and words are known."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.data.records import Manifest, PhotoRecord
 from components.imaging.photo import Photo, write_photo
-from components.inference.crafter import CrafterSettings, Enhanced
+from components.inference.enhancer import Enhanced, EnhancerSettings
 from components.metrics import learned
 from components.metrics.full_reference import LPIPS_FILE
 from components.verdict.grammar import Verdict, render, suggest
@@ -70,12 +70,12 @@ def no_weights(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-class KnowingCrafter:
+class KnowingEnhancer:
     """Knows the originals: goes ``share`` of the way back, and says what the faults do to brightness."""
 
     def __init__(self, folder: Path, share: float, text: str | None = None):
         self.critic = self.artist = None
-        self.folder, self.share, self.text, self.settings = folder, share, text, CrafterSettings()
+        self.folder, self.share, self.text, self.settings = folder, share, text, EnhancerSettings()
 
     def enhance_many(self, photos: list[Photo], seed: int) -> list[Enhanced]:
         intact = photos[0].pixels

@@ -1,4 +1,4 @@
-"""The evaluation from photos on disk to tables and report, with a crafter whose result is known, and a real package."""
+"""The evaluation from photos on disk to tables and report, with an enhancer of known results, and a real package."""
 
 import json
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from components.data.records import Manifest
 from components.evaluation import evaluate as module
 from components.evaluation.baselines import BASELINES
-from components.evaluation.evaluate import evaluate_crafter, held_out_cases
+from components.evaluation.evaluate import evaluate_enhancer, held_out_cases
 from components.evaluation.records import Evaluation, EvaluationSettings, read_evaluation
-from components.inference.crafter import Crafter, CrafterSettings
+from components.inference.enhancer import Enhancer, EnhancerSettings
 from components.metrics.tables import BootstrapSettings, read_cases
 from components.photometry.operations import apply_operations
 from components.training.tracker import NullTracker
-from tests.evaluation.conftest import KnowingCrafter
+from tests.evaluation.conftest import KnowingEnhancer
 from tests.tiny_models import write_tiny_package
 
 pytestmark = pytest.mark.slow
@@ -56,14 +56,14 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def run(photos: tuple[Path, Manifest], backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """Evaluate a `KnowingCrafter` that goes ``share`` of the way back to the original."""
+    """Evaluate a `KnowingEnhancer` that goes ``share`` of the way back to the original."""
 
     def evaluated(share: float, text: str | None = None) -> Run:
         folder, manifest = photos
-        crafter, recorder, out = KnowingCrafter(folder, share, text), Recorder(), tmp_path_factory.mktemp("out")
+        enhancer, recorder, out = KnowingEnhancer(folder, share, text), Recorder(), tmp_path_factory.mktemp("out")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "Crafter", lambda critic, artist, settings: crafter)
-            evaluation = evaluate_crafter(crafter, manifest, folder, backbone.parent, out, QUICK, recorder)
+            patch.setattr(module, "Enhancer", lambda critic, artist, settings: enhancer)
+            evaluation = evaluate_enhancer(enhancer, manifest, folder, backbone.parent, out, QUICK, recorder)
         return Run(evaluation, out, recorder)
 
     return evaluated
@@ -71,11 +71,11 @@ def run(photos: tuple[Path, Manifest], backbone: Path, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="module")
 def half_way(run: Callable[..., Run]) -> Run:
-    """Of a crafter that leaves half of the error."""
+    """Of an enhancer that leaves half of the error."""
     return run(share=0.5)
 
 
-def test_a_crafter_that_knows_the_original_has_no_error(run: Callable[..., Run]) -> None:
+def test_a_enhancer_that_knows_the_original_has_no_error(run: Callable[..., Run]) -> None:
     evaluation, out, _ = run(share=1.0)
     assert (evaluation.photos, evaluation.cases) == (3, 6)
     assert evaluation.ratio_to_input.value == 0
@@ -86,7 +86,7 @@ def test_a_crafter_that_knows_the_original_has_no_error(run: Callable[..., Run])
     assert set(cases.photo_id) == {"sample/0.png", "sample/2.png", "sample/3.png"}  # the train photo is not judged
 
 
-def test_a_crafter_that_does_nothing_equals_the_input(run: Callable[..., Run]) -> None:
+def test_a_enhancer_that_does_nothing_equals_the_input(run: Callable[..., Run]) -> None:
     evaluation = run(share=0.0).evaluation
     assert evaluation.ratio_to_input.value == pytest.approx(1)
     by_method = {row.method: row for row in evaluation.rows}
@@ -142,6 +142,13 @@ def test_the_table_on_disk_is_the_record(half_way: Run) -> None:
     assert read_evaluation(half_way.out) == half_way.evaluation
 
 
+def test_the_record_of_an_earlier_version_is_read(half_way: Run, tmp_path: Path) -> None:
+    record = json.loads((half_way.out / "table.json").read_text())
+    record["settings"]["crafter"] = record["settings"].pop("enhancer")
+    (tmp_path / "table.json").write_text(json.dumps(record))
+    assert read_evaluation(tmp_path) == half_way.evaluation
+
+
 def test_cases_are_the_same_every_time_and_follow_the_seed(photos: tuple[Path, Manifest]) -> None:
     folder, manifest = photos
     record = next(iter(manifest))
@@ -160,22 +167,22 @@ def test_cases_are_the_same_every_time_and_follow_the_seed(photos: tuple[Path, M
 def test_a_real_package_is_evaluated(photos: tuple[Path, Manifest], backbone: Path, tmp_path: Path) -> None:
     folder, manifest = photos
     package = write_tiny_package(tmp_path / "parts", tmp_path / "package").folder
-    crafter = CrafterSettings(draws=1, steps=2, max_new_tokens=4, mirrored=False)
-    settings = QUICK.model_copy(update={"crafter": crafter, "views": 1, "baselines": ("grey_world",)})
-    evaluation = evaluate_crafter(
-        Crafter.load(package), manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker()
+    enhancer = EnhancerSettings(draws=1, steps=2, max_new_tokens=4, mirrored=False)
+    settings = QUICK.model_copy(update={"enhancer": enhancer, "views": 1, "baselines": ("grey_world",)})
+    evaluation = evaluate_enhancer(
+        Enhancer.load(package), manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker()
     )
     assert evaluation.cases == 3
-    assert evaluation.settings.crafter == crafter
+    assert evaluation.settings.enhancer == enhancer
     judged = write_tiny_package(tmp_path / "more", tmp_path / "judged", tmp_path / "out")
-    assert Crafter.load(judged.folder).settings == crafter
+    assert Enhancer.load(judged.folder).settings == enhancer
 
 
 def test_a_manifest_without_held_out_photos_is_an_error(photos: tuple[Path, Manifest], backbone: Path) -> None:
     folder, manifest = photos
     train_only = Manifest.of([record for record in manifest if record.split == "train"])
     with pytest.raises(ValueError, match="manifest of 1 photos has none in the split 'test'"):
-        evaluate_crafter(KnowingCrafter(folder, 1), train_only, folder, backbone.parent, folder, QUICK, NullTracker())
+        evaluate_enhancer(KnowingEnhancer(folder, 1), train_only, folder, backbone.parent, folder, QUICK, NullTracker())
 
 
 @pytest.mark.parametrize("names", [(), ("magic",)])

@@ -96,10 +96,10 @@ def test_packages_are_loaded_one_after_the_other(
     together = []
 
     def load() -> Keeper:
-        crafter = Keeper()
-        alive.add(crafter)
+        enhancer = Keeper()
+        alive.add(enhancer)
         together.append(len(alive))
-        return crafter
+        return enhancer
 
     variants = dict.fromkeys(("one", "two", "three"), (load, ""))
     quick = QUICK.model_copy(update={"tasks": ("multi_edit",)})

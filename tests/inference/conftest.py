@@ -1,4 +1,4 @@
-"""A Crafter without models in the place of the champion's, and a photo for it."""
+"""An Enhancer without models in the place of the champion's, and a photo for it."""
 
 from pathlib import Path
 
@@ -6,37 +6,37 @@ import pytest
 from PIL import ExifTags, Image
 
 from components.imaging.originals import Original
-from components.inference.crafter import Crafter, CrafterSettings, Judgement, Plan
+from components.inference.enhancer import Critique, EditPlan, Enhancer, EnhancerSettings
 from components.verdict.grammar import Verdict, render, suggest
 from tests.conftest import make_photo
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", -0.5),), score=55.0)
 
 
-class HalvingCrafter:
+class HalvingEnhancer:
     """Halves every sample, and remembers how it was asked."""
 
-    settings = CrafterSettings()
+    settings = EnhancerSettings()
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int | None]] = []
 
-    def plan(self, original: Original, seed: int, draws: int | None) -> Plan:
+    def plan(self, original: Original, seed: int, draws: int | None) -> EditPlan:
         self.asked.append((seed, draws))
         (small,) = original.reduced([(16, 24)])
-        return Plan(render(VERDICT), VERDICT, small, small / 2)
+        return EditPlan(render(VERDICT), VERDICT, small, small / 2)
 
-    def critique(self, photo: Original) -> Judgement:
-        return Judgement("no verdict", None)
+    def critique(self, photo: Original) -> Critique:
+        return Critique("no verdict", None)
 
 
 @pytest.fixture
-def crafter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HalvingCrafter:
+def enhancer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HalvingEnhancer:
     """In the place of the champion's."""
-    halving = HalvingCrafter()
+    halving = HalvingEnhancer()
     (tmp_path / "state" / "champion").mkdir(parents=True)
     monkeypatch.setenv("SPC_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(Crafter, "load", lambda folder: halving)
+    monkeypatch.setattr(Enhancer, "load", lambda folder: halving)
     return halving
 
 

@@ -39,18 +39,18 @@ def edits(folder: Path) -> list[int]:
     return [path.read_bytes()[-3:].count(b"+") for path in sorted(folder.glob("*.png"))]
 
 
-def test_a_folder_is_replaced_once_whatever_the_options(crafter, tmp_path: Path, capsys) -> None:
+def test_a_folder_is_replaced_once_whatever_the_options(enhancer, tmp_path: Path, capsys) -> None:
     folder = folder_of(tmp_path)
     before = {path.name: read_photo(path).pixels for path in folder.iterdir()}
     for options in ([], [], ["--strength", "0.5"], ["--redo"], ["--sidecar"]):
         assert cli.main(["enhance", str(folder), "--in-place", *options]) == 0
-    assert len(crafter.asked) == 3
+    assert len(enhancer.asked) == 3
     for name, pixels in before.items():
         assert (read_photo(folder / name).pixels - pixels / 2).abs().max() < 0.02
     assert "0 of 3 photos enhanced, 3 were done before" in capsys.readouterr().err
 
 
-def test_a_single_photo_is_replaced_once(crafter, source: Path) -> None:
+def test_a_single_photo_is_replaced_once(enhancer, source: Path) -> None:
     before = read_photo(source).pixels
     for _ in range(2):
         assert cli.main(["enhance", str(source), "--in-place", "--sidecar"]) == 0
@@ -77,7 +77,7 @@ def test_permissions_and_attributes_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "backup.png").read_bytes() == original  # a new file was renamed over one of its names
 
 
-def test_nothing_is_replaced_when_something_fails(tmp_path: Path, crafter, capsys) -> None:
+def test_nothing_is_replaced_when_something_fails(tmp_path: Path, enhancer, capsys) -> None:
     folder = folder_of(tmp_path, 2)
     (folder / "0.json").write_text('{"exported": true}')
     before = (folder / "0.png").read_bytes()

@@ -18,10 +18,10 @@ import uvicorn
 
 from components import cli
 from components.imaging.originals import Original
-from components.inference.crafter import Crafter, Plan
+from components.inference.enhancer import EditPlan, Enhancer
 from components.serving.app import create_app
 from components.serving.service import PhotoService
-from tests.inference.conftest import HalvingCrafter
+from tests.inference.conftest import HalvingEnhancer
 from tests.serving.stubs import Brightener, picture
 
 FORK = multiprocessing.get_context("fork")
@@ -82,17 +82,17 @@ def test_a_killed_server(temporary: Path) -> None:
 
 
 def enhance(at_work, *arguments: str) -> None:
-    class Stuck(HalvingCrafter):
-        def plan(self, original: Original, seed: int, draws: int | None) -> Plan:
+    class Stuck(HalvingEnhancer):
+        def plan(self, original: Original, seed: int, draws: int | None) -> EditPlan:
             at_work.set()
             time.sleep(600)
             raise AssertionError("it should have been killed")
 
-    Crafter.load = lambda folder: Stuck()
+    Enhancer.load = lambda folder: Stuck()
     cli.main(["enhance", *arguments])
 
 
-def test_a_killed_batch(crafter, temporary: Path, tmp_path: Path) -> None:
+def test_a_killed_batch(enhancer, temporary: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.png", picture(width=60, height=40))
     out = tmp_path / "out"

@@ -13,7 +13,7 @@ from tests.inference.test_batch import contents, fill, run
 
 
 @pytest.fixture
-def photos(crafter, tmp_path: Path) -> Path:
+def photos(enhancer, tmp_path: Path) -> Path:
     """A folder with a photo of its own and one in a folder within."""
     for name in ("a.jpg", "sub/b.png"):
         write_photo(Photo(make_photo(20, 30)), tmp_path / "photos" / name)
@@ -34,16 +34,16 @@ def photos(crafter, tmp_path: Path) -> Path:
         ("file://{0}/photos/./", "local://{0}/photos"),
     ],
 )
-def test_a_folder_is_never_its_own_out(crafter, photos: Path, monkeypatch, capsys, source: str, target: str) -> None:
+def test_a_folder_is_never_its_own_out(enhancer, photos: Path, monkeypatch, capsys, source: str, target: str) -> None:
     (photos.parent / "link").symlink_to("photos")
     monkeypatch.chdir(photos)
     before = contents(photos)
     assert cli.main(["enhance", source.format(photos.parent), target.format(photos.parent), "--overwrite"]) == 2
     assert "OUT is IN; the originals would be lost" in capsys.readouterr().err
-    assert contents(photos) == before and crafter.asked == []
+    assert contents(photos) == before and enhancer.asked == []
 
 
-def test_a_prefix_of_a_bucket_is_never_its_own_out(crafter) -> None:
+def test_a_prefix_of_a_bucket_is_never_its_own_out(enhancer) -> None:
     system = fsspec.filesystem("memory")
     system.pipe("/camera/in/a.jpg", b"ab")
     for target in ("memory://camera/in", "memory:///camera/in/", "memory://camera//in"):
@@ -54,7 +54,7 @@ def test_a_prefix_of_a_bucket_is_never_its_own_out(crafter) -> None:
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 @pytest.mark.parametrize("spelling", ["in.jpg", "./in.jpg", "{0}/in.jpg", "link.jpg", "hard.jpg", "there/in.jpg"])
 def test_a_photo_is_never_its_own_out(
-    crafter, source: Path, tmp_path: Path, monkeypatch, capsys, spelling: str, overwrite: list[str]
+    enhancer, source: Path, tmp_path: Path, monkeypatch, capsys, spelling: str, overwrite: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("link.jpg").symlink_to("in.jpg")
@@ -124,21 +124,21 @@ def test_foreign_files_in_a_bucket_stay(tmp_path: Path) -> None:
     assert (system.cat("/shelf/a.jpg"), system.cat("/shelf/b.jpg")) == (b"mother", b"dc")
 
 
-def test_an_existing_out_stays_unless_it_is_to_be_overwritten(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_an_existing_out_stays_unless_it_is_to_be_overwritten(enhancer, source: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out.jpg"
     for taken in ("out.jpg", "out.compare.jpg", "out.json", "out.xmp", "out.cube"):
         (tmp_path / taken).write_text("mine")
         assert cli.main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare"]) == 2
         assert taken in capsys.readouterr().err
-        assert (tmp_path / taken).read_text() == "mine" and crafter.asked == []
+        assert (tmp_path / taken).read_text() == "mine" and enhancer.asked == []
         overwritten = cli.main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare", "--overwrite"])
         assert overwritten == (2 if taken in ("out.json", "out.xmp") else 0)
         for path in tmp_path.glob("out.*"):
             path.unlink()
-        crafter.asked.clear()
+        enhancer.asked.clear()
 
 
-def test_critique_keeps_what_a_photo_library_exported(crafter, source: Path, tmp_path: Path, capsys) -> None:
+def test_critique_keeps_what_a_photo_library_exported(enhancer, source: Path, tmp_path: Path, capsys) -> None:
     exported = '{"title": "IMG", "geoData": {}}'
     (tmp_path / "in.json").write_text(exported)
     (tmp_path / "in.jpg.json").write_text(exported)

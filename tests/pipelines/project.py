@@ -30,7 +30,7 @@ reinforce:
   iterations: 3
   rollouts: {photos: 2, verdicts: 2, edits: 2, sampling_steps: 2}
   comparison: {draws: 1}
-evaluate: {views: 1, max_side: 160, bootstrap: {resamples: 200}, crafter: {steps: 2, draws: 1}}
+evaluate: {views: 1, max_side: 160, bootstrap: {resamples: 200}, enhancer: {steps: 2, draws: 1}}
 gate: {resamples: 200}
 """
 BROKEN = {"garbage.jpg", "empty.jpg", "cut.jpg", "pixel.png"}

@@ -42,7 +42,7 @@ class Site:
             "SPC_S3_ACCESS_KEY_ID": "test",
             "SPC_S3_SECRET_ACCESS_KEY": "test",
             "SPC_MLFLOW_URL": mlflow,
-            "SPC_MLFLOW_USERNAME": "crafter",
+            "SPC_MLFLOW_USERNAME": "enhancer",
             "SPC_MLFLOW_PASSWORD": "right",
             "SPC_REGISTRY": "registry.example.org/team",
             "KUBECONFIG": str(cluster.kubeconfig),
@@ -58,7 +58,7 @@ def zenml_answers(request: Asked) -> tuple[int, Any]:
 
 
 def mlflow_answers(request: Asked) -> tuple[int, Any]:
-    login = f"Basic {base64.b64encode(b'crafter:right').decode()}"
+    login = f"Basic {base64.b64encode(b'enhancer:right').decode()}"
     return (200, {"experiments": []}) if request.headers.get("Authorization") == login else (401, {})
 
 

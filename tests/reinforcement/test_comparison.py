@@ -13,7 +13,7 @@ from components.models.lora import adapter_tensors
 from components.models.sampling import sample_edits
 from components.reinforcement import comparison
 from components.reinforcement.comparison import ComparisonSettings, PolicyScores, log_policy, score_policy, score_stage
-from components.reinforcement.judges.judge import Case, attribute_compliance
+from components.reinforcement.judges.judge import EditCase, attribute_compliance
 from components.reinforcement.judges.settings import JudgeSettings
 from components.reinforcement.rewards.artist import Edited, artist_rewards
 from components.reinforcement.rollouts import RolloutSettings
@@ -68,7 +68,7 @@ def test_scores_are_rewards_of_edits_under_greedy_verdicts(inputs: Inputs, dista
             for name in TERMS:
                 expected = 0.0
                 if verdict is not None:
-                    followed = attribute_compliance(Case(batch.inputs[i], made, verdict), ROLLOUTS.artist)
+                    followed = attribute_compliance(EditCase(batch.inputs[i], made, verdict), ROLLOUTS.artist)
                     rewards = artist_rewards(Edited(made, target, followed, distance), ROLLOUTS.artist)
                     expected = float(rewards[name].mean())
                 assert float(scores.terms[name][index]) == pytest.approx(expected, abs=1e-5), name

@@ -10,7 +10,7 @@ from components.models.critic import Critic
 from components.models.lora import adapter_tensors, copy_adapter
 from components.models.sampling import sample_latents
 from components.reinforcement import rollouts
-from components.reinforcement.judges.judge import Case, attribute_compliance
+from components.reinforcement.judges.judge import EditCase, attribute_compliance
 from components.reinforcement.rewards.artist import Edited, artist_rewards
 from components.reinforcement.rewards.critic import fidelity, improvement
 from components.reinforcement.rollouts import Round
@@ -123,7 +123,7 @@ def test_the_artist_earns_what_its_photo_target_and_verdict_say(
         if verdict is None:
             assert all((values[rows] == 0).all() for values in edits.terms.values())
             continue
-        followed = attribute_compliance(Case(batch.inputs[photo], pictures[rows], verdict), ROLLOUTS.artist)
+        followed = attribute_compliance(EditCase(batch.inputs[photo], pictures[rows], verdict), ROLLOUTS.artist)
         made = Edited(pictures[rows], batch.targets[photo], followed, distance)
         expected = artist_rewards(made, ROLLOUTS.artist)
         for name, values in edits.terms.items():
@@ -155,10 +155,10 @@ def test_how_many_edits_are_made_at_once_does_not_change_them(
 def test_another_judge_gates_the_reward_and_is_asked_once_about_all_edits(
     critic: Critic, artist: Artist, batch: PairBatch, distance: Lpips, experience: Round
 ) -> None:
-    asked: list[list[Case]] = []
+    asked: list[list[EditCase]] = []
 
     class Doubtful:
-        def compliance(self, cases: list[Case]) -> list[Tensor]:
+        def compliance(self, cases: list[EditCase]) -> list[Tensor]:
             asked.append(cases)
             return [torch.full((len(case.edits),), 0.25) for case in cases]
 

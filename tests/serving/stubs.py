@@ -1,4 +1,4 @@
-"""A Crafter that only brightens, as slowly as a test wants, and picture files to feed it."""
+"""An Enhancer that only brightens, as slowly as a test wants, and picture files to feed it."""
 
 import io
 import threading
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from components.imaging.photo import Photo
-from components.inference.crafter import CrafterSettings
+from components.inference.enhancer import EnhancerSettings
 from components.verdict.grammar import Verdict
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.0)
@@ -17,7 +17,7 @@ VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.
 
 @dataclass
 class Result:
-    """As much of `Enhanced` and `Judgement` as serving looks at."""
+    """As much of `Enhanced` and `Critique` as serving looks at."""
 
     text: str
     verdict: Verdict | None
@@ -27,7 +27,7 @@ class Result:
 class Brightener:
     """Adds ``strength`` tenths of full scale; the verdict does not parse for seed 0."""
 
-    settings = CrafterSettings(strength=1.25)
+    settings = EnhancerSettings(strength=1.25)
 
     def __init__(self, seconds: float = 0.0):
         self.seconds, self.calls, self.together, self.most = seconds, 0, 0, 0

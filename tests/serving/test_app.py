@@ -129,8 +129,8 @@ def test_an_unexpected_failure_is_logged_and_says_nothing_of_the_inside(
 
 
 def test_beyond_saturation_requests_queue_or_are_turned_away(serve: Serve) -> None:
-    crafter = Brightener(seconds=0.02)
-    address = serve(create_app(PhotoService(crafter, ServingLimits(waiting=5))))
+    enhancer = Brightener(seconds=0.02)
+    address = serve(create_app(PhotoService(enhancer, ServingLimits(waiting=5))))
 
     async def storm() -> list[httpx.Response]:
         async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=40)) as client:
@@ -140,8 +140,8 @@ def test_beyond_saturation_requests_queue_or_are_turned_away(serve: Serve) -> No
     responses = asyncio.run(storm())
     counts = collections.Counter(response.status_code for response in responses)
     assert set(counts) == {200, 429}
-    assert counts[200] == crafter.calls >= 6
-    assert crafter.most == 1
+    assert counts[200] == enhancer.calls >= 6
+    assert enhancer.most == 1
     assert all("retry-after" in response.headers for response in responses if response.status_code == 429)
     assert httpx.get(f"{address}/health").status_code == 200
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.serving.protocol import Invocation, parse_invocation, predictions
-from components.serving.service import Answer, Refused
+from components.serving.service import EnhancedPicture, Refused
 
 PHOTO = b"\xff\xd8 some bytes"
 TEXT = base64.b64encode(PHOTO).decode()
@@ -78,5 +78,5 @@ def test_damaged_requests_are_read_or_refused_and_nothing_else() -> None:
 
 
 def test_predictions_are_what_mlflow_clients_read() -> None:
-    body = json.loads(predictions([Answer(PHOTO, ".jpg", "words", "null")]))
+    body = json.loads(predictions([EnhancedPicture(PHOTO, ".jpg", "words", "null")]))
     assert body == {"predictions": [{"photo": TEXT, "text": "words", "verdict": "null"}]}

@@ -73,10 +73,10 @@ def lying_png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("side", [8000, 100_000, 2**31 - 1])
 def test_pixels_are_counted_before_they_are_decoded(side: int) -> None:
-    crafter = Brightener()
-    error = refusal(PhotoService(crafter, ServingLimits(max_pixels=1_000_000)), lying_png(side, side))
+    enhancer = Brightener()
+    error = refusal(PhotoService(enhancer, ServingLimits(max_pixels=1_000_000)), lying_png(side, side))
     assert error.reason in {Reason.TOO_LARGE, Reason.INVALID}
-    assert crafter.calls == 0
+    assert enhancer.calls == 0
 
 
 @pytest.mark.parametrize("options", [{"strength": 2.1}, {"strength": -1.0}, {"strength": float("nan")}, {"seed": -1}])
@@ -87,8 +87,8 @@ def test_parameters_out_of_range_are_refused(options: dict[str, float]) -> None:
 
 
 def test_one_picture_at_a_time_and_no_more_wait_than_may() -> None:
-    crafter = Brightener(seconds=0.2)
-    service = PhotoService(crafter, ServingLimits(waiting=2))
+    enhancer = Brightener(seconds=0.2)
+    service = PhotoService(enhancer, ServingLimits(waiting=2))
     outcomes: list[str] = []
 
     def request() -> None:
@@ -103,22 +103,22 @@ def test_one_picture_at_a_time_and_no_more_wait_than_may() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert crafter.most == 1
-    assert outcomes.count("done") == crafter.calls >= 3
-    assert outcomes.count("busy") == 8 - crafter.calls > 0
+    assert enhancer.most == 1
+    assert outcomes.count("done") == enhancer.calls >= 3
+    assert outcomes.count("busy") == 8 - enhancer.calls > 0
     service.enhance(picture())  # the places are free again
 
 
 def test_who_waits_past_the_deadline_is_given_up() -> None:
-    crafter = Brightener(seconds=0.5)
-    service = PhotoService(crafter)
+    enhancer = Brightener(seconds=0.5)
+    service = PhotoService(enhancer)
     first = threading.Thread(target=service.enhance, args=(picture(),))
     first.start()
-    while crafter.calls == 0:
+    while enhancer.calls == 0:
         time.sleep(0.005)
     assert refusal(service, picture(), deadline=time.monotonic() + 0.05).reason is Reason.TIMED_OUT
     first.join()
-    assert crafter.calls == 1
+    assert enhancer.calls == 1
 
 
 def test_a_failure_frees_its_place() -> None:

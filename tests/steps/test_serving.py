@@ -20,10 +20,10 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from components.imaging.photo import read_photo
-from components.inference import crafter
+from components.inference import enhancer
 from components.models.package import Package
 from steps.registry import flavour
-from steps.serving import SIGNATURE, CrafterModel, input_example
+from steps.serving import SIGNATURE, EnhancerModel, input_example
 from tests.environments import locked, make_environment
 from tests.serving.stubs import VERDICT, Brightener, level, picture
 from tests.tiny_models import write_tiny_package
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CrafterModel:
-    monkeypatch.setattr(crafter.Crafter, "load", lambda package, placement: Brightener())
-    model = CrafterModel()
+def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EnhancerModel:
+    monkeypatch.setattr(enhancer.Enhancer, "load", lambda package, placement: Brightener())
+    model = EnhancerModel()
     limits = {"max_pixels": 5000, "max_photos": 2}
     model.load_context(SimpleNamespace(artifacts={"package": str(tmp_path)}, model_config=limits))
     return model
@@ -43,7 +43,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CrafterModel:
 @pytest.mark.parametrize(
     ("file_format", "expected"), [("PNG", "PNG"), ("JPEG", "JPEG"), ("WEBP", "WEBP"), ("BMP", "PNG")]
 )
-def test_bytes_in_bytes_and_words_out(model: CrafterModel, file_format: str, expected: str) -> None:
+def test_bytes_in_bytes_and_words_out(model: EnhancerModel, file_format: str, expected: str) -> None:
     answer = model.predict(None, pd.DataFrame({"photo": [picture(file_format)]}), {"seed": 3, "strength": 2.0})
     image = Image.open(io.BytesIO(answer["photo"][0]))
     assert (image.format, image.size) == (expected, (9, 6))
@@ -52,13 +52,13 @@ def test_bytes_in_bytes_and_words_out(model: CrafterModel, file_format: str, exp
     assert VERDICT.model_validate_json(answer["verdict"][0]) == VERDICT
 
 
-def test_defaults_and_a_verdict_that_does_not_parse(model: CrafterModel) -> None:
+def test_defaults_and_a_verdict_that_does_not_parse(model: EnhancerModel) -> None:
     answer = model.predict(None, pd.DataFrame({"photo": [picture("PNG")] * 2}))
     assert list(answer.columns) == SIGNATURE.outputs.input_names()
     assert list(answer["verdict"]) == ["null", "null"]
 
 
-def test_base64_that_mlflow_passes_on_is_decoded(model: CrafterModel) -> None:
+def test_base64_that_mlflow_passes_on_is_decoded(model: EnhancerModel) -> None:
     """Its server decodes the cells of data frames, and leaves those of `inputs` as they came."""
     for content in (base64.b64encode(picture()), base64.encodebytes(picture()), base64.b64encode(picture()).decode()):
         answer = model.predict(None, pd.DataFrame({"photo": [content]}))
@@ -73,7 +73,7 @@ def test_base64_that_mlflow_passes_on_is_decoded(model: CrafterModel) -> None:
         ([picture()] * 3, "expected at most 2 photos"),
     ],
 )
-def test_what_is_refused_is_a_bad_request(model: CrafterModel, photos: list[bytes], reason: str) -> None:
+def test_what_is_refused_is_a_bad_request(model: EnhancerModel, photos: list[bytes], reason: str) -> None:
     with pytest.raises(MlflowException) as caught:
         model.predict(None, pd.DataFrame({"photo": photos}))
     assert caught.value.get_http_status_code() == 400
@@ -146,7 +146,7 @@ def test_the_saved_model_is_complete(saved: Path) -> None:
 
 
 def test_mlflow_models_serve_enhances(server: str, saved: Path, package: Package, tmp_path: Path) -> None:
-    """JPEG and PNG in, the same out as the crafter gives here, with the Critic's words."""
+    """JPEG and PNG in, the same out as the enhancer gives here, with the Critic's words."""
     example = (saved / "serving_input_example.json").read_bytes()
     response = httpx.post(
         f"{server}/invocations", content=example, headers={"Content-Type": "application/json"}, timeout=60
@@ -161,7 +161,7 @@ def test_mlflow_models_serve_enhances(server: str, saved: Path, package: Package
     assert response.status_code == 200, response.text
     (row,) = response.json()["predictions"]
     (tmp_path / "sent").write_bytes(content)
-    here = crafter.Crafter.load(package.folder).enhance(read_photo(tmp_path / "sent"), seed=5, strength=0.7)
+    here = enhancer.Enhancer.load(package.folder).enhance(read_photo(tmp_path / "sent"), seed=5, strength=0.7)
     served = tmp_path / "served.png"
     served.write_bytes(base64.b64decode(row["photo"]))
     assert (read_photo(served).pixels - here.photo.pixels).abs().max() <= 0.51 / 255 + 1e-6

@@ -26,15 +26,15 @@ SETTINGS = CriticSftSettings(optimiser=OptimiserSettings(learning_rate=1e-3, ste
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 1), (5, 1), (5, 2), (16, 8), (17, 8), (3, 8), (8, 8)])
-def test_shares_are_even_and_weigh_one_together(monkeypatch: pytest.MonkeyPatch, total: int, size: int) -> None:
+def test_shares_are_even_and_weigh_one_together(monkeypatch: pytest.MonkeyPatch, total: int, world_size: int) -> None:
     shares = []
-    for rank in range(size):
+    for rank in range(world_size):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(ranks, "size", lambda: size)
+        monkeypatch.setattr(ranks, "size", lambda: world_size)
         shares.append(ranks.share(total))
     assert sum(share.weight for share in shares) == pytest.approx(1)
     rows = [row for share in shares for row in share.rows]
-    assert rows == (list(range(total)) if size <= total else list(range(total)) * size)
+    assert rows == (list(range(total)) if world_size <= total else list(range(total)) * world_size)
     lengths = {len(share.rows) for share in shares}
     assert max(lengths) - min(lengths) <= 1
 
@@ -56,7 +56,7 @@ def test_one_process_sums_nothing() -> None:
     parameter.grad = gradient = torch.rand(2)
     ranks.sum_gradients([parameter])
     assert parameter.grad is gradient
-    assert ranks.summed({"a": 0.1}) == {"a": 0.1}
+    assert ranks.all_reduce({"a": 0.1}) == {"a": 0.1}
     assert ranks.from_main({"a": gradient}, [1, "x"]) == ({"a": gradient}, [1, "x"])
 
 
@@ -111,7 +111,7 @@ def test_weights_are_not_trained_in_half_precision_unsharded() -> None:
             return [torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]
 
     with pytest.raises(ValueError, match=r"weights are trained in float32, and compute\.dtype is bfloat16"):
-        TrainingComputeSettings(dtype="bfloat16").settle(Half())
+        TrainingComputeSettings(dtype="bfloat16").prepare(Half())
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from components.models.compute import TrainingComputeSettings
 from components.training.artist_sft import adapt_artist
 from components.training.job import Failure, Job, StageError, first_failure
-from components.training.launch import Place, launch
+from components.training.launch import Rendezvous, launch
 from components.training.nodes import ReplacedError, attempts, finished, follow, take_part
 from tests.recording import RecordingTracker
 from tests.stage_three import Inputs
@@ -40,9 +40,9 @@ def job(folder: Path, inputs: Inputs, **compute: Any) -> Path:
     return folder
 
 
-def place(nodes: int = 2, node: int = 0) -> Place:
+def place(nodes: int = 2, node: int = 0) -> Rendezvous:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return Place(nodes, node, "127.0.0.1", server.getsockname()[1])
+        return Rendezvous(nodes, node, "127.0.0.1", server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from components.reinforcement.rewards.attributes import closeness
 from components.verdict.grammar import Verdict
 
 
-class Case(NamedTuple):
+class EditCase(NamedTuple):
     """Edits of one photo under one verdict.
 
     Attributes:
@@ -30,7 +30,7 @@ class Case(NamedTuple):
 class Judge(Protocol):
     """Says how far edits follow the suggestions they were made for."""
 
-    def compliance(self, cases: Sequence[Case]) -> list[Tensor]:
+    def compliance(self, cases: Sequence[EditCase]) -> list[Tensor]:
         """r_comp (B,) in [0, 1] of the edits of every case, in order, on the device of the edits.
 
         Raises:
@@ -39,7 +39,7 @@ class Judge(Protocol):
         ...
 
 
-def judge_all(judge: Judge, cases: Sequence[Case | None]) -> list[Tensor | None]:
+def judge_all(judge: Judge, cases: Sequence[EditCase | None]) -> list[Tensor | None]:
     """r_comp of every case, asked for together; None where there is no case, because a verdict did not parse.
 
     Raises:
@@ -55,12 +55,12 @@ class AttributeJudge:
     def __init__(self, settings: ArtistRewardSettings) -> None:
         self.settings = settings
 
-    def compliance(self, cases: Sequence[Case]) -> list[Tensor]:
+    def compliance(self, cases: Sequence[EditCase]) -> list[Tensor]:
         """See `Judge.compliance`; never fails."""
         return [attribute_compliance(case, self.settings) for case in cases]
 
 
-def attribute_compliance(case: Case, settings: ArtistRewardSettings) -> Tensor:
+def attribute_compliance(case: EditCase, settings: ArtistRewardSettings) -> Tensor:
     """r_comp (B,) of the judge `attributes`: does every suggested tone edit move its measured attribute that way?
 
     A suggestion scores 0 when the attribute moved the other way, 1 from `full_effect` of the suggested amount on, and

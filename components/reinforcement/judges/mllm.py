@@ -28,7 +28,7 @@ from components.chat.server import (
     RequestRefused,
     ServerSettings,
 )
-from components.reinforcement.judges.judge import Case
+from components.reinforcement.judges.judge import EditCase
 from components.reinforcement.judges.questions import (
     Reading,
     UnreadableAnswer,
@@ -113,7 +113,7 @@ class MllmJudge:
         """Chat completions asked for so far, retries and repairs included."""
         self._checked = False
 
-    def compliance(self, cases: Sequence[Case]) -> list[Tensor]:
+    def compliance(self, cases: Sequence[EditCase]) -> list[Tensor]:
         """See `components.reinforcement.judges.judge.Judge.compliance`.
 
         Raises:
@@ -128,7 +128,7 @@ class MllmJudge:
             scores = [[journal.known(question.key).compliance for question in row] for row in questions]
         return [torch.tensor(row, device=case.edits.device) for row, case in zip(scores, cases, strict=True)]
 
-    def _questions(self, case: Case) -> list[_Question]:
+    def _questions(self, case: EditCase) -> list[_Question]:
         settings, suggestions = self.settings, asked_for(case.verdict)
         before = reduced(case.source.cpu(), settings.longest_side)
         asking = (settings.model, settings.jpeg_quality, settings.probability, settings.structured, tuple(before.shape))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from components.chat.journal import Journal
-from components.reinforcement.judges.judge import AttributeJudge, Case, attribute_compliance, judge_all
+from components.reinforcement.judges.judge import AttributeJudge, EditCase, attribute_compliance, judge_all
 from components.reinforcement.judges.mllm import JudgeError, Judgement, MllmJudge, MllmSettings
 from components.reinforcement.judges.settings import JudgeSettings, make_judge
 from components.reinforcement.rewards.artist import ArtistRewardSettings
@@ -29,9 +29,9 @@ def verdict(*suggestions: Suggestion) -> Verdict:
 BRIGHTEN, BOTH = verdict(suggest("exposure", 0.5)), verdict(suggest("exposure", 0.5), suggest("noise"))
 
 
-def case(*levels: float, judged: Verdict = BRIGHTEN) -> Case:
+def case(*levels: float, judged: Verdict = BRIGHTEN) -> EditCase:
     """Plain grey edits of these levels, 0 to 255."""
-    return Case(make_photo(16, 24, seed=0), torch.stack([torch.full((3, 16, 24), x / 255) for x in levels]), judged)
+    return EditCase(make_photo(16, 24, seed=0), torch.stack([torch.full((3, 16, 24), x / 255) for x in levels]), judged)
 
 
 def chance(picture: bytes) -> float:
@@ -202,7 +202,7 @@ def test_where_no_verdict_parsed_there_is_no_score() -> None:
     seen: list[int] = []
 
     class Counting:
-        def compliance(self, cases: list[Case]) -> list[Tensor]:
+        def compliance(self, cases: list[EditCase]) -> list[Tensor]:
             seen.append(len(cases))
             return [torch.tensor([float(item.edits.mean())]) for item in cases]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from components.photometry.attributes import measure
 from components.photometry.operations import Operation, apply_operations
-from components.reinforcement.judges.judge import Case, attribute_compliance
+from components.reinforcement.judges.judge import EditCase, attribute_compliance
 from components.reinforcement.rewards.artist import (
     ARTIST_COLUMNS,
     ARTIST_REWARDS,
@@ -41,7 +41,7 @@ def test_compliance_grows_with_the_share_of_the_suggestion_that_was_followed(
 ) -> None:
     suggestion = Suggestion(text="", operation=name, amount=amount)
     edits = edits_of(photo, name, -amount, 0.0, 0.25 * amount, 0.5 * amount, amount, 1.5 * amount)
-    scores = attribute_compliance(Case(photo, edits, verdict(suggestion)), SETTINGS)
+    scores = attribute_compliance(EditCase(photo, edits, verdict(suggestion)), SETTINGS)
     torch.testing.assert_close(scores, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0, 1.0]), atol=0.06, rtol=0)
 
 
@@ -49,17 +49,17 @@ def test_compliance_is_the_mean_over_tone_suggestions_and_ignores_others(photo: 
     edits = edits_of(photo, "exposure", 0.6)
     both = verdict(suggest("exposure", 0.6), suggest("temperature", 40))
     torch.testing.assert_close(
-        attribute_compliance(Case(photo, edits, both), SETTINGS), torch.tensor([0.5]), atol=0.02, rtol=0
+        attribute_compliance(EditCase(photo, edits, both), SETTINGS), torch.tensor([0.5]), atol=0.02, rtol=0
     )
     mixed = verdict(suggest("exposure", 0.6), suggest("noise"), Suggestion(text="Crop it."))
-    torch.testing.assert_close(attribute_compliance(Case(photo, edits, mixed), SETTINGS), torch.tensor([1.0]))
+    torch.testing.assert_close(attribute_compliance(EditCase(photo, edits, mixed), SETTINGS), torch.tensor([1.0]))
 
 
 @pytest.mark.parametrize("suggestions", [(), (suggest("noise"),), (Suggestion(text="Crop it."),)])
 def test_without_tone_suggestions_the_edit_must_leave_tone_alone(
     photo: Tensor, suggestions: tuple[Suggestion, ...]
 ) -> None:
-    case = Case(photo, edits_of(photo, "exposure", 0.0, 0.3, 1.0), verdict(*suggestions))
+    case = EditCase(photo, edits_of(photo, "exposure", 0.0, 0.3, 1.0), verdict(*suggestions))
     scores = attribute_compliance(case, SETTINGS)
     assert scores[0] > 0.999 and scores[0] > scores[1] > scores[2] > 0
 
@@ -92,7 +92,7 @@ def test_the_reward_is_gated_by_compliance(photo: Tensor) -> None:
         seen.append((pictures, references))
         return distances
 
-    followed = attribute_compliance(Case(source, edits, verdict(suggest("exposure", 0.8))), settings)
+    followed = attribute_compliance(EditCase(source, edits, verdict(suggest("exposure", 0.8))), settings)
     rewards = artist_rewards(Edited(edits, photo, followed, distance), settings)
     torch.testing.assert_close(rewards["perceptual"], torch.exp(-distances / 0.2))
     expected = rewards["compliance"] * (0.3 * rewards["photometric"] + 0.7 * rewards["perceptual"])
@@ -109,7 +109,7 @@ def test_a_broken_measure_does_not_pass_for_a_bad_edit(photo: Tensor, broken: st
     edits = torch.stack([photo, torch.full_like(photo, math.nan) if broken == "edit" else photo])
     distances = torch.tensor([0.1, math.nan if broken == "distance" else 0.1])
     said = {"edit": "compliance of 1, photometric of 1; 1 of the edits", "distance": "perceptual of 1; 0 of the edits"}
-    followed = attribute_compliance(Case(photo, edits, verdict(suggest("exposure", 0.5))), SETTINGS)
+    followed = attribute_compliance(EditCase(photo, edits, verdict(suggest("exposure", 0.5))), SETTINGS)
     with pytest.raises(DivergenceError, match=f"not finite: {said[broken]}"):
         artist_rewards(Edited(edits, photo, followed, lambda *_: distances), SETTINGS)
 

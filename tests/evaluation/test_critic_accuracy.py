@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from components.evaluation.verdicts import critic_figures, directions
+from components.evaluation.critic_accuracy import critic_figures, directions
 from components.metrics.tables import BootstrapSettings
 from components.photometry.operations import TONE, Operation
 from components.verdict.grammar import Suggestion, Verdict, suggest

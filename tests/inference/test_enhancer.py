@@ -1,4 +1,4 @@
-"""The Crafter: real untrained models end to end, and scripted ones where the right answer has to be known."""
+"""The Enhancer: real untrained models end to end, and scripted ones where the right answer has to be known."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from components.imaging.originals import read_original
 from components.imaging.photo import Photo, read_photo, resize, write_photo
-from components.inference import crafter as module
-from components.inference.crafter import Crafter, CrafterSettings
+from components.inference import enhancer as module
 from components.inference.edit import EditOptions, fit_edit
+from components.inference.enhancer import Enhancer, EnhancerSettings
 from components.models.critic import ReasoningLatent
 from components.models.package import PackageError
 from components.photometry.operations import Operation, apply_operations
@@ -21,7 +21,7 @@ from tests.tiny_models import write_tiny_package
 
 pytestmark = pytest.mark.slow
 
-QUICK = CrafterSettings(max_new_tokens=6, steps=2, draws=2, mirrored=True)
+QUICK = EnhancerSettings(max_new_tokens=6, steps=2, draws=2, mirrored=True)
 BRIGHTER = [Operation(name="exposure", amount=0.5)]
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", 0.5),), score=40.0)
 
@@ -33,8 +33,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def untrained(package: Path) -> Crafter:
-    return Crafter.load(package, QUICK)
+def untrained(package: Path) -> Enhancer:
+    return Enhancer.load(package, QUICK)
 
 
 class ScriptedCritic:
@@ -68,7 +68,7 @@ class ScriptedArtist:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Crafter:
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Enhancer:
     """Raises exposure by 0.5 EV and adds noise that depends on the generator."""
 
     def sample_edits(
@@ -79,10 +79,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Crafter:
         return artist.decode(artist.encode(apply_operations(sources, BRIGHTER)), None) + noise
 
     monkeypatch.setattr(module, "sample_edits", sample_edits)
-    return Crafter(ScriptedCritic([render(VERDICT)]), ScriptedArtist(), CrafterSettings(draws=32, mirrored=True))
+    return Enhancer(ScriptedCritic([render(VERDICT)]), ScriptedArtist(), EnhancerSettings(draws=32, mirrored=True))
 
 
-def test_untrained_models_enhance_a_photo_end_to_end(untrained: Crafter, photo_factory) -> None:
+def test_untrained_models_enhance_a_photo_end_to_end(untrained: Enhancer, photo_factory) -> None:
     photo = Photo(photo_factory(75, 110))
     result = untrained.enhance(photo)
     height, width = untrained.artist.working_size(75, 110)
@@ -93,14 +93,14 @@ def test_untrained_models_enhance_a_photo_end_to_end(untrained: Crafter, photo_f
     assert result.text == untrained.critique(photo).text
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(untrained: Crafter, photo_factory) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(untrained: Enhancer, photo_factory) -> None:
     photo = Photo(photo_factory(75, 110))
     first, again, other = (untrained.enhance(photo, seed=seed).photo.pixels for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_photos_in_a_batch_do_not_influence_each_other(untrained: Crafter, photo_factory) -> None:
+def test_photos_in_a_batch_do_not_influence_each_other(untrained: Enhancer, photo_factory) -> None:
     photos = [Photo(photo_factory(75, 110, seed=1)), Photo(photo_factory(60, 60, seed=2))]
     together = untrained.enhance_many(photos, seed=3)
     for photo, result in zip(photos, together, strict=True):
@@ -109,12 +109,12 @@ def test_photos_in_a_batch_do_not_influence_each_other(untrained: Crafter, photo
         assert result.text == alone.text
 
 
-def test_tiny_photos_work(untrained: Crafter) -> None:
+def test_tiny_photos_work(untrained: Enhancer) -> None:
     for size in ((1, 1), (2, 40)):
         assert untrained.enhance(Photo(torch.full((3, *size), 0.5))).photo.pixels.shape == (3, *size)
 
 
-def test_the_edit_arrives_at_full_resolution_without_the_autoencoders_loss(scripted: Crafter, photo_factory) -> None:
+def test_the_edit_arrives_at_full_resolution_without_the_autoencoders_loss(scripted: Enhancer, photo_factory) -> None:
     photo = Photo(photo_factory(240, 320))
     result = scripted.enhance(photo)
     expected = apply_operations(photo.pixels, BRIGHTER)
@@ -124,7 +124,7 @@ def test_the_edit_arrives_at_full_resolution_without_the_autoencoders_loss(scrip
     assert result.text == render(VERDICT)
 
 
-def test_a_plan_applied_in_strips_is_the_enhancement(scripted: Crafter, photo_factory, tmp_path: Path) -> None:
+def test_a_plan_applied_in_strips_is_the_enhancement(scripted: Enhancer, photo_factory, tmp_path: Path) -> None:
     write_photo(Photo(photo_factory(90, 130), bit_depth=16), tmp_path / "a.png")
     original = read_original(tmp_path / "a.png")
     plan = scripted.plan(original, seed=4, draws=2)
@@ -135,28 +135,28 @@ def test_a_plan_applied_in_strips_is_the_enhancement(scripted: Crafter, photo_fa
     assert scripted.critique(original).text == plan.text
 
 
-def test_what_the_file_carried_stays_with_the_photo(scripted: Crafter, photo_factory) -> None:
+def test_what_the_file_carried_stays_with_the_photo(scripted: Enhancer, photo_factory) -> None:
     alpha = torch.rand(1, 40, 60)
     photo = Photo(photo_factory(40, 60), alpha=alpha, format="PNG", bit_depth=16, exif=b"exif", icc=b"icc")
     result = scripted.enhance(photo).photo
     assert (result.alpha is alpha, result.bit_depth, result.exif, result.icc) == (True, 16, b"exif", b"icc")
 
 
-def test_more_draws_mean_less_noise(scripted: Crafter, photo_factory) -> None:
+def test_more_draws_mean_less_noise(scripted: Enhancer, photo_factory) -> None:
     photo = Photo(photo_factory(64, 64))
     clean = scripted.artist.decode(apply_operations(resize(photo.pixels, (32, 32)), BRIGHTER), None)
     errors = [(scripted.enhance(photo, draws=draws).after_small - clean).std() for draws in (1, 16)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)  # 1 / sqrt(draws)
 
 
-def test_strength_scales_the_change(scripted: Crafter, photo_factory) -> None:
+def test_strength_scales_the_change(scripted: Enhancer, photo_factory) -> None:
     photo = Photo(photo_factory(64, 64))
     none, half, full = (scripted.enhance(photo, strength=strength).photo.pixels for strength in (0.0, 0.5, 1.0))
     assert torch.equal(none, photo.pixels)
     torch.testing.assert_close(half, (none + full) / 2, rtol=0, atol=1e-6)
 
 
-def test_mirrored_edits_are_turned_back(monkeypatch: pytest.MonkeyPatch, scripted: Crafter) -> None:
+def test_mirrored_edits_are_turned_back(monkeypatch: pytest.MonkeyPatch, scripted: Enhancer) -> None:
     seen = []
 
     def left_is_dark(artist, sources: Tensor, latent: ReasoningLatent, steps: int, generator) -> Tensor:
@@ -174,29 +174,30 @@ def test_mirrored_edits_are_turned_back(monkeypatch: pytest.MonkeyPatch, scripte
     torch.testing.assert_close(result.after_small, ramp * (factor + factor.flip(-1)) / 2)
 
 
-def test_large_photos_are_reduced_for_the_critic(scripted: Crafter, photo_factory) -> None:
+def test_large_photos_are_reduced_for_the_critic(scripted: Enhancer, photo_factory) -> None:
     scripted.critique(Photo(photo_factory(400, 800)))
     assert scripted.critic.shown[0].shape == (3, 160, 320)
 
 
-def test_a_package_is_used_as_it_was_judged(package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["enhancer", "crafter"])  # the second is that of earlier versions
+def test_a_package_is_used_as_it_was_judged(package: Path, tmp_path: Path, key: str) -> None:
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
-    settings = CrafterSettings(draws=3, strength=0.7)
-    (evaluation / "table.json").write_text(json.dumps({"settings": {"crafter": settings.model_dump()}}))
+    settings = EnhancerSettings(draws=3, strength=0.7)
+    (evaluation / "table.json").write_text(json.dumps({"settings": {key: settings.model_dump()}}))
     judged = write_tiny_package(tmp_path / "parts", tmp_path / "judged", evaluation)
-    assert Crafter.load(judged.folder).settings == settings
-    assert Crafter.load(package).settings == CrafterSettings()
+    assert Enhancer.load(judged.folder).settings == settings
+    assert Enhancer.load(package).settings == EnhancerSettings()
 
 
 def test_an_altered_package_is_refused(package: Path, tmp_path: Path) -> None:
     altered = shutil.copytree(package, tmp_path / "altered")
     (altered / "artist" / "adapter_config.json").write_text("{}")
     with pytest.raises(PackageError, match=r"adapter_config\.json is altered"):
-        Crafter.load(altered)
+        Enhancer.load(altered)
 
 
 @pytest.mark.parametrize(("draws", "strength"), [(0, 1.0), (1, -0.1), (1, 2.1)])
-def test_impossible_options_are_refused(scripted: Crafter, draws: int, strength: float) -> None:
+def test_impossible_options_are_refused(scripted: Enhancer, draws: int, strength: float) -> None:
     with pytest.raises(ValueError, match="draws >= 1 and strength in"):
         scripted.enhance(Photo(torch.zeros(3, 8, 8)), draws=draws, strength=strength)

@@ -1,4 +1,4 @@
-"""The Crafter: Critic and Artist joined, photo in and better photo out at full resolution.
+"""The Enhancer: Critic and Artist joined, photo in and better photo out at full resolution.
 
 The Critic looks at a reduced photo and writes its verdict; the hidden states of prompt and verdict condition the
 Artist, which edits the photo at its working size, several times from different noise; the mean of the edits is carried
@@ -30,10 +30,12 @@ from components.models.sampling import sample_edits
 from components.strict import Strict
 from components.verdict.grammar import Verdict, parses
 
+EARLIER_NAME = "crafter"
+"""Key of the settings in the tables of packages that were evaluated before `enhancer` became their name."""
 _TABLE_FILE = "table.json"  # of components.evaluation, which depends on this module
 
 
-class CrafterSettings(Strict):
+class EnhancerSettings(Strict):
     """How a photo is enhanced; the same at evaluation and in use."""
 
     critic_short_side: int = Field(
@@ -52,7 +54,7 @@ class CrafterSettings(Strict):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Critique:
     """What the Critic wrote.
 
     Attributes:
@@ -65,7 +67,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EditPlan:
     """What Critic and Artist make of a photo, at working size: all that is needed to edit it at any size.
 
     Attributes:
@@ -100,7 +102,7 @@ class Enhanced:
     after_small: Tensor
 
 
-class Crafter:
+class Enhancer:
     """Critic and Artist as one thing that enhances photos.
 
     Args:
@@ -108,13 +110,13 @@ class Crafter:
         artist: with its adapter.
     """
 
-    def __init__(self, critic: Critic, artist: Artist, settings: CrafterSettings | None = None):
-        self.critic, self.artist, self.settings = critic, artist, settings or CrafterSettings()
+    def __init__(self, critic: Critic, artist: Artist, settings: EnhancerSettings | None = None):
+        self.critic, self.artist, self.settings = critic, artist, settings or EnhancerSettings()
 
     @classmethod
     def load(
-        cls, package: Path, settings: CrafterSettings | None = None, placement: Placement | None = None
-    ) -> "Crafter":
+        cls, package: Path, settings: EnhancerSettings | None = None, placement: Placement | None = None
+    ) -> "Enhancer":
         """Load a package directory (`components.models.package`) after verifying every file of it.
 
         Args:
@@ -134,19 +136,19 @@ class Crafter:
         base: Path,
         critic_adapter: Path | None,
         artist_adapter: Path | None,
-        settings: CrafterSettings | None = None,
+        settings: EnhancerSettings | None = None,
         placement: Placement | None = None,
-    ) -> "Crafter":
+    ) -> "Enhancer":
         """Load base models from ``base/critic`` and ``base/artist`` and adapters from their own directories."""
         placement = placement or Placement()
         critic = Critic.load(Path(base) / "critic", critic_adapter, placement)
         return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, placement), settings)
 
-    def critique(self, photo: Photo | Original) -> Judgement:
+    def critique(self, photo: Photo | Original) -> Critique:
         """The Critic's opinion of a photo, without an edit."""
         (view,) = photo.reduced([self._shown_size(photo)])
         (text,) = self.critic.generate([view], max_new_tokens=self.settings.max_new_tokens).texts
-        return Judgement(text, parses(text))
+        return Critique(text, parses(text))
 
     def enhance(self, photo: Photo, seed: int = 0, draws: int | None = None, strength: float | None = None) -> Enhanced:
         """Enhance one photo.
@@ -161,7 +163,7 @@ class Crafter:
         return result
 
     @torch.no_grad()
-    def plan(self, photo: Photo | Original, seed: int = 0, draws: int | None = None) -> Plan:
+    def plan(self, photo: Photo | Original, seed: int = 0, draws: int | None = None) -> EditPlan:
         """Judge and edit a photo at working size, without touching it. See `enhance` for the arguments.
 
         Raises:
@@ -193,7 +195,7 @@ class Crafter:
             results.append(Enhanced(photo.with_pixels(pixels), plan.text, plan.verdict, plan.before, plan.after))
         return results
 
-    def _plan_many(self, photos: Sequence[Photo | Original], seed: int, draws: int) -> list[Plan]:
+    def _plan_many(self, photos: Sequence[Photo | Original], seed: int, draws: int) -> list[EditPlan]:
         """One pass of the Critic over all photos, then each photo's edits."""
         if draws < 1:
             raise ValueError(f"expected draws >= 1, found {draws}")
@@ -209,7 +211,7 @@ class Crafter:
         plans = []
         for index, small in enumerate(smalls):
             before, after = self._edit(small, rollout.latent[index::count], draws, seed)
-            plans.append(Plan(rollout.texts[index], parses(rollout.texts[index]), before, after))
+            plans.append(EditPlan(rollout.texts[index], parses(rollout.texts[index]), before, after))
         return plans
 
     def _shown_size(self, photo: Photo | Original) -> tuple[int, int]:
@@ -234,11 +236,12 @@ class Crafter:
         return _average(rebuilt, 1).cpu(), _average(edits, draws).cpu()
 
 
-def _as_judged(table: Path) -> CrafterSettings:
+def _as_judged(table: Path) -> EnhancerSettings:
     """The settings recorded in the table of an evaluation, or the defaults for a package that was never evaluated."""
     if not table.is_file():
-        return CrafterSettings()
-    return CrafterSettings.model_validate(json.loads(table.read_text(encoding="utf-8"))["settings"]["crafter"])
+        return EnhancerSettings()
+    recorded = json.loads(table.read_text(encoding="utf-8"))["settings"]
+    return EnhancerSettings.model_validate(recorded["enhancer" if "enhancer" in recorded else EARLIER_NAME])
 
 
 def _average(pictures: Tensor, draws: int) -> Tensor:

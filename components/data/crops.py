@@ -10,7 +10,7 @@ from components.strict import Strict
 _HEADROOM = 3  # photos are first reduced to this many times the view's short side, once for all views of a photo
 
 
-class View(Strict):
+class Crop(Strict):
     """A crop of a photo in shares of its width and height, its size, and whether it is mirrored left to right."""
 
     left: float = Field(default=0.0, ge=0, lt=1)
@@ -21,17 +21,17 @@ class View(Strict):
     short_side: int = Field(ge=8, description="Pixels of the shorter side; smaller crops are not enlarged.")
 
     @model_validator(mode="after")
-    def _inside_the_photo(self) -> "View":
+    def _inside_the_photo(self) -> "Crop":
         if self.left + self.width > 1 + 1e-6 or self.top + self.height > 1 + 1e-6:
             raise ValueError(f"the crop reaches outside the photo: {self.model_dump()}")
         return self
 
 
-def sample_view(generator: torch.Generator, short_side: int, smallest: float) -> View:
+def sample_crop(generator: torch.Generator, short_side: int, smallest: float) -> Crop:
     """Draw a crop with sides of ``smallest`` to 1 of the photo's (one share for both), mirrored half the time."""
     share, x, y, mirror = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     side = round(smallest + (1 - smallest) * share, 4)
-    return View(
+    return Crop(
         left=round(x * (1 - side), 4),
         top=round(y * (1 - side), 4),
         width=side,
@@ -46,7 +46,7 @@ def reduce(pixels: Tensor, short_side: int) -> Tensor:
     return resize_short_side(pixels, _HEADROOM * short_side)
 
 
-def take_view(pixels: Tensor, view: View) -> Tensor:
+def take_crop(pixels: Tensor, view: Crop) -> Tensor:
     """Cut a view out of a photo.
 
     Args:
