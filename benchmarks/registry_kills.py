@@ -339,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULT, help="file to write (default: %(default)s)")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::RuntimeWarning")  # each process imports this module twice
     rows = []
     for where in ("SQLite", "a server"):
         folder = Path(tempfile.mkdtemp(prefix="spc-registry-"))
