@@ -79,6 +79,7 @@ def test_the_locks_hold_what_is_asked_for_with_all_it_needs() -> None:
     assert not product & {"moto", "playwright", "pre-commit", "pytest", "ruff", "trl"}
 
 
+@pytest.mark.slow
 def test_what_a_lock_leaves_out_is_imported_by_none_of_its_modules() -> None:
     for package, left_out in NEVER_IMPORTED.items():
         files = [Path(str(file.locate())) for file in metadata.files(package) or () if file.suffix == ".py"]

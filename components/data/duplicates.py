@@ -34,7 +34,7 @@ def twins_in_other_groups(hashes: Sequence[str], groups: Sequence[int], distance
     which[order] = np.cumsum(fresh) - 1
     twin = np.full(different.size, -1, dtype=np.int64)
     for first, second in _near(values[different], distance):
-        apart = groups[different[first]] != groups[different[second]]
+        apart = group_of[different[first]] != group_of[different[second]]
         first, second = first[apart], second[apart]
         twin[first], twin[second] = different[second], different[first]
     return twin[which]

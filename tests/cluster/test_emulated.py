@@ -14,6 +14,8 @@ from kubernetes.client import ApiException
 from tests.cluster.emulated import CONTEXT, EmulatedCluster
 from tests.cluster.kubelet import MOUNT_POINTS
 
+pytestmark = pytest.mark.slow
+
 PODS = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="pods need root and unshare on this machine"
 )

@@ -10,6 +10,8 @@ from components.chat.server import ServerSettings
 from components.settings import load_settings
 from tests.deploy.rendering import KUBECTL, OVERLAYS, ROOT, kubectl_kustomize, pod_templates, resources
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(path.name for path in OVERLAYS.iterdir())
 VERSION = "1.33"
 
@@ -19,7 +21,6 @@ def named(objects: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overlay", NAMES)
 def test_every_object_is_valid_against_the_upstream_schema(overlay: str) -> None:
     objects = resources(overlay)

@@ -16,6 +16,8 @@ from components.models.published import (
     size_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def fingerprint(model: nn.Module) -> str:
     """The MD5 of tensor names and shapes by which DiffSynth, which the release runs on, recognises weight files."""
@@ -42,7 +44,6 @@ def critic() -> nn.Module:
     return critic_on_meta(read_configurations(), LoraSettings(rank=32, alpha=64))
 
 
-@pytest.mark.slow
 def test_the_autoencoder_has_the_published_tensors(artist: Artist) -> None:
     assert fingerprint(artist.vae) == "ed4ea5824d55ec3107b09815e318123a"
     assert artist.pixels_per_token == 16 and artist.area == 1024 * 1024

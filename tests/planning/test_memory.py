@@ -18,6 +18,8 @@ from tests.planning.measured import (
 )
 from tests.planning.small import small
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("configurations", "grid", "text"), [(small(4), Grid(4, 6), 20), (MIDDLE, Grid(8, 8), 50)])
 def test_what_the_transformer_keeps(configurations, grid: Grid, text: int) -> None:

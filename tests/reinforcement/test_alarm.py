@@ -22,6 +22,8 @@ from components.reinforcement.rewards.attributes import closeness
 from components.training.checkpoints import Checkpoint, CheckpointStore
 from tests.recording import RecordingTracker
 
+pytestmark = pytest.mark.slow
+
 SIZE = (48, 64)
 STEPS = (0, 2, 4)
 Edit = Callable[[int, Tensor, Tensor], Tensor]

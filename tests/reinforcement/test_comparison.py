@@ -21,6 +21,8 @@ from components.training.batches import PairBatches
 from tests.recording import RecordingTracker
 from tests.stage_three import Inputs, read_by_hash, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 ROLLOUTS = RolloutSettings(max_new_tokens=5, sampling_steps=2)
 SETTINGS = ComparisonSettings(draws=2, batch_size=2)
 TERMS = ("compliance", "photometric", "perceptual", "total")

@@ -25,6 +25,8 @@ from components.training.checkpoints import CheckpointStore
 from tests.recording import RecordingTracker
 from tests.stage_three import SETTINGS, Inputs, read_by_hash, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 TERMS = {
     "critic": ("format", "ranking", "suggestion"),
     "artist": ("compliance", "photometric", "perceptual", "total"),
@@ -207,7 +209,6 @@ def test_the_rollout_policy_follows_the_current_one(inputs: Inputs, tmp_path: Pa
             torch.testing.assert_close(saved[f"old.{name}"], old[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_killed_stage_resumes_bit_for_bit(finished: Run, inputs: Inputs, root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.stage_three", str(inputs.base.parent), str(tmp_path)]
     command.append(str(torch.get_num_threads()))  # sums depend on it
@@ -321,7 +322,6 @@ def test_more_updates_than_edits_are_no_error(inputs: Inputs, tmp_path: Path) ->
     assert done.tracker.series("reinforce/artist/loss")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
 def test_the_size_of_micro_batches_changes_nothing_for_the_critic(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss_type: str

@@ -17,6 +17,8 @@ from components.reinforcement.rollouts import Round
 from components.training.batches import PairBatch, PairBatches
 from tests.stage_three import SETTINGS, Inputs, gather, read_by_hash, reading_by_hash
 
+pytestmark = pytest.mark.slow
+
 ROLLOUTS = SETTINGS.rollouts
 PHOTOS, VERDICTS, EDITS = ROLLOUTS.photos, ROLLOUTS.verdicts, ROLLOUTS.edits
 

@@ -23,6 +23,8 @@ from components.release.adapters import (
 )
 from components.release.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, DIFFUSERS_WEIGHTS, ReleaseError
 
+pytestmark = pytest.mark.slow
+
 RELEASED = ["add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v"]
 
 

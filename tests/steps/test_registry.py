@@ -14,6 +14,8 @@ from steps import registry
 from steps.publish import publish_champion
 from tests.environments import locked
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def tracking(state: State, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -42,7 +44,6 @@ def make_package(folder: Path, weights: str) -> Package:
     )
 
 
-@pytest.mark.slow
 def test_registration_from_first_version_to_champion(tmp_path: Path) -> None:
     assert registry.champion_version() is None
     assert publish_champion(tmp_path) is None

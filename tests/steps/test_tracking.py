@@ -15,6 +15,8 @@ from pipelines.environment import State
 from steps import tracking
 from steps.tracking import MlflowTracker, flatten
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder:
     """Stands in for MLflow's client and keeps the sizes of the batches it is given."""

@@ -11,6 +11,8 @@ from components.models.critic import Critic
 from tests.tiny_models import write_base
 from tools.base_models.card import CARD_FILE, CURVE_FILE, write_card
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
