@@ -246,9 +246,11 @@ def _report_failure(error: Exception, state: State, with_traceback: bool) -> Non
 def _report_success(finished: "FinishedRun", stack: str, state: State, seconds: float) -> None:
     """Copy the report to where it is easy to find and print where to look."""
     from pipelines.results import collect
+    from pipelines.rollback import connect
     from steps.publish import publish_champion
 
     found = collect(finished.run, REPORTS)
+    connect(read_stack_file(stack, state), state)  # the end of a step takes MLflow's address away
     publish_champion(state.folder, stack)
     cached = sum(step.status.value == "cached" for step in finished.run.steps.values())
     minutes, rest = divmod(round(seconds), 60)
