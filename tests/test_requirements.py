@@ -17,7 +17,6 @@ ROOT = Path(__file__).parent.parent
 PRODUCT, DEVELOPMENT = ("components", "pipelines", "steps"), ("benchmarks", "docs", "tests", "tools")
 OWN = {"benchmarks", "components", "docs", "pipelines", "steps", "tests", "tools"}
 RUN_BY_NAME = {
-    "dvc": "fetches data by its command",
     "flask-wtf": "MLflow's log-in",
     "psycopg2-binary": "MLflow's and ZenML's PostgreSQL",
     "s3fs": "fsspec's s3:// URLs",

@@ -84,7 +84,7 @@ def test_a_package_named_by_its_folder_enhances(commands: Path, tmp_path: Path) 
 
 
 def test_without_a_model_it_asks_for_one(commands: Path, tmp_path: Path) -> None:
-    code = "from components.cli import CHAMPION, model_folder; model_folder(CHAMPION)"
+    code = "from components.cli import CHAMPION, model_folder; model_folder(CHAMPION).__enter__()"
     done = run(commands / "python", "-c", code, cwd=tmp_path)
     assert "CommandError: which model?" in done.stderr
     assert "name the directory of one with --model" in done.stderr
