@@ -124,7 +124,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_journal_whole(tmp_path: Path) -
 def test_a_foreign_file_is_not_taken_for_a_journal_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "diary"
     path.write_text("dear diary\n")
-    with pytest.raises(JournalError, match="one JSON object a line"), AnnotationJournal(path):
+    with pytest.raises(JournalError, match="one answer per line as a JSON object"), AnnotationJournal(path):
         pass
     assert path.read_text() == "dear diary\n"
     write(tmp_path / "journal", 0)

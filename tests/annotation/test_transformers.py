@@ -16,7 +16,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer
 from components.annotation.client import ClientSettings, OpenAICompatibleAnnotator
-from components.reinforcement.judges.judge import Case
+from components.reinforcement.judges.judge import EditCase
 from components.reinforcement.judges.mllm import JudgeError, MllmJudge, MllmSettings
 from components.verdict.grammar import Verdict, parse, render, suggest
 from tests.conftest import make_photo
@@ -136,7 +136,7 @@ def test_a_judge_behind_a_real_server_states_how_far_edits_follow(server: str, b
     numbers = write_speaking(base, tmp_path / "numbers", '{"1": 0.25, "2": 0.75}')
     asked = Verdict(reasoning=("a",) * 5, suggestions=(suggest("exposure", 0.5), suggest("noise")), score=42.0)
     photo = make_photo(56, 84, seed=0)
-    case = Case(photo, torch.stack([photo, photo.flip(-1)]), asked)
+    case = EditCase(photo, torch.stack([photo, photo.flip(-1)]), asked)
     settings = MllmSettings(base_url=server, model=str(words), concurrency=2, **_BUSY)
     with pytest.raises(JudgeError, match=r"no probabilities of tokens.*probability: stated"):
         MllmJudge(settings, tmp_path / "j").compliance([case])  # this server leaves logprobs out

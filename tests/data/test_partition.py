@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.annotation.annotations import DROPPED_FILE, AnnotationSettings, annotate, merge_annotations
-from components.annotation.annotators import AnnotationRequest, Answer, OfflineAnnotator
+from components.annotation.annotators import AnnotationRequest, AnnotatorAnswer, OfflineAnnotator
 from components.annotation.records import ANNOTATIONS_FILE
 from components.data.pairs import KINDS, PairReader
 from components.data.partition import ScaleOutSettings, by_photo, partition, shard_of
@@ -73,8 +73,8 @@ class Grudging:
 
     name = "grudging"
 
-    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[Answer], None]) -> None:
-        def grudge(answer: Answer) -> None:
+    def annotate(self, requests: Iterable[AnnotationRequest], receive: Callable[[AnnotatorAnswer], None]) -> None:
+        def grudge(answer: AnnotatorAnswer) -> None:
             refused = answer.id.endswith("#01")
             receive(replace(answer, verdict=None, reason="refused: taste") if refused else answer)
 

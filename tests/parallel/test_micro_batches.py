@@ -50,7 +50,7 @@ def test_parts_add_up_to_the_gradient_of_the_batch(sizes: tuple[int, ...]) -> No
 
 def test_where_ranks_wait_for_each_other_they_have_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(micro_batches, "is_sharded", lambda model: True)
-    monkeypatch.setattr(micro_batches, "most", lambda count: count + 2)
+    monkeypatch.setattr(micro_batches, "all_reduce_max", lambda count: count + 2)
     model, passes = nn.Linear(3, 1), []
 
     def loss(value: float) -> torch.Tensor:

@@ -32,5 +32,5 @@ def test_a_rank_with_nothing_to_learn_from_shares_the_steps_of_those_that_have(
     monkeypatch.setattr(update.optimiser, "update", lambda step: (stepped.append(step), {})[1])
     advantages = torch.zeros(len(none))
     assert update.learn(completions, advantages, none, 3) == {} and stepped == []
-    monkeypatch.setattr(critic_update, "summed", lambda values: {name: value + 1 for name, value in values.items()})
+    monkeypatch.setattr(critic_update, "all_reduce", lambda values: {name: value + 1 for name, value in values.items()})
     assert update.learn(completions, advantages, none, 3)["loss"] == 1 and stepped == [3]

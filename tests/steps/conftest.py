@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.registry_kills import make_registry
 from pipelines.environment import State
-from pipelines.registry_kills import make_registry
 from tests.isolation import isolate
 
 STATE = isolate()

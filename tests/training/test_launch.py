@@ -25,12 +25,12 @@ from tests.recording import RecordingTracker
 SETTINGS = CriticSftSettings(optimiser=OptimiserSettings(learning_rate=1e-3, steps=1))
 
 
-@pytest.mark.parametrize(("total", "size"), [(1, 1), (5, 1), (5, 2), (16, 8), (17, 8), (3, 8), (8, 8)])
+@pytest.mark.parametrize(("total", "world_size"), [(1, 1), (5, 1), (5, 2), (16, 8), (17, 8), (3, 8), (8, 8)])
 def test_shares_are_even_and_weigh_one_together(monkeypatch: pytest.MonkeyPatch, total: int, world_size: int) -> None:
     shares = []
     for rank in range(world_size):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(ranks, "size", lambda: world_size)
+        monkeypatch.setattr(ranks, "world_size", lambda: world_size)
         shares.append(ranks.share(total))
     assert sum(share.weight for share in shares) == pytest.approx(1)
     rows = [row for share in shares for row in share.rows]
