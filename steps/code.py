@@ -23,8 +23,9 @@ LIBRARY = "components"
 LOCK = "requirements.lock"
 WITHOUT_EFFECT = frozenset(
     {
-        # writes files whole or not at all, whatever is in them
+        # write files whole or not at all, whatever is in them
         "components.files",
+        "components.training.checkpoints",
         # start the processes of a stage and carry back what they report
         "components.training.launch",
         "components.training.nodes",
