@@ -4,34 +4,34 @@
 
 Every process does what the commands do, on a real registry of small packages. Readers go the way of `make enhance`:
 what they see is compared with what the registry said just before and just after. At the end, with nobody else there,
-single rollbacks are killed and given again until one ends by itself: together they go back one champion, not more.
+single rollbacks are killed and given again until one says what it did: together they go back one champion, not more.
 """
 
 import argparse
 import contextlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlflow
 
+from benchmarks.trial_registry import make_registry, tracking_server
 from components.champion import service
-from components.champion.address import CHAMPION, MODEL, ask
+from components.champion.address import CHAMPION, MODEL, Asked, RegistrySilent, ask
 from components.champion.copies import ChampionCopies, Copy
-from components.models.package import PackageError, Provenance, read_package, write_package
+from components.models.package import PackageError, read_package
 from pipelines.environment import ROOT, State
 from pipelines.rollback import restore
 from steps import registry_lock
@@ -46,10 +46,20 @@ RESULT = ROOT / "reports" / "benchmarks" / "registry.json"
 _STALE_SECONDS = 5.0
 """After which the lock of a killed process on the server is taken; in use two minutes, too long for a trial."""
 _PATIENCE = 600.0
+_REGISTRIES = ("sqlite", "server")
 
 
-Role = Callable[[str, Path, int, Sequence[str]], Any]
-"""One turn of a process: URI of the registry, state folder, number of the turn, versions."""
+class Work(NamedTuple):
+    """What a process works on."""
+
+    uri: str
+    state: Path
+    log: Path
+    versions: Sequence[str]
+
+
+Role = Callable[[Work, int], Any]
+"""One turn of a process, with a number that no other turn has."""
 
 
 class Trial(NamedTuple):
@@ -60,6 +70,7 @@ class Trial(NamedTuple):
         readings: by readers, of the champion in service.
         disagreeing: of those, how many were of another version than the registry's, before and after.
         failed: of those, how many found no champion, or a package that was not whole.
+        warned: of those, how many were told that the registry did not answer, or had nothing whole to give.
         moves: how often the alias moved between the readings of one reader.
         interrupted: rollbacks that were killed and given again.
         twice: of those, how many went back more or less than one champion.
@@ -69,29 +80,10 @@ class Trial(NamedTuple):
     readings: int
     disagreeing: int
     failed: int
+    warned: int
     moves: int
     interrupted: int
     twice: int
-
-
-def make_registry(uri: str, folder: Path, count: int, weight_bytes: int = 20_000) -> list[str]:
-    """Register ``count`` versions with small packages of their own in the registry at ``uri``, which is new."""
-    client = mlflow.MlflowClient(uri)
-    location = None if uri.startswith("http") else f"file:{folder / 'artifacts'}"
-    run = client.create_run(client.create_experiment("trial", location))
-    client.create_registered_model(MODEL)
-    for number in range(1, count + 1):
-        sources = folder / "sources" / str(number)
-        for part in ("base/critic", "base/artist", "critic", "artist"):
-            (sources / part).mkdir(parents=True)
-            (sources / part / "weights.safetensors").write_bytes(f"{part} {number} ".encode() * (weight_bytes // 16))
-        provenance = Provenance(data_revision="d", code_revision="c", pipeline_run="r")
-        out = sources / "artifacts" / "package"
-        write_package(out, sources / "base", sources / "critic", sources / "artist", provenance, "# Card")
-        client.log_artifacts(run.info.run_id, str(out.parent), f"{number}/artifacts")
-        shutil.rmtree(sources)
-        client.create_model_version(MODEL, source=f"{run.info.artifact_uri}/{number}", run_id=run.info.run_id)
-    return [str(number) for number in range(1, count + 1)]
 
 
 def run_trial(uri: str, state: Path, versions: Sequence[str], processes: int, kills: int, seed: int = 0) -> Trial:
@@ -118,7 +110,7 @@ def run_trial(uri: str, state: Path, versions: Sequence[str], processes: int, ki
         nonlocal count
         count += 1
         log = state / "seen" / f"{role.__name__}-{count}.jsonl"
-        process = context.Process(target=_work, args=(role, uri, state, log, 1000 * count + seed, versions))
+        process = context.Process(target=_work, args=(role, Work(uri, state, log, versions), 1000 * count + seed))
         process.start()
         return process, log
 
@@ -135,86 +127,92 @@ def run_trial(uri: str, state: Path, versions: Sequence[str], processes: int, ki
             process.kill()
             process.join()
             if process.exitcode != -signal.SIGKILL:
-                raise RuntimeError(f"{role.__name__} ended by itself: see {log.with_suffix('.err')}")
+                raise RuntimeError(f"{role.__name__} ended by itself:\n{_last_words(log)}")
             running[number] = (role, *start(role))
     finally:
         for _, process, _ in running:
             process.kill()
             process.join()
-    seen = [json.loads(line) for path in (state / "seen").glob("_read-*") for line in _whole_lines(path)]
+    seen = [json.loads(line) for path in (state / "seen").glob("_read-*.jsonl") for line in _whole_lines(path)]
     interrupted, twice = _repeat_killed_rollbacks(state, versions, moments, max(2, kills // 5), start)
     return Trial(
         kills=kills,
         readings=len(seen),
         disagreeing=sum(found["agrees"] is False for found in seen),
         failed=sum(bool(found["failed"]) for found in seen),
+        warned=sum(bool(found["said"]) for found in seen),
         moves=len({found["operation"] for found in seen}) - 1,
         interrupted=interrupted,
         twice=twice,
     )
 
 
-def _work(
-    role: Role,
-    uri: str,
-    state: Path,
-    log: Path,
-    seed: int,
-    versions: Sequence[str],
-) -> None:
+def _work(role: Role, work: Work, seed: int) -> None:
     """The life of a process."""
-    os.environ["SPC_STATE"] = str(state)
     registry_lock.STALE_SECONDS = _STALE_SECONDS
-    mlflow.set_tracking_uri(uri)
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    with log.with_suffix(".err").open("a") as errors:
+    mlflow.set_tracking_uri(work.uri)
+    with work.log.with_suffix(".err").open("a") as errors:
         os.dup2(errors.fileno(), 2)
     if role is _roll_back_once:
-        role(uri, state, seed, versions)
+        role(work, seed)
         return
-    with log.open("a") as lines:
+    with work.log.open("a") as lines:
         for turn in itertools.count(seed):
-            lines.write(json.dumps(role(uri, state, turn, versions)) + "\n")
+            lines.write(json.dumps(role(work, turn)) + "\n")
             lines.flush()
 
 
-def _promote(uri: str, state: Path, turn: int, versions: Sequence[str]) -> None:
+def _promote(work: Work, turn: int) -> None:
     """Promote a version, as the step `promote` does, and publish it as the run does."""
-    with contextlib.suppress(ChampionChanged, ValueError):
-        promote_version(random.Random(turn).choice(versions), over=champion_version())
-    publish_champion(state)
+    with contextlib.suppress(ChampionChanged, TimeoutError, ValueError):
+        promote_version(random.Random(turn).choice(work.versions), over=champion_version())
+    publish_champion(work.state)
 
 
-def _roll_back(uri: str, state: Path, turn: int, versions: Sequence[str]) -> None:
+def _roll_back(work: Work, turn: int) -> None:
     """Roll back, also to versions by name, which were taken down before."""
-    with contextlib.suppress(NoWayBack):
-        restore(State(state), random.Random(turn).choice([None, *versions]), "trial", lambda said: None)
+    with contextlib.suppress(NoWayBack, TimeoutError):
+        restore(State(work.state), random.Random(turn).choice([None, *work.versions]), "trial", lambda said: None)
 
 
-def _publish(uri: str, state: Path, turn: int, versions: Sequence[str]) -> None:
+def _publish(work: Work, turn: int) -> None:
     """As `make champion` does."""
-    publish_champion(state)
+    publish_champion(work.state)
 
 
-def _read(uri: str, state: Path, turn: int, versions: Sequence[str]) -> dict[str, Any]:
-    """Read the champion as `make enhance` does; what was seen."""
-    before, served, failed = ask(uri), "", ""
+def _read(work: Work, turn: int) -> dict[str, Any]:
+    """Read the champion as `make enhance` does; what was seen, and what was said of a registry that does not answer."""
+    served, failed, said = "", "", []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    service.log.addHandler(handler)
+    before = _asked(work.uri)
     try:
-        with service.champion(state, publish_champion) as folder:
+        with service.champion(work.state, publish_champion) as folder:
             served = Copy.model_validate_json((folder.parent / "copy.json").read_text("utf-8")).version
             time.sleep(0.02)
             read_package(folder)
     except (OSError, PackageError, service.NoChampion) as error:
         failed = repr(error)
-    after = ask(uri)
-    still = (before.version, before.operation) == (after.version, after.operation)
-    agrees = served == before.version if still and not failed else None
-    return {"operation": after.operation, "agrees": agrees, "failed": failed, "asked": before.version, "served": served}
+    finally:
+        service.log.removeHandler(handler)
+    after = _asked(work.uri)
+    still = before is not None and after is not None and before[:1] + before[3:] == after[:1] + after[3:]
+    agrees = served == before.version if before and still and not failed and not said else None
+    return {"operation": after.operation if after else "", "agrees": agrees, "failed": failed, "said": said}
 
 
-def _roll_back_once(uri: str, state: Path, turn: int, versions: Sequence[str]) -> None:
+def _asked(uri: str) -> Asked | None:
+    try:
+        return ask(uri)
+    except RegistrySilent:
+        return None
+
+
+def _roll_back_once(work: Work, turn: int) -> None:
     """The command `make rollback`."""
-    restore(State(state), None, "trial", lambda said: None)
+    restore(State(work.state), None, "trial", lambda said: work.log.write_text(said))
 
 
 def _repeat_killed_rollbacks(
@@ -224,16 +222,16 @@ def _repeat_killed_rollbacks(
     times: int,
     start: Callable[[Role], tuple[BaseProcess, Path]],
 ) -> tuple[int, int]:
-    """Kill the command at a random moment and give it again until it ends by itself; how often, how often wrong."""
+    """Kill the command at a random moment, and give it again until it says what it did; how often, how often wrong."""
     wrong, seconds = 0, 1.0
     client = mlflow.MlflowClient()
-    client.delete_registered_model_tag(MODEL, UNTOLD_TAG)  # of the processes that were killed at the end
     for turn in range(times + 1):
+        client.delete_registered_model_tag(MODEL, UNTOLD_TAG)  # of a command that was killed when it had said so
         promote_afresh(versions)
         publish_champion(state)
         expected = previous(client, str(champion_version()))
         began = time.monotonic()
-        process, _ = start(_roll_back_once)
+        process, said = start(_roll_back_once)
         if turn:
             process.join(moments.uniform(0, seconds))
             process.kill()
@@ -242,12 +240,12 @@ def _repeat_killed_rollbacks(
         if turn % 2:
             publish_champion(state)  # somebody else comes first, and finishes it
         for _ in range(3):
-            if process.exitcode == 0:
+            if said.is_file():
                 break
-            process, log = start(_roll_back_once)
+            process, said = start(_roll_back_once)
             process.join()
         else:
-            raise RuntimeError(f"a rollback does not end well: see {log.with_suffix('.err')}")
+            raise RuntimeError(f"a rollback does not end well:\n{_last_words(said)}")
         present = ChampionCopies(state).present()
         wrong += not (champion_version() == expected and present is not None and present[0].version == expected)
     return times, wrong
@@ -265,6 +263,10 @@ def promote_afresh(versions: Sequence[str]) -> None:
         promote_version(version, over=champion_version())
 
 
+def _last_words(log: Path) -> str:
+    return log.with_suffix(".err").read_text("utf-8", "replace")[-2000:]
+
+
 def _whole_lines(path: Path) -> list[str]:
     """A killed process may leave the last one cut."""
     return [line for line in path.read_text("utf-8").split("\n")[:-1] if line]
@@ -279,47 +281,15 @@ def _wait_for_work(process: BaseProcess, log: Path) -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def tracking_server(folder: Path) -> Iterator[str]:
-    """MLflow's server on a free port of this machine, which keeps everything in ``folder``; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    storage = [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'server.db'}",
-        "--artifacts-destination",
-        str(folder / "kept"),
-    ]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with (folder / "server.log").open("w") as log:
-        process = subprocess.Popen([*command, *storage], stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"MLflow's server does not start: see {folder / 'server.log'}")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
 def trial_rows(where: str, found: Trial) -> "list[BenchmarkRow]":
     """The figures of a trial."""
     from benchmarks.main import BenchmarkRow
 
-    of = f"registry on {where}, {found.kills} kill -9"
+    of = f"registry ({where}), {found.kills} kill -9"
     figures = (
         (f"{of}: readings of another version than the registry's", found.disagreeing, found.readings),
         (f"{of}: readings of no champion or a broken one", found.failed, found.readings),
-        (f"registry on {where}: killed rollbacks that, repeated, did not go back one", found.twice, found.interrupted),
+        (f"registry ({where}): killed rollbacks that, repeated, did not go back one", found.twice, found.interrupted),
     )
     return [
         BenchmarkRow(name=name, value=bad, unit="of", peer=all_, ratio=bad / all_, target="0", ok=bad == 0)
@@ -336,22 +306,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.registry_kills", description=__doc__)
     parser.add_argument("--processes", type=int, default=20, help="at work at once (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=60, help="in all, on each registry (default: %(default)s)")
+    parser.add_argument(
+        "--on", nargs="+", choices=_REGISTRIES, default=_REGISTRIES, help="registries to try (default: both)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=RESULT, help="file to write (default: %(default)s)")
     options = parser.parse_args(arguments)
     os.environ.setdefault("PYTHONWARNINGS", "ignore::RuntimeWarning")  # each process imports this module twice
     rows = []
-    for where in ("SQLite", "a server"):
+    for where in options.on:
         folder = Path(tempfile.mkdtemp(prefix="spc-registry-"))
         (folder / "state").mkdir()
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             sqlite = f"sqlite:///{folder / 'mlflow.db'}"
-            uri = sqlite if where == "SQLite" else stack.enter_context(tracking_server(folder))
+            uri = sqlite if where == "sqlite" else stack.enter_context(tracking_server(folder))
             versions = make_registry(uri, folder, 8)
             found = run_trial(uri, folder / "state", versions, options.processes, options.kills, options.seed)
             rows += trial_rows(where, found)
-            print(f"{where}: the alias was seen to move {found.moves} times")
+            print(f"{where}: {found}", flush=True)
     publish(rows, options.out, Console())
     return 0 if all(row.ok for row in rows) else 1
 

@@ -99,7 +99,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
         password, _ = password_of(folder / "ui-password")
         yield Ui(State(folder), process, zenml, mlflow, password, made.stdout.split()[-1])
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
         assert output.count(f"password {password} (kept in") == 1
         for port in ports:
             with socket.socket() as attempt:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.registry_kills import make_registry
+from benchmarks.trial_registry import make_registry
 from pipelines.environment import State
 from tests.isolation import isolate
 

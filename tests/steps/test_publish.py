@@ -10,7 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from benchmarks.registry_kills import make_registry, run_trial, tracking_server
+from benchmarks.registry_kills import run_trial
+from benchmarks.trial_registry import make_registry, tracking_server
 from components.champion import service
 from components.champion.copies import ChampionCopies
 from components.models.package import PackageError, read_package
@@ -53,7 +54,7 @@ def test_every_start_gets_the_champion_of_the_registry(state: Path) -> None:
 
 def test_the_command_itself_follows_and_needs_no_mlflow_where_nothing_changed(state: Path) -> None:
     code = (
-        "import sys, pathlib; from components.registry import service\n"
+        "import sys, pathlib; from components.champion import service\n"
         "with service.champion(pathlib.Path(sys.argv[1])) as folder: print(folder.parent.name[:2])\n"
         "assert 'mlflow' not in sys.modules"
     )
@@ -107,12 +108,15 @@ def test_a_server_that_does_not_answer_is_named_and_the_champion_stays(
 ) -> None:
     state = tmp_path / "state"
     with tracking_server(tmp_path) as uri:
-        make_registry(uri, tmp_path, 2)
+        make_registry(uri, tmp_path, 3)
         mlflow.set_tracking_uri(uri)
         promote_version("1", None)
         assert publish_champion(state) is not None
         promote_version("2", "1")
         assert served(state) == "2"
+        next((tmp_path / "kept").rglob("3/artifacts/package/critic/weights.safetensors")).unlink()
+        with pytest.raises(PackageError, match=r"version 3 .*critic/weights.safetensors is missing.*make pipeline"):
+            promote_version("3", "2")
     mlflow.set_tracking_uri("")
     with caplog.at_level(logging.WARNING):
         assert served(state) == "2"
