@@ -213,8 +213,7 @@ def _critique(options: argparse.Namespace) -> int:
         def process(name: str = name) -> tuple["Sidecar", str]:
             from components.inference.workflow import critique_file
 
-            folder = source.folder if options.sidecar else None
-            sidecar = folder / Path(name).with_name(Path(sidecars[name]).name) if folder else None
+            sidecar = source.folder / sidecars[name] if options.sidecar and source.folder else None
             return critique_file(enhancer, source.read(name), sidecar), ""
 
         failed += _print_one(process, options.json, title=name if len(names) > 1 else None)

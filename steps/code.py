@@ -23,8 +23,9 @@ LIBRARY = "components"
 LOCK = "requirements.lock"
 WITHOUT_EFFECT = frozenset(
     {
-        # write files whole or not at all, whatever is in them
+        # writes files whole or not at all, whatever is in them
         "components.files",
+        # keeps what a killed stage goes on from, to the bit
         "components.training.checkpoints",
         # start the processes of a stage and carry back what they report
         "components.training.launch",

@@ -184,9 +184,9 @@ class _Work:
         beside = result
         if before is not None and self._is_done(before, name, mark):
             return
-        if self.in_place and self.source.folder is not None:
+        if self.in_place:
             result = name
-            check_in_place(self.source.folder, name)
+            check_in_place(self.source, name)
         record = Record(state="begun", attempts=1, source=mark, options=self.options)
         if before is not None:
             record = record.model_copy(update={"outputs": before.outputs, "written": before.written})

@@ -7,19 +7,22 @@ from PIL import Image
 from components.imaging.codecs import FORMATS
 from components.imaging.formats import FORMAT_OF_SUFFIX
 from components.imaging.photo import read_header
+from components.inference.places import Place
 
 
 class InPlaceError(ValueError):
     """A photo that is not replaced by its result; the message says why and what to do."""
 
 
-def check_in_place(folder: Path, name: str) -> None:
-    """Raise `InPlaceError` unless the photo ``name`` in ``folder`` can be replaced by its result.
+def check_in_place(place: Place, name: str) -> None:
+    """Raise `InPlaceError` unless the photo ``name`` in ``place`` can be replaced by its result.
 
     Raises:
         components.imaging.photo.UnreadablePhoto: it is no usable photo.
         OSError: it cannot be read.
     """
+    if (folder := place.folder) is None:
+        raise InPlaceError("it is not on this machine's disk: name an OUT")
     path = folder / name
     written = FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if written is None:

@@ -183,3 +183,12 @@ def test_no_kill_makes_it_edit_a_photo_twice_or_leave_one_out(tmp_path: Path) ->
         assert edits(folder) == [1, 1], moment
         assert {path.name for path in folder.iterdir()} == {"0.png", "1.png", ".smartphotocrafter"}
     assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_a_photo_in_a_bucket_is_not_replaced() -> None:
+    place = Place.open("memory://bucket-in-place")
+    place.put(b"a photo", "a.png")
+    found = {"a.png": place.mark("a.png")}
+    summary = run_batch(place, place, appending, "o", in_place=True, found=found)
+    assert list(summary.failed) == ["a.png"] and "not on this machine's disk" in summary.failed["a.png"]
+    assert place.read_bytes("a.png") == b"a photo"
