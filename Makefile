@@ -136,7 +136,7 @@ pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion a
 docs: $(DEVELOPING) ## build the documentation as a site, reports/docs/index.html; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
-check: lint $(FETCHED) ## lint and the fast tests, in about a minute: before every commit
+check: lint $(FETCHED) ## lint and the fast tests, in about two minutes: before every commit
 	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile -m 'not (slow or browser or cluster or scale)' {ARGS:words}
 
 lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
