@@ -121,7 +121,7 @@ def test_the_manifests_are_valid_and_ask_for_what_the_stack_file_says(
             assert [(item["key"], item["effect"]) for item in pod["tolerations"]] == [("nvidia.com/gpu", "NoSchedule")]
             assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
             assert pod["priorityClassName"] == "smartphotocrafter-training"
-        assert pod["serviceAccountName"] == "smartphotocrafter"
+        assert pod["serviceAccountName"] == (stack.stage_account if stage else "smartphotocrafter"), stage
         assert pod["securityContext"]["runAsNonRoot"] is True
 
 
