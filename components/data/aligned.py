@@ -7,8 +7,8 @@ from torch import Tensor
 from components.data.crops import Crop, reduce, sample_crop
 from components.data.faults import sample_faults
 from components.data.pairs import Pair, PairKind, make_pair
-from components.data.prompts import instruction
-from components.data.records import PhotoRecord
+from components.data.published_prompts import published_instruction
+from components.data.records import PhotoRecord, recorded_operations
 from components.seeding import generator_for
 
 
@@ -45,7 +45,7 @@ def aligned_pairs(
             f"{tuple(target_pixels.shape[1:])}; the pair is not aligned, leave it out"
         )
     plain = _kind(target)
-    labels = tuple(dict.fromkeys((*before.labels, *target.labels)))
+    spoilt, added = recorded_operations(before), recorded_operations(target)
     target_pixels, before_pixels = (reduce(pixels, settings.short_side) for pixels in (target_pixels, before_pixels))
     made = []
     for index in range(1 + settings.stacked):
@@ -62,7 +62,9 @@ def aligned_pairs(
                 kind=kind,
                 view=view,
                 operations=operations,
-                instruction=instruction(kind, operations, generator, labels),
+                instruction=published_instruction(
+                    plain, before.labels, target.labels, spoilt, added, generator, operations
+                ),
                 before=(before, before_pixels),
             )
         )

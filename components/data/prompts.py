@@ -1,10 +1,10 @@
 """Instructions of the Artist's training pairs: the edit to be done, in many wordings, alone or several in one sentence.
 
 Every phrase says what should happen to the input, so it is the inverse of the recorded fault: a photo darkened by
-0.8 EV is to be brightened by 0.8 EV. Looks and depth of field are what is to be added.
+0.8 EV is to be brightened by 0.8 EV. Looks and depth of field are what is to be added. What published pairs do is put
+into words in `components.data.published_prompts`.
 """
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -122,12 +122,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "give the photo the colours of {name} film",
         "make it look as if shot on {name}",
     ),
-    "other": (
-        "remove the {name}",
-        "clean the {name} off the photo",
-        "restore the photo from the {name}",
-        "fix the {name}",
-    ),
     "enhancement": (
         "enhance this photo",
         "make this photo look its best",
@@ -141,7 +135,6 @@ PHRASES: dict[str, tuple[str, ...]] = {
 _JOINTS = (" and ", ", then ", "; ", " and also ", ", and finally ", " as well as to ")
 _OPENINGS = ("", "", "", "please ", "you should ", "in this photo, ")
 _TYPICAL = {"exposure": 0.7, "contrast": 0.4, "saturation": 0.6, "temperature": 40.0}
-_UNSAID = re.compile(r"=|^(all_in_focus|as_shot|aesthetics|quality|pristine|document|foreground|background)$")
 
 
 def edit_phrase(operation: Operation, variant: int, name: str = "film") -> str:
@@ -158,37 +151,45 @@ def edit_phrase(operation: Operation, variant: int, name: str = "film") -> str:
         words = {"value": _value(operation.name, amount), "degree": _degree(operation.name, amount)}
         return phrases[variant % len(phrases)].format(**words)
     phrases = PHRASES[operation.name]
-    return phrases[variant % len(phrases)].format(level=_level(operation.amount), name=name)
+    return phrases[variant % len(phrases)].format(level=level(operation.amount), name=name)
 
 
 def instruction(
     kind: str, operations: Sequence[Operation], generator: torch.Generator, labels: Sequence[str] = ()
 ) -> str:
-    """An instruction sentence for a pair, drawn from the paraphrases.
+    """An instruction sentence for a pair that is made from one photo, drawn from the paraphrases.
 
     Args:
         kind: of the pair; "enhancement" names no edit, every other kind names them all.
         operations: the pair's operations as recorded. Edits are named in reverse, the order in which they undo them.
-        labels: what a published photo is known to suffer from ("motion_blur", "moire"), or the look it gets
-            ("look=velvia"); such edits are named last, as they lie deepest. Other "key=value" labels are not said.
+        labels: names the look that an operation gives ("look=velvia"); others are not said.
+
+    Raises:
+        ValueError: a pair of another kind than "enhancement" without operations: there is nothing to say.
     """
     if kind == "enhancement":
         phrases = PHRASES["enhancement"]
-        return _sentence(phrases[_draw(len(phrases), generator)])
-    look = next((_plain(label.removeprefix("look=")) for label in labels if label.startswith("look=")), "film")
+        return sentence(phrases[draw(len(phrases), generator)])
+    if not operations:
+        raise ValueError(
+            f"expected the operations of a pair of the kind {kind!r}, found none: nothing says what it does"
+        )
+    look = next((plain(label.removeprefix("look=")) for label in labels if label.startswith("look=")), "film")
     edits = []
     for operation in reversed(operations):
         if kind == "depth_of_field" and operation.name == "defocus_blur":  # a background blurred before it was covered
             operation = operation.model_copy(update={"name": "bokeh"})
-        edits.append(edit_phrase(operation, _draw(60, generator), look))
-    edits += [_label_phrase(label, _draw(60, generator)) for label in labels if _is_said(label, operations)]
-    if not edits:
-        return instruction("enhancement", (), generator)
-    opening = _OPENINGS[_draw(len(_OPENINGS), generator)]
-    joint = _JOINTS[_draw(len(_JOINTS), generator)]
+        edits.append(edit_phrase(operation, draw(60, generator), look))
+    return joined(edits, generator)
+
+
+def joined(edits: Sequence[str], generator: torch.Generator) -> str:
+    """One sentence that asks for some edits, each a phrase without punctuation, in this order."""
+    opening = _OPENINGS[draw(len(_OPENINGS), generator)]
+    joint = _JOINTS[draw(len(_JOINTS), generator)]
     if len(edits) == 1:
-        return _sentence(opening + edits[0])
-    return _sentence(opening + ", ".join(edits[:-1]) + joint + edits[-1])
+        return sentence(opening + edits[0])
+    return sentence(opening + ", ".join(edits[:-1]) + joint + edits[-1])
 
 
 def variants(
@@ -204,20 +205,8 @@ def variants(
     return tuple(sentences)
 
 
-def _is_said(label: str, operations: Sequence[Operation]) -> bool:
-    if label.startswith("look="):
-        return all(operation.name != "look" for operation in operations)
-    return _UNSAID.search(label) is None
-
-
-def _label_phrase(label: str, variant: int) -> str:
-    """The edit that removes a published photo's distortion, or applies its look."""
-    key = "look" if label.startswith("look=") else label if label in PHRASES else "other"
-    phrases = PHRASES[key]
-    return phrases[variant % len(phrases)].format(name=_plain(label.removeprefix("look=")), level="moderately")
-
-
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A label or the name of a look as words."""
     return name.replace("_", " ")
 
 
@@ -235,15 +224,17 @@ def _degree(name: str, amount: float) -> str:
     return "slightly" if ratio < 0.75 else "moderately" if ratio < 1.35 else "strongly"
 
 
-def _level(radius: float) -> str:
-    """The nearest depth-of-field level as an adverb."""
+def level(radius: float) -> str:
+    """The nearest depth-of-field level as an adverb; ``radius`` is a fraction of the short side."""
     adverbs = {"slight": "slightly", "moderate": "moderately", "strong": "strongly"}
     return adverbs[min(BOKEH_LEVELS, key=lambda level: abs(BOKEH_LEVELS[level] - radius))]
 
 
-def _draw(count: int, generator: torch.Generator) -> int:
+def draw(count: int, generator: torch.Generator) -> int:
+    """A number below ``count``."""
     return int(torch.randint(count, (1,), generator=generator))
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A phrase with a capital and a full stop."""
     return f"{text[0].upper()}{text[1:]}."

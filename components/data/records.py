@@ -18,6 +18,7 @@ from pydantic import Field
 
 from components import files
 from components.data.splits import Split
+from components.photometry.operations import Operation
 from components.strict import Strict
 
 MANIFEST_FILE = "manifest.parquet"
@@ -55,11 +56,18 @@ class PhotoRecord(Strict):
     role: str | None = Field(default=None, description='What this file is in its pair, such as "input" or "target".')
     kind: str | None = Field(default=None, description="The task that the pair or photo is for, as its dataset has it.")
     operations: tuple[str, ...] = Field(
-        default=(), description="What was done to make this version: names, or operations as JSON, in order."
+        default=(),
+        description="What was done to make this version, as JSON, in order: to the input, what spoilt it; to the "
+        "target, what makes it from the input.",
     )
     licence: str | None = Field(description="As attributed; None only for a photo that fails validation.")
     author: str | None = None
     source: str | None = None
+
+
+def recorded_operations(record: PhotoRecord) -> tuple[Operation, ...]:
+    """The operations of a row; see `PhotoRecord.operations`."""
+    return tuple(Operation.model_validate_json(text) for text in record.operations)
 
 
 class Quarantined(Strict):

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 ASSETS = "assets"
 """Folder beside the shards with the files that operations name; `rebuild_pair` needs it for looks and cut-outs."""
-_RECIPE = 3  # raise it when the same settings give other pairs, so that shards on disk are made anew
+_RECIPE = 4  # raise it when the same settings give other pairs, so that shards on disk are made anew
 
 
 class SynthesisSettings(Strict):
@@ -320,7 +320,8 @@ def _key(records: Sequence[PhotoRecord], settings: SynthesisSettings, sources: _
     parts = [str(_RECIPE), settings.model_dump_json(exclude={"looks"}), *map(":".join, sources.looks.items())]
     for record in records:
         parts.append(
-            f"{record.id}:{record.sha256}:{record.split}:{record.pair}:{record.role}:{record.labels}:{record.mos}"
+            f"{record.id}:{record.sha256}:{record.split}:{record.pair}:{record.role}:{record.kind}:{record.labels}:"
+            f"{record.operations}:{record.mos}"
         )
-        parts += [f"  {partner.sha256}" for partner in sources.partners(record)]
+        parts += [f"  {other.sha256}:{other.labels}:{other.operations}" for other in sources.partners(record)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

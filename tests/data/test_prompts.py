@@ -99,24 +99,9 @@ def test_variants_differ_and_are_the_same_for_the_same_seed() -> None:
     assert 1 <= len(variants("enhancement", (), seed=0, count=50)) <= len(PHRASES["enhancement"])
 
 
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        (("moire",), "moire"),
-        (("motion_blur", "severity=3"), "blur|shake"),
-        (("look=classic_negative",), "classic negative"),
-        (("shadow", "document"), "shadow"),
-    ],
-)
-def test_labels_of_published_pairs_are_said(labels: tuple[str, ...], words: str) -> None:
-    for sentence in variants("restoration", (), seed=1, count=3, labels=labels):
-        assert any(word in sentence for word in words.split("|"))
-        assert "=" not in sentence and "severity" not in sentence and "{" not in sentence
-
-
-def test_nothing_known_asks_for_an_enhancement() -> None:
-    text = instruction("restoration", (), generator_for(0), ("f_number=2", "all_in_focus"))
-    assert text.rstrip(".").lower() in PHRASES["enhancement"]
+def test_nothing_known_of_a_kind_that_names_its_edits_is_an_error() -> None:
+    with pytest.raises(ValueError, match="operations of a pair of the kind 'restoration', found none"):
+        instruction("restoration", (), generator_for(0))
 
 
 def test_a_look_is_named_and_a_rendered_background_is_blurred() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from components.data.sources import folders
 from components.data.splits import SPLITS, Split
-from components.photometry.operations import Operation
+from components.photometry.operations import TONE, Operation
 from components.strict import Strict
 
 if TYPE_CHECKING:  # pairs imports the ingest, which imports the sources
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 Role = Literal["input", "target"]
 MISSING = "listed in the annotations but missing"
+ADDABLE = (*TONE, "bokeh", "look")
+"""Operations that a target may record: what is done to the input to make it, where that can be asked for in words."""
 _HELPERS = frozenset(("base", "folders"))
 
 
@@ -72,7 +74,8 @@ class SourceRecord:
             every input of it pairs with every target of it.
         role: "input" or "target"; None exactly when ``pair`` is.
         kind: of the pair, one of `components.data.pairs.KINDS`; None exactly when ``pair`` is.
-        operations: what was done, where the dataset lets it be known.
+        operations: what was done, where the dataset lets it be known: to an input, what spoilt it; to a target, what
+            makes it from its input, of `ADDABLE`. The pair's instruction is made of them, the labels and the kind.
         licence: of the photo, in words.
         author, source: of the photo, where published; ``source`` is an address.
     """
@@ -107,6 +110,15 @@ class SourceRecord:
             raise ValueError(f"{self.path}: expected a score from 0 to 100, found {self.mos}")
         if len({value is None for value in (self.pair, self.role, self.kind)}) != 1:
             raise ValueError(f"{self.path}: pair, role and kind go together, found {self.pair, self.role, self.kind}")
+
+        odd = [
+            operation.name for operation in self.operations if self.role == "target" and operation.name not in ADDABLE
+        ]
+        if odd:
+            raise ValueError(
+                f"{self.path}: expected operations of a target among {', '.join(ADDABLE)}, found {', '.join(odd)}; "
+                "what spoils a photo is recorded with the input"
+            )
 
     @property
     def group(self) -> str:

@@ -22,8 +22,10 @@ from components.photometry.operations import KINDS, Operation
 from components.strict import Strict
 
 _KEYS = ("id", "source_image", "source_av", "target_images", "target_avs", "focal_length", "focus_plane_distance")
+_UNCERTAINTY = "focus_plane_uncertainty"
 _APERTURE = re.compile(r"_f(\d+(?:\.\d+)?)$")
 OTHER_SIZE = "not the size of its input: misaligned"
+NOT_WIDER = "its aperture is not wider than its input's"
 UNREADABLE = "the header does not decode"
 
 
@@ -31,7 +33,9 @@ class Realbokeh(Source):
     """A photo at f/22 (input) with those at wider apertures (targets, labelled "f_number=2"), under one pair.
 
     Each target records the depth-of-field operation that its optics amount to: a "bokeh" whose largest disc is that of
-    a point at infinity. It says how much, not which pixels: the pair cannot be rebuilt from it.
+    a point at infinity. It says how much, not which pixels: the pair cannot be rebuilt from it. How far the published
+    uncertainty of the focus distance lets that disc vary is in the labels "blur_low=" and "blur_high="; an instruction
+    says how strong the blur is only where both ends agree, and the aperture always.
     """
 
     class Settings(Strict):
@@ -40,7 +44,7 @@ class Realbokeh(Source):
     name: ClassVar[str] = "realbokeh"
     layout: ClassVar[str] = (
         "{train,validation,test}/{in/<id>_f22.JPG, gt/<id>/<id>_f2.0.JPG, metadata/<id>.json}; json keys: "
-        f"{', '.join(_KEYS)}"
+        f"{', '.join(_KEYS)}; {_UNCERTAINTY} where it is known"
     )
     licence: ClassVar[str] = "CC BY-NC-SA 4.0"
     homepage: ClassVar[str] = "https://github.com/TimSeizinger/Bokehlicious"
@@ -87,8 +91,10 @@ class Realbokeh(Source):
             if not aligned:
                 yield self.skip(target, OTHER_SIZE)
                 continue
-            blurred = {"labels": (f"f_number={f_number:g}",), "operations": self._operations(scene, f_number)}
-            yield self.record(target, split, role="target", **blurred, **shared)
+            if f_number >= scene["source_av"]:
+                yield self.skip(target, NOT_WIDER)
+                continue
+            yield self.record(target, split, role="target", **self._blur(scene, f_number), **shared)
 
     def _read(self, path: Path) -> dict[str, Any]:
         """The json of one scene, checked: names, numbers, and that apertures are those in the names."""
@@ -109,18 +115,33 @@ class Realbokeh(Source):
         numbers = [scene["source_av"], scene["focal_length"], scene["focus_plane_distance"], *f_numbers]
         if not all(isinstance(number, int | float) and number > 0 for number in numbers):
             raise self.error(path, f"expected positive numbers, found {numbers}")
+        uncertainty = scene.get(_UNCERTAINTY)
+        if uncertainty is not None and not (isinstance(uncertainty, int | float) and uncertainty >= 0):
+            raise self.error(path, f"expected {_UNCERTAINTY} in metres, found {uncertainty!r}")
         for name, f_number in zip(images, f_numbers, strict=True):
             named = _APERTURE.search(Path(name).stem)
             if named is None or float(named[1]) != float(f_number):
                 raise self.error(path, f"target_avs does not follow target_images: {f_number} beside {name}")
         return scene
 
-    def _operations(self, scene: dict[str, Any], f_number: float) -> tuple[Operation, ...]:
-        focal_length, distance = float(scene["focal_length"]), float(scene["focus_plane_distance"])  # mm, m
-        if 1000 * distance <= focal_length:  # focused nearer than the lens can: the distance is not to be trusted
-            return ()
+    def _blur(self, scene: dict[str, Any], f_number: float) -> dict[str, Any]:
+        """Labels and operations of a target."""
+        distance, uncertainty = float(scene["focus_plane_distance"]), float(scene.get(_UNCERTAINTY) or 0)
+        amount = self._radius(scene, f_number, distance)
+        labels = [f"f_number={f_number:g}"]
+        if amount is None:  # focused nearer than the lens can: the distance is not to be trusted
+            return {"labels": tuple(labels)}
+        far, near = (self._radius(scene, f_number, distance + step) for step in (uncertainty, -uncertainty))
+        labels += [f"blur_low={far:g}", f"blur_high={near if near is not None else KINDS['bokeh'].high:g}"]
+        return {"labels": tuple(labels), "operations": (Operation(name="bokeh", amount=amount),)}
+
+    def _radius(self, scene: dict[str, Any], f_number: float, distance: float) -> float | None:
+        """Radius of the largest disc with the focus at ``distance`` metres; None where the lens cannot focus."""
+        focal_length = float(scene["focal_length"])
+        if 1000 * distance <= focal_length:
+            return None
         radius = aperture_radius(f_number, focal_length, distance, sensor_short_side=self.settings.sensor_short_side)
-        return (Operation(name="bokeh", amount=round(min(radius, KINDS["bokeh"].high), 6)),)
+        return round(min(radius, KINDS["bokeh"].high), 6)
 
     def _photo(self, base: Path, name: str) -> Path | None:
         folder, _, file = name.rpartition("/")

@@ -19,6 +19,7 @@ from components.data.sources.base import (
     open_source,
     source_class,
 )
+from components.photometry.operations import Operation
 from tests.data.sources.layouts import save, write
 
 PUBLISHED = {
@@ -75,6 +76,10 @@ def test_scores_keep_their_direction() -> None:
         ({"mos": 101.0, "mos_original": 9.0, "mos_low": 1.0, "mos_high": 5.0, "mos_ascending": True}, "from 0 to 100"),
         ({"pair": "a", "role": "input"}, "go together"),
         ({"role": "input", "kind": "restoration"}, "go together"),
+        (
+            {"pair": "a", "role": "target", "kind": "restoration", "operations": (Operation(name="haze", amount=1.0),)},
+            "operations of a target among exposure, .*, found haze",
+        ),
     ],
 )
 def test_inconsistent_records_cannot_be_made(wrong: dict, words: str) -> None:

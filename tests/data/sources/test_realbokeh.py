@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.data.sources.base import MISSING, SourceError, open_source
-from components.data.sources.realbokeh import OTHER_SIZE
+from components.data.sources.realbokeh import NOT_WIDER, OTHER_SIZE
 from tests.data.sources.layouts import SIZE, pairs, picture, read, save, skipped, write
 
 SCENE = {
@@ -65,6 +65,26 @@ def test_the_blur_is_that_of_a_thin_lens(tmp_path: Path) -> None:
     assert smaller["train/gt/1000/1000_f2.0.JPG"].operations[0].amount == pytest.approx(2 * expected, abs=2e-6)
 
 
+def test_the_uncertainty_of_the_focus_distance_is_kept_as_the_ends_of_the_blur(tmp_path: Path) -> None:
+    build(tmp_path)
+    target = "train/gt/1000/1000_f2.0.JPG"
+    ends = [60**2 / 2.0 / (1000 * distance - 60) / 2 / 24 for distance in (1.92 + 0.12, 1.92 - 0.12)]
+    low, high = (float(label.split("=")[1]) for label in read(open_source("realbokeh", tmp_path))[target].labels[1:])
+    assert (low, high) == pytest.approx(ends, abs=1e-6)
+    build(tmp_path, focus_plane_uncertainty=None)
+    labels = read(open_source("realbokeh", tmp_path))[target].labels
+    assert labels[1].removeprefix("blur_low=") == labels[2].removeprefix("blur_high=")
+    build(tmp_path, focus_plane_uncertainty=1.9)  # nearer than the lens can focus: as much as there is
+    assert read(open_source("realbokeh", tmp_path))[target].labels[2] == "blur_high=0.25"
+
+
+def test_a_target_that_is_not_taken_wider_open_is_skipped(tmp_path: Path) -> None:
+    build(tmp_path, source_av=4.0)
+    source = open_source("realbokeh", tmp_path)
+    assert set(skipped(source)) == {"train/gt/1000/1000_f4.0.JPG", "train/gt/1000/1000_f16.JPG"}
+    assert set(skipped(source).values()) == {NOT_WIDER}
+
+
 def test_a_misaligned_target_is_skipped(tmp_path: Path) -> None:
     build(tmp_path)
     save(tmp_path / "train/gt/1000/1000_f4.0.JPG", size=(SIZE[0] - 8, SIZE[1]))
@@ -104,6 +124,7 @@ def test_a_scene_without_its_input_is_skipped_and_cases_are_forgiven(tmp_path: P
         ({"id": 999}, "expected the id 1000, found 999"),
         ({"source_image": "../secret.jpg"}, "expected the name of a photo below"),
         ({"focal_length": 0}, "expected positive numbers"),
+        ({"focus_plane_uncertainty": -1}, "expected focus_plane_uncertainty in metres, found -1"),
     ],
 )
 def test_an_altered_json_is_an_error(changes: dict, words: str, tmp_path: Path) -> None:
