@@ -1,8 +1,8 @@
 """Building a manifest from datasets of any origin: files are read in parallel, once, and rows written as they come.
 
-Memory holds a few photos a worker, a digest and a path for each record, and nothing else that grows. What was read of a
-file is remembered (`components.data.facts`): a build that was killed goes on where it was and gives the same manifest,
-and a later one reads only what changed.
+Memory holds a few photos a worker, for each record a digest, a path, its hash and a few words, and nothing else that
+grows. What was read of a file is remembered (`components.data.facts`): a build that was killed goes on where it was and
+gives the same manifest, and a later one reads only what changed.
 
 A file that the system cannot read (an input or output error, no permission, a mount that is away) is another matter
 than a damaged one: it is quarantined for this time, told and counted as unread, never remembered, and more than a few
@@ -36,6 +36,7 @@ from components.data.records import (
     write_quarantine,
     write_rows,
 )
+from components.data.scenes import Scenes
 from components.data.sources.base import Skipped, Source, SourceRecord
 from components.data.splits import SplitSettings, split_of, split_of_pair
 from components.imaging.photo import MAX_PIXELS
@@ -43,6 +44,7 @@ from components.strict import Strict
 
 log = logging.getLogger(__name__)
 
+_SPLIT = SCHEMA.field("split")
 _UNFILTERED = ".unfiltered.parquet"
 _SHOWN = 20  # quarantined files named in the log, one line each
 
@@ -60,6 +62,19 @@ class BuildSettings(Strict):
         description="Photos of train that look like one of validation or test, and photos of validation that look like "
         "one of test, up to this many bits of their perceptual hashes, are quarantined. None leaves them in, and the "
         "validation to report them.",
+    )
+    scene_distance: int | None = Field(
+        default=6,
+        ge=0,
+        lt=16,
+        description="Photos without a published split that look like others, up to this many bits of their perceptual "
+        "hashes, get the split of those. None lets a hash decide for each.",
+    )
+    burst_pause: float | None = Field(
+        default=2.0,
+        ge=0,
+        description="Photos without a published split that one camera took with at most so many seconds from the end "
+        "of one to the beginning of the next (a burst, a bracket) share a split. None lets a hash decide for each.",
     )
     max_unread: int = Field(
         default=3,
@@ -133,19 +148,19 @@ def build(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     quarantine: list[Quarantined] = []
-    counts: Counter[str] = Counter()
-    pairs = _Pairs()
+    pairs, scenes = _Pairs(), Scenes()
     unfiltered = out / _UNFILTERED
     try:
         with FactStore(facts) as store:
-            records = _usable(sources, settings, Path(photos_dir), store, pairs, quarantine)
-            write_rows(unfiltered, record_batches(_counted(records, counts)), data_revision)
-        overlaps = _overlaps(unfiltered, settings.overlap_distance)
-        _filter(unfiltered, out / MANIFEST_FILE, overlaps, pairs.broken(), quarantine, data_revision)
+            records = _usable(sources, settings, Path(photos_dir), store, pairs, scenes, quarantine)
+            write_rows(unfiltered, record_batches(records), data_revision)
+        splits = _shared_splits(unfiltered, scenes, settings)
+        overlaps = _overlaps(unfiltered, splits, settings.overlap_distance)
+        _filter(unfiltered, out / MANIFEST_FILE, splits, overlaps, pairs.broken(), quarantine, data_revision)
     finally:
         unfiltered.unlink(missing_ok=True)
     write_quarantine(quarantine, out)
-    _report(counts, quarantine)
+    _report(Counter(splits.tolist()), quarantine)
     manifest = read_manifest(out)
     if not len(manifest):
         reasons = "; ".join(f"{entry.path}: {entry.reason}" for entry in quarantine[:5]) or "there are no files"
@@ -159,6 +174,7 @@ def _usable(
     photos_dir: Path,
     store: FactStore,
     pairs: _Pairs,
+    scenes: Scenes,
     quarantine: list[Quarantined],
 ) -> Iterator[PhotoRecord]:
     """Records of the usable photos in order; the others go to ``quarantine``."""
@@ -190,6 +206,7 @@ def _usable(
             continue
         if found.pair and found.role:
             pairs.keep(found.pair, found.role)
+        scenes.add(found.dataset, found.split is not None, found.pair or found.scene, facts.shot)
         yield record
 
 
@@ -204,8 +221,8 @@ def _record(found: SourceRecord, place: str, facts: FileFacts, settings: BuildSe
         raise _Unusable("no licence: add a row for it to the attribution file")
     split = found.split
     if split is None:
-        own = split_of_pair(found.pair, settings.splits) if found.pair else None
-        split = own or split_of(facts.sha256, settings.splits)
+        name = found.pair or found.scene
+        split = split_of_pair(name, settings.splits) if name else split_of(facts.sha256, settings.splits)
     return PhotoRecord(
         id=f"{found.dataset}/{found.path}",
         path=place,
@@ -239,12 +256,19 @@ class _Overlap(NamedTuple):
     role: str | None
 
 
-def _overlaps(unfiltered: Path, distance: int | None) -> dict[str, _Overlap]:
+def _shared_splits(unfiltered: Path, scenes: Scenes, settings: BuildSettings) -> np.ndarray:
+    """The split of every row, (N,) of str, the same for all photos of a scene whose dataset publishes none."""
+    table = pyarrow.parquet.read_table(unfiltered, columns=["split", "sha256", "perceptual_hash"])
+    splits, digests, hashes = (table[name].to_pylist() for name in ("split", "sha256", "perceptual_hash"))
+    return scenes.splits(splits, digests, hashes, settings.scene_distance, settings.burst_pause)
+
+
+def _overlaps(unfiltered: Path, splits: np.ndarray, distance: int | None) -> dict[str, _Overlap]:
     """The photos, by path, that look like one of a split that is to judge what is learnt from theirs."""
     if distance is None:
         return {}
-    table = pyarrow.parquet.read_table(unfiltered, columns=["path", "perceptual_hash", "split", "pair", "role"])
-    splits, hashes = table["split"].to_numpy(), table["perceptual_hash"].to_numpy()
+    table = pyarrow.parquet.read_table(unfiltered, columns=["path", "perceptual_hash", "pair", "role"])
+    hashes = table["perceptual_hash"].to_numpy()
     found: dict[str, _Overlap] = {}
     for learning, judging in (("train", ("validation", "test")), ("validation", ("test",))):
         rows = np.flatnonzero(np.isin(splits, [learning, *judging]))
@@ -260,17 +284,21 @@ def _overlaps(unfiltered: Path, distance: int | None) -> dict[str, _Overlap]:
 def _filter(
     unfiltered: Path,
     target: Path,
+    splits: np.ndarray,
     overlaps: dict[str, _Overlap],
     broken: dict[str, str],
     quarantine: list[Quarantined],
     data_revision: str | None,
 ) -> None:
-    """Copy the rows, leaving out those that overlap and what is left of broken pairs."""
+    """Copy the rows with their splits, leaving out those that overlap and what is left of broken pairs."""
     broken = broken | {overlap.pair: overlap.role or "" for overlap in overlaps.values() if overlap.pair}
     pairs, paths = pyarrow.array(list(broken), pyarrow.string()), pyarrow.array(list(overlaps), pyarrow.string())
 
     def kept() -> Iterator[pyarrow.RecordBatch]:
+        start = 0
         for batch in pyarrow.parquet.ParquetFile(unfiltered).iter_batches():
+            own = pyarrow.array(splits[start : start + len(batch)], pyarrow.string())
+            batch, start = batch.set_column(SCHEMA.get_field_index("split"), _SPLIT, own), start + len(batch)
             lost = compute.or_(compute.is_in(batch["pair"], pairs), compute.is_in(batch["path"], paths))
             for row in batch.filter(lost).select(["path", "pair"]).to_pylist():
                 path, pair = row["path"], row["pair"]
@@ -279,12 +307,6 @@ def _filter(
             yield batch.filter(compute.invert(lost)).cast(SCHEMA)
 
     write_rows(target, kept(), data_revision)
-
-
-def _counted(records: Iterable[PhotoRecord], counts: Counter[str]) -> Iterator[PhotoRecord]:
-    for record in records:
-        counts[record.split] += 1
-        yield record
 
 
 def _report(counts: Counter[str], quarantine: Sequence[Quarantined]) -> None:

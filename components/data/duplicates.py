@@ -40,6 +40,25 @@ def twins_in_other_groups(hashes: Sequence[str], groups: Sequence[int], distance
     return twin[which]
 
 
+def look_alikes(hashes: Sequence[str], distance: int) -> tuple[np.ndarray, np.ndarray]:
+    """Index arrays (i, j), i < j, that link the hashes within ``distance`` bits of each other.
+
+    Each hash is linked to one equal to it, and each different hash to all that are near, so that what hangs together
+    does so by the links; thousands of equal hashes give as many links and no more.
+
+    Raises:
+        ValueError: ``distance`` is not in 0..15.
+    """
+    values = as_integers(hashes)
+    different, first, which = np.unique(values, return_index=True, return_inverse=True)
+    own = np.arange(values.size)
+    repeated = own != first[which]
+    links = [(first[which][repeated], own[repeated])]
+    links += [(first[one], first[other]) for one, other in _near(different, distance)]
+    lower, upper = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    return np.minimum(lower, upper), np.maximum(lower, upper)
+
+
 def as_integers(hashes: Sequence[str]) -> np.ndarray:
     """Hashes of 16 hexadecimal digits as (N,) uint64."""
     return np.fromiter((int(text, 16) for text in hashes), dtype=np.uint64, count=len(hashes))

@@ -8,6 +8,7 @@ no size in memory.
 import hashlib
 import os
 import sqlite3
+import struct
 import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -19,21 +20,25 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from components.data.shots import shot_of
 from components.imaging.photo import UnreadablePhoto, read_header, read_photo, resize_short_side
 from components.imaging.source import MemoryFile, PictureFile, decoding
 
 _HASHED_SHORT_SIDE = 256
 _DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
-_RECIPE = 3  # raise it when the same file gives other facts
+_RECIPE = 4  # raise it when the same file gives other facts
+_TABLE = "facts_and_shots"
+_FORMER_TABLE = "facts"  # of versions that did not know of shots
 _COMMIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the file says: SHA-256, 64-bit pHash, upright size in pixels, bits a sample and Pillow's mode.
+    """What the file says: SHA-256, 64-bit pHash, upright size in pixels, bits a sample, Pillow's mode, and the shot.
 
-    Of a file that is not a usable picture all are empty but ``reason``.
+    ``shot`` is when and with which camera it was taken, as `components.data.shots.shot_of` writes it. Of a file that is
+    not a usable picture all are empty but ``reason``.
     """
 
     sha256: str = ""
@@ -43,27 +48,52 @@ class FileFacts:
     bit_depth: int = 0
     mode: str = ""
     reason: str | None = None
+    shot: str = ""
 
 
-def read_facts(path: Path, max_pixels: int) -> FileFacts:
+def read_facts(path: Path, max_pixels: int, size: int | None = None) -> FileFacts:
     """Read a file once: hash its bytes, read its header, decode it completely for the perceptual hash.
 
     JPEG is decoded at a fraction of its size, which reads (and so checks) all of its data. Nothing is raised for a
     file whose bytes are no usable picture: the facts say why.
 
+    Args:
+        size: of the file in bytes, where the caller knows it. Files of up to 64 MiB are opened once and held in memory.
+
     Raises:
         OSError: the file cannot be read, now; of its bytes that says nothing.
     """
+    path = Path(path)
     try:
-        header = read_header(path, max_pixels)
+        file = _opened(path, path.stat().st_size if size is None else size)
+        header = read_header(file, max_pixels)
         upright = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
         if header.bit_depth == 8 and header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L"):
-            digest, fingerprint = _hashes_of_plain_picture(path, header.orientation)
+            fingerprint, shot = _of_plain_picture(file, header.orientation)
         else:
-            digest, fingerprint = sha256_of(path), perceptual_hash(read_photo(path, max_pixels).pixels)
+            photo = read_photo(file, max_pixels)
+            fingerprint, shot = perceptual_hash(photo.pixels), _shot(photo.exif)
     except UnreadablePhoto as error:
         return FileFacts(reason=error.reason)
-    return FileFacts(digest, fingerprint, *upright, header.bit_depth, header.mode)
+    digest = hashlib.sha256(file.content).hexdigest() if isinstance(file, MemoryFile) else sha256_of(path)
+    return FileFacts(digest, fingerprint, *upright, header.bit_depth, header.mode, shot=shot)
+
+
+def _opened(path: Path, size: int) -> PictureFile:
+    """The file with its bytes, read in one go, or its path if it is large."""
+    if size > _IN_MEMORY:
+        return path
+    with decoding(path) as source:
+        return MemoryFile(str(path), source.read_bytes())
+
+
+def _shot(exif: bytes | None) -> str:
+    block = Image.Exif()
+    try:
+        block.load(exif or b"")
+    except (ValueError, SyntaxError, struct.error):
+        return ""
+    return shot_of(block)
 
 
 def perceptual_hash(image: Tensor) -> str:
@@ -80,25 +110,19 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _hashes_of_plain_picture(path: Path, orientation: int) -> tuple[str, str]:
-    """SHA-256 and pHash of an 8-bit RGB or grey file; its colour profile is left aside, it hardly changes the hash.
+def _of_plain_picture(file: PictureFile, orientation: int) -> tuple[str, str]:
+    """pHash and shot of an 8-bit RGB or grey file; its colour profile is left aside, it hardly changes the hash.
 
     Raises:
         UnreadablePhoto: the picture is truncated or corrupt.
         OSError: the file cannot be read.
     """
-    if path.stat().st_size > _IN_MEMORY:
-        return sha256_of(path), _hash_of_picture(path, orientation)
-    content = path.read_bytes()
-    return hashlib.sha256(content).hexdigest(), _hash_of_picture(MemoryFile(str(path), content), orientation)
-
-
-def _hash_of_picture(file: PictureFile, orientation: int) -> str:
     formats = ("JPEG", "PNG", "WEBP", "MPO")
     with decoding(file) as source, source.open() as opened, Image.open(opened, formats=formats) as image:
+        shot = shot_of(image.getexif())
         if min(image.size) >= 2 * _DRAFT_SHORT_SIDE:
             image.draft("L", (_DRAFT_SHORT_SIDE, _DRAFT_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
-        return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image)))
+        return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image))), shot
 
 
 class FactStore:
@@ -117,15 +141,16 @@ class FactStore:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.execute(
-            "CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, recipe INTEGER, "
-            "max_pixels INTEGER, sha256 TEXT, perceptual_hash TEXT, width INTEGER, height INTEGER, bit_depth INTEGER, "
-            "mode TEXT, reason TEXT) WITHOUT ROWID"
+            f"CREATE TABLE IF NOT EXISTS {_TABLE} (path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, "
+            "recipe INTEGER, max_pixels INTEGER, sha256 TEXT, perceptual_hash TEXT, width INTEGER, height INTEGER, "
+            "bit_depth INTEGER, mode TEXT, reason TEXT, shot TEXT) WITHOUT ROWID"
         )
+        self._database.execute(f"DROP TABLE IF EXISTS {_FORMER_TABLE}")
         self._database.execute("CREATE TABLE IF NOT EXISTS lengths (root TEXT PRIMARY KEY, records INTEGER)")
         self._written = time.monotonic()
         # Rows to be written together: each statement is a wait for the readers.
         self._waiting: dict[str, tuple[Any, ...]] = {}
-        self._empty = self._database.execute("SELECT 1 FROM facts LIMIT 1").fetchone() is None
+        self._empty = self._database.execute(f"SELECT 1 FROM {_TABLE} LIMIT 1").fetchone() is None
 
     def __enter__(self) -> "FactStore":
         return self
@@ -143,8 +168,9 @@ class FactStore:
         if self._empty:
             return None
         row = self._database.execute(
-            "SELECT sha256, perceptual_hash, width, height, bit_depth, mode, reason FROM facts WHERE path = ? AND "
-            "size = ? AND modified = ? AND recipe = ? AND (max_pixels = ? OR reason IS NULL AND width * height <= ?)",
+            f"SELECT sha256, perceptual_hash, width, height, bit_depth, mode, reason, shot FROM {_TABLE} "
+            "WHERE path = ? AND size = ? AND modified = ? AND recipe = ? "
+            "AND (max_pixels = ? OR reason IS NULL AND width * height <= ?)",
             (str(path), status.st_size, status.st_mtime_ns, _RECIPE, max_pixels, max_pixels),
         ).fetchone()
         return FileFacts(*row) if row else None
@@ -157,8 +183,8 @@ class FactStore:
             self._write()
 
     def _write(self) -> None:
-        marks = ", ".join("?" * 12)
-        self._database.executemany(f"INSERT OR REPLACE INTO facts VALUES ({marks})", self._waiting.values())
+        marks = ", ".join("?" * 13)
+        self._database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES ({marks})", self._waiting.values())
         self._database.commit()
         self._empty = self._empty and not self._waiting
         self._waiting.clear()

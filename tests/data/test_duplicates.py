@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from components.data.duplicates import twins_in_other_groups
+from components.data.duplicates import look_alikes, twins_in_other_groups
 
 
 @pytest.mark.parametrize("distance", [0, 1, 4, 6, 15])
@@ -53,3 +53,12 @@ def test_thousands_of_black_frames_are_looked_up_once() -> None:
     assert (twins[:59_999] == 59_999).all() and twins[59_999] < 59_999 and (twins[60_000:] == -1).all()
     with pytest.raises(ValueError, match="a group for each of 2 hashes"):
         twins_in_other_groups(hashes[:2], [0], 6)
+
+
+def test_links_hold_together_whatever_is_near_and_each_copy_once() -> None:
+    hashes = ["00000000000000ff", "00000000000000fe", "ffff000000000000", "00000000000000ff", "ffff000000000000"]
+    first, second = look_alikes(hashes, 2)
+    assert set(zip(first.tolist(), second.tolist(), strict=True)) == {(0, 1), (0, 3), (2, 4)}
+    many = ["0" * 16] * 5000
+    assert len(look_alikes(many, 6)[0]) == 4999
+    assert look_alikes([], 6)[0].size == 0

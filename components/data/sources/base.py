@@ -72,6 +72,7 @@ class SourceRecord:
         labels: plain words name distortions and what the photo is; "key=value" are attributes.
         pair: names the pair, or None. Where one input has several targets (or the reverse) all share the name, and
             every input of it pairs with every target of it.
+        scene: names what a photo without a pair shows, where others show it too: those of one scene share a split.
         role: "input" or "target"; None exactly when ``pair`` is.
         kind: of the pair, one of `components.data.pairs.KINDS`; None exactly when ``pair`` is.
         operations: what was done, where the dataset lets it be known: to an input, what spoilt it; to a target, what
@@ -91,6 +92,7 @@ class SourceRecord:
     mos_ascending: bool | None = None
     labels: tuple[str, ...] = ()
     pair: str | None = None
+    scene: str | None = None
     role: Role | None = None
     kind: "PairKind | None" = None
     operations: tuple[Operation, ...] = ()
@@ -122,8 +124,8 @@ class SourceRecord:
 
     @property
     def group(self) -> str:
-        """Records of one group show the same scene and must share a split: the pair, or else the photo itself."""
-        return self.pair or f"{self.dataset}/{self.path}"
+        """Records of one group must share a split: the pair, or else the scene, or else the photo itself."""
+        return self.pair or self.scene or f"{self.dataset}/{self.path}"
 
 
 def normalise_score(value: float, low: float, high: float, ascending: bool) -> float:
@@ -270,11 +272,12 @@ class Source(ABC):
         }
 
     def record(self, path: Path, split: Split | None, **fields: Any) -> SourceRecord:
-        """The record of ``path``; dataset, licence and source are filled in, and the pair's name made unique."""
+        """The record of ``path``; dataset, licence and source are filled in, names of pair and scene made unique."""
         fields.setdefault("licence", self.licence)
         fields.setdefault("source", self.homepage)
-        if fields.get("pair") is not None:
-            fields["pair"] = f"{self.dataset}/{fields['pair']}"
+        for name in ("pair", "scene"):
+            if fields.get(name) is not None:
+                fields[name] = f"{self.dataset}/{fields[name]}"
         return SourceRecord(self.relative(path), self.dataset, split, **fields)
 
     def paired(

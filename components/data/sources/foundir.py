@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
 from components.data.splits import Split
+from components.strict import Strict
 
 _GROUP = re.compile(r"\d+(.+)")
 _LABELS = {
@@ -32,22 +35,36 @@ NO_TWINS = "a group without LQ and GT folders"
 class Foundir(Source):
     """Degraded photos (input) with their clean twins (target).
 
-    With `Testset_meta_info.txt` the pairs are the ones it lists, and test; without it, all pairs found, and train.
+    With `Testset_meta_info.txt` the pairs are the ones it lists, and test. Without it nothing on disk tells the public
+    test set from training data, so the setting ``split`` has to.
     """
+
+    class Settings(Strict):
+        split: Split | None = Field(default=None, description=f"Of all pairs, where {_TEST_LIST} is not there.")
 
     name: ClassVar[str] = "foundir"
     layout: ClassVar[str] = (
         "NN<Labels>/{LQ,GT}/<stem>.<ext>, as 02Blur_Noise/LQ/0151.png, paired by stem; "
-        f"for the test set {_TEST_LIST}, each line 'GT_path, LQ_path'"
+        f"for the test set {_TEST_LIST}, each line 'GT_path, LQ_path'; without it the option split"
     )
     licence: ClassVar[str] = "research use, non-commercial"
     homepage: ClassVar[str] = "https://www.foundir.net"
 
     def prepare(self) -> None:
         self.list = self.find(self.root, _TEST_LIST)
+        if self.list is not None and self.settings.split not in (None, "test"):
+            raise self.error(
+                self.list, f"its pairs are test, but split is set to {self.settings.split!r}: leave it out"
+            )
         self.groups = [folder for folder in folders.subfolders(self.root) if _GROUP.fullmatch(folder.name)]
         if not self.groups:
             raise self.error(self.root, "no group folder like 01Blur")
+        if self.list is None and self.settings.split is None:
+            raise self.error(
+                self.root / _TEST_LIST,
+                f"missing: {len(self.groups)} groups of pairs are here, and nothing says whether they are the public "
+                "test set. Put the list beside them if they are, or set the option split to train, validation or test",
+            )
         self.labels = {group.name: self._labels(group) for group in self.groups}
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
@@ -60,7 +77,10 @@ class Foundir(Source):
                 yield self.skip(group, NO_TWINS)
                 continue
             for entry in self.matched(inputs, targets):
-                yield from (entry,) if isinstance(entry, Skipped) else self._pair(group, entry[1], entry[2], "train")
+                if isinstance(entry, Skipped):
+                    yield entry
+                else:
+                    yield from self._pair(group, entry[1], entry[2], self.settings.split)
 
     def _listed(self, path: Path) -> Iterator[SourceRecord | Skipped]:
         with path.open(encoding="utf-8-sig") as lines:

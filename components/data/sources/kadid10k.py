@@ -47,7 +47,8 @@ _NAME = re.compile(r"(I\d\d)_(\d\d)_(\d\d)\.png", re.IGNORECASE)
 class Kadid10k(Source):
     """Rated distorted photos (input), each paired with its reference (target). No split is published.
 
-    All versions of one photo form one pair, and so one group: a split must not divide them.
+    All versions of one photo form one pair, and so one group: a split must not divide them. Where the reference is
+    missing they are rated photos of one scene, which share a split all the same.
     """
 
     name: ClassVar[str] = "kadid10k"
@@ -88,6 +89,7 @@ class Kadid10k(Source):
                 continue
             value = self.number(row["dmos"], self.table, line, "dmos")
             measure = "level" if kind in _NOT_MONOTONIC else "severity"
-            pair = {"pair": reference, "role": "input", "kind": "restoration"} if references[reference] else {}
+            whole = references[reference]
+            pair = {"pair": reference, "role": "input", "kind": "restoration"} if whole else {"scene": reference}
             rating = self.score(value, 1, 5, self.table, line)
             yield self.record(path, None, labels=(*DISTORTIONS[kind - 1], f"{measure}={level}"), **pair, **rating)

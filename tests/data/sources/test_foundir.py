@@ -29,8 +29,17 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_a_list_the_groups_are_training_pairs(root: Path) -> None:
-    found = read(open_source("foundir", root))
+def test_without_a_list_somebody_has_to_say_which_split_it_is(root: Path) -> None:
+    with pytest.raises(SourceError, match=r"Testset_meta_info.txt: missing: 4 groups .* public test set.*option split"):
+        open_source("foundir", root)
+    assert {record.split for record in open_source("foundir", root, split="test").records()} == {"test"}
+    write(root / "Testset_meta_info.txt", "01Blur/GT/0001.png, 01Blur/LQ/0001.jpg")
+    with pytest.raises(SourceError, match="its pairs are test, but split is set to 'train'"):
+        open_source("foundir", root, split="train")
+
+
+def test_the_groups_of_the_training_set(root: Path) -> None:
+    found = read(open_source("foundir", root, split="train"))
     assert pairs(found) == {
         "foundir/train/01Blur/0001": ([FILES[1]], [FILES[0]]),
         "foundir/train/02Blur_Noise/0151": ([FILES[3]], [FILES[2]]),
@@ -41,7 +50,7 @@ def test_without_a_list_the_groups_are_training_pairs(root: Path) -> None:
 
 
 def test_the_name_of_the_group_is_the_label_set_of_the_input(root: Path) -> None:
-    labels = {path: record.labels for path, record in read(open_source("foundir", root)).items()}
+    labels = {path: record.labels for path, record in read(open_source("foundir", root, split="train")).items()}
     assert labels[FILES[1]] == ("blur",)
     assert labels[FILES[3]] == ("blur", "noise")
     assert labels[FILES[5]] == ("low_light", "noise", "jpeg")
@@ -69,7 +78,7 @@ def test_files_without_a_twin_are_skipped(root: Path) -> None:
     (root / "02Blur_Noise/LQ/0151.png").unlink()
     write(root / "11NightRain/LQ/readme.txt", "text")
     (root / "12Haze").mkdir()
-    reasons = skipped(open_source("foundir", root))
+    reasons = skipped(open_source("foundir", root, split="train"))
     assert reasons == {
         "01Blur/LQ/0001.JPG": NO_TARGET,
         "02Blur_Noise/GT/0151.png": NO_INPUT,
@@ -81,7 +90,7 @@ def test_files_without_a_twin_are_skipped(root: Path) -> None:
 def test_an_unknown_degradation_is_an_error(root: Path) -> None:
     (root / "13Blur_Snow").mkdir()
     with pytest.raises(SourceError, match="13Blur_Snow: unknown degradations Snow; known: blur, noise"):
-        open_source("foundir", root)
+        open_source("foundir", root, split="train")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def test_without_a_reference_the_scores_remain(root: Path) -> None:
     (root / "images" / "I02_10_04.png").unlink()
     source = open_source("kadid10k", root)
     found = read(source)
-    assert found["images/I02_25_05.png"].pair is None and found["images/I02_25_05.png"].mos == 100
+    assert (found["images/I02_25_05.png"].pair, found["images/I02_25_05.png"].scene) == (None, "kadid10k/I02")
+    assert found["images/I02_25_05.png"].mos == 100
     assert set(skipped(source)) == {"images/I02.png", "images/I02_10_04.png"}
 
 
