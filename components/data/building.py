@@ -129,10 +129,11 @@ def build(
 ) -> Manifest:
     """Read every file that the sources name and write the manifest into the directory ``out``.
 
-    Quarantined are: what an adapter skips, files that are missing or do not decode, files that the system cannot read
-    now (``Quarantined.unread``), photos smaller than the minimum, photos without a licence, copies of another file
-    (same bytes; a target that several pairs share stays), what looks like a photo of another split if ``settings`` say
-    so, and the rest of a pair that lost its input or its target that way.
+    Quarantined are: what an adapter skips (but what lies beside photos, `Skipped.beside`, which it counts), files that
+    are missing or do not decode, files that the system cannot read now (``Quarantined.unread``), photos smaller than
+    the minimum, photos without a licence, copies of another file (same bytes; a target that several pairs share stays),
+    what looks like a photo of another split if ``settings`` say so, and the rest of a pair that lost its input or its
+    target that way.
 
     Args:
         sources: adapters, read in turn; the manifest keeps their order.
@@ -185,7 +186,8 @@ def _usable(
     for found, path, facts in read_sources(sources, store, settings.max_pixels, workers):
         place = (path.relative_to(photos_dir) if path.is_relative_to(photos_dir) else path).as_posix()
         if isinstance(found, Skipped):
-            quarantine.append(Quarantined(path=place, reason=found.reason))
+            if not found.beside:  # the source has counted and told it
+                quarantine.append(Quarantined(path=place, reason=found.reason, absent=found.absent))
             continue
         if found.pair and found.role:
             pairs.announce(found.pair, found.role)

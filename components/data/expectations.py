@@ -52,7 +52,13 @@ class ValidationSettings(Strict):
     duplicate_distance: int = Field(
         default=6, ge=0, lt=16, description="Photos of two splits whose perceptual hashes differ by this or fewer bits."
     )
-    max_quarantined: float = Field(default=0.2, ge=0, le=1, description="Largest share of files left out at ingestion.")
+    max_quarantined: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Largest share of files left out at ingestion, of those that are there; files that a dataset lists "
+        "and that are absent are a warning.",
+    )
 
 
 class ValidationReport(Strict):
@@ -60,6 +66,7 @@ class ValidationReport(Strict):
 
     success: bool
     failures: tuple[str, ...] = Field(description="One sentence for each expectation that was not met.")
+    warnings: tuple[str, ...] = Field(default=(), description="What the data lack and can be trained on without.")
     statistics: dict[str, float] = Field(description="Counts and shares, fit for a tracker.")
 
 
@@ -94,24 +101,35 @@ def validate(manifest: Manifest, docs: Path, settings: ValidationSettings) -> Va
     context.build_data_docs()
     (result,) = outcome.run_results.values()
     failures = _failures(result)
-    total = len(manifest) + len(manifest.quarantine)
-    quarantined = len(manifest.quarantine) / total if total else 0.0
-    if quarantined > settings.max_quarantined:
-        failures.append(
-            f"{len(manifest.quarantine)} of {total} files are quarantined, more than {settings.max_quarantined:.0%}"
+    absent = sum(entry.absent for entry in manifest.quarantine)
+    left_out = len(manifest.quarantine) - absent
+    there = len(manifest) + left_out
+    if there and left_out / there > settings.max_quarantined:
+        failures.append(f"{left_out} of {there} files are quarantined, more than {settings.max_quarantined:.0%}")
+    warnings = []
+    if absent:
+        first = next(entry.path for entry in manifest.quarantine if entry.absent)
+        warnings.append(
+            f"{absent} of {there + absent} files are listed by their datasets and not there (the first: {first}): "
+            "complete the download, or go on with the rest"
         )
+    for warning in warnings:
+        log.warning("validation: %s", warning)
     for failure in failures:
         log.error("validation: %s", failure)
     statistics = {
         "photos": float(len(manifest)),
         "quarantined": float(len(manifest.quarantine)),
+        "absent": float(absent),
         "expectations": float(result.statistics["evaluated_expectations"]),
         "expectations_met": float(result.statistics["successful_expectations"]),
         "median_megapixels": float((frame["width"] * frame["height"]).median() / 1e6),
         "rated": float(frame["mos"].notna().sum()),
         **{f"photos_{split}": float((frame["split"] == split).sum()) for split in SPLITS},
     }
-    return ValidationReport(success=not failures, failures=tuple(failures), statistics=statistics)
+    return ValidationReport(
+        success=not failures, failures=tuple(failures), warnings=tuple(warnings), statistics=statistics
+    )
 
 
 def _frame(manifest: Manifest, distance: int) -> pandas.DataFrame:
@@ -171,7 +189,11 @@ def _expectations(settings: ValidationSettings) -> list[Expectation]:
             column="perceptual_hash", regex="^[0-9a-f]{16}$", meta=_meta("perceptual hashes are not 64-bit")
         ),
         expect.ExpectColumnValuesToBeNull(
-            column=_NEAR_DUPLICATE, meta=_meta("photos look like a photo of another split; remove one of each two")
+            column=_NEAR_DUPLICATE,
+            meta=_meta(
+                "photos look like a photo of another split; set ingest.overlap_distance to "
+                f"{settings.duplicate_distance} to leave out those that are trained on, or remove one of each two"
+            ),
         ),
         expect.ExpectColumnValuesToBeBetween(column="width", **sides, meta=_meta("widths are out of range")),
         expect.ExpectColumnValuesToBeBetween(column="height", **sides, meta=_meta("heights are out of range")),

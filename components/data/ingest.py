@@ -12,7 +12,8 @@ from pydantic import Field, field_validator
 
 from components.data.building import BuildSettings, build
 from components.data.records import Manifest
-from components.data.sources.base import Source, SourceRecord, known_sources, open_source
+from components.data.sources.base import Skipped, Source, SourceRecord, known_sources, open_source
+from components.data.sources.folders import SIDECAR, SIDECAR_SUFFIXES
 from components.strict import Strict
 
 _COLUMNS = ("file", "author", "licence", "source")
@@ -65,9 +66,12 @@ class AttributedFolder(Source):
             if path.is_file() and not path.name.startswith(".") and path.resolve() != own
         )
 
-    def scan(self) -> Iterator[SourceRecord]:
+    def scan(self) -> Iterator[SourceRecord | Skipped]:
         """The files of the folder in order of their paths, then those that only the attribution knows."""
         for file in [*self.found, *sorted(set(self.attributed) - set(self.found))]:
+            if file not in self.attributed and Path(file).suffix.lower() in SIDECAR_SUFFIXES:
+                yield self.skip(self.root / file, SIDECAR)
+                continue
             row = self.attributed.get(file, {})
             yield self.record(
                 self.root / file,

@@ -76,6 +76,7 @@ class Quarantined(Strict):
     path: str
     reason: str
     unread: bool = Field(default=False, description="The system could not read it: of the file that says nothing.")
+    absent: bool = Field(default=False, description="The dataset lists it and it is not there, as of a partial copy.")
 
 
 SCHEMA = pyarrow.schema(

@@ -7,6 +7,7 @@ import pytest
 
 from components.data.expectations import ValidationSettings, validate
 from components.data.records import Manifest, PhotoRecord, Quarantined
+from components.data.sources.base import MISSING
 from tests.data.builders import record
 
 
@@ -54,7 +55,8 @@ def test_each_fault_is_reported_in_words_with_the_photos_concerned(tmp_path: Pat
     for words in (
         "ids occur twice (2): sample/0.jpg",
         "the same file occurs twice (2): sample/0.jpg, sample/3.jpg",
-        "look like a photo of another split; remove one of each two (2): sample/0.jpg, sample/2.jpg",
+        "look like a photo of another split; set ingest.overlap_distance to 6 to leave out those that are trained on, "
+        "or remove one of each two (2): sample/0.jpg, sample/2.jpg",
         "widths are out of range (1): sample/2.jpg",
         "no licence (1): sample/0.jpg",
         "opinion scores are outside 0..100 (1): sample/3.jpg",
@@ -64,6 +66,18 @@ def test_each_fault_is_reported_in_words_with_the_photos_concerned(tmp_path: Pat
     ):
         assert words in text
     assert len(report.failures) == 9
+
+
+def test_a_partly_downloaded_dataset_is_a_warning_with_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    missing = [Quarantined(path=f"/data/koniq/{number}.jpg", reason=MISSING, absent=True) for number in range(90)]
+    report = validate(Manifest.of(good(), quarantine=missing), tmp_path / "docs", ValidationSettings())
+    assert report.success and report.statistics["absent"] == 90
+    (warning,) = report.warnings
+    assert "90 of 94 files are listed by their datasets and not there (the first: /data/koniq/0.jpg)" in warning
+    assert warning in caplog.text
+    half = [Quarantined(path="x.jpg", reason="empty")] * 2
+    report = validate(Manifest.of(good(), quarantine=[*missing, *half]), tmp_path / "docs", ValidationSettings())
+    assert report.failures == ("2 of 6 files are quarantined, more than 20%",)
 
 
 @pytest.mark.slow

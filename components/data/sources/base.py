@@ -35,7 +35,7 @@ Role = Literal["input", "target"]
 MISSING = "listed in the annotations but missing"
 ADDABLE = (*TONE, "bokeh", "look")
 """Operations that a target may record: what is done to the input to make it, where that can be asked for in words."""
-_HELPERS = frozenset(("base", "folders"))
+_HELPERS = frozenset(("base", "folders", "own_photos"))
 
 
 class SourceError(ValueError):
@@ -56,6 +56,16 @@ class Skipped:
 
     path: str
     reason: str
+
+    @property
+    def beside(self) -> bool:
+        """Whether the file is no photo of its own but lies beside one (`folders.BESIDE`): it is not quarantined."""
+        return self.reason in folders.BESIDE
+
+    @property
+    def absent(self) -> bool:
+        """Whether the dataset lists the file and it is not there."""
+        return self.reason == MISSING
 
 
 @dataclass(frozen=True, slots=True)

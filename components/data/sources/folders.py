@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".bmp"))
+SIDECAR_SUFFIXES = frozenset(
+    (".xmp", ".aae", ".thm", ".pp3", ".dop", ".on1", ".lrv", ".wav", ".mov", ".mp4", ".m4v", ".avi", ".mts")
+)
+"""Of what cameras, phones and editors put beside photos: settings, thumbnails, sound, clips."""
 _LEFTOVERS = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir"))
 
 NOT_A_PHOTO = "not a photo"
+SIDECAR = "a sidecar: settings, thumbnail, sound or clip beside photos"
+OTHER_FORMAT = "another format of a shot that is taken"
+BESIDE = frozenset((SIDECAR, OTHER_FORMAT))
+"""Reasons of files that are no photos of their own: they are told and counted, and not quarantined."""
 UNEXPECTED_NAME = "the name does not follow the dataset's pattern"
 SAME_STEM = "another file of the folder has the same name but for the extension"
 NO_TARGET = "no target of the same name"
@@ -83,14 +91,23 @@ def photos(folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES) -> Iterator[
     """Photos in ``folder`` sorted by name; a file that is not a photo comes as (path, reason)."""
     for name in entries(folder)[0]:
         path = folder / name
-        yield path if path.suffix.lower() in suffixes else (path, NOT_A_PHOTO)
+        if path.suffix.lower() in suffixes:
+            yield path
+        else:
+            yield path, SIDECAR if path.suffix.lower() in SIDECAR_SUFFIXES else NOT_A_PHOTO
+
+
+def tree(folder: Path) -> Iterator[Path]:
+    """``folder`` and all folders below it, each before those in it."""
+    yield folder
+    for inner in subfolders(folder):
+        yield from tree(inner)
 
 
 def walk(folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES) -> Iterator[Path | tuple[Path, str]]:
     """Like `photos`, of ``folder`` and all folders below it."""
-    yield from photos(folder, suffixes)
-    for inner in subfolders(folder):
-        yield from walk(inner, suffixes)
+    for each in tree(folder):
+        yield from photos(each, suffixes)
 
 
 def search(folder: Path, name: str) -> Path | None:

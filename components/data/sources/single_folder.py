@@ -8,22 +8,29 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
-from components.imaging.formats import RAW_SUFFIXES
+from components.data.sources.own_photos import Preferred, Shot, shots
 from components.strict import Strict
 
 
 class SingleFolder(Source):
-    """Photos without scores, pairs or a split."""
+    """Photos without scores, pairs or a split.
+
+    Camera raw beside a picture of the same name is one photo; sidecars and clips are counted and left alone.
+    """
 
     class Settings(Strict):
         dataset: str | None = Field(default=None, min_length=1, description="Name in the records; None: the folder's.")
         labels: tuple[str, ...] = Field(default=(), description="What holds for all of them.")
         licence: str = Field(default="the user's own", min_length=1)
         author: str | None = None
+        shots: Preferred = Field(
+            default="developed",
+            description="What is taken of a shot that lies there as camera raw and as a picture (JPEG, HEIC, ...).",
+        )
 
     name: ClassVar[str] = "single_folder"
     layout: ClassVar[str] = (
-        "photos (JPEG, PNG, TIFF, WebP, AVIF, HEIC, BMP, camera raw) in the root and folders below it"
+        "photos (JPEG, PNG, TIFF, WebP, AVIF, HEIC, BMP, camera raw) in the root and folders below it, with sidecars"
     )
     licence: ClassVar[str] = "the user's own"
     homepage: ClassVar[None] = None
@@ -34,8 +41,11 @@ class SingleFolder(Source):
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         chosen = self.settings
-        for entry in folders.walk(self.root, folders.PHOTO_SUFFIXES | RAW_SUFFIXES):
-            if isinstance(entry, tuple):
-                yield self.skip(*entry)
-            else:
-                yield self.record(entry, None, labels=chosen.labels, licence=chosen.licence, author=chosen.author)
+        fields = {"labels": chosen.labels, "licence": chosen.licence, "author": chosen.author}
+        for folder in folders.tree(self.root):
+            for entry in shots(folder, chosen.shots):
+                if isinstance(entry, Shot):
+                    scene = entry.scene and self.relative(folder / entry.scene)
+                    yield self.record(entry.path, None, scene=scene, **fields)
+                else:
+                    yield self.skip(*entry)

@@ -97,7 +97,7 @@ def test_a_group_is_the_pair_or_the_photo() -> None:
 def test_skips_are_counted_by_reason_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.jpg", "b.png"):
         save(tmp_path / name)
-    for name in ("notes.txt", "video.mp4"):
+    for name in ("notes.txt", "table.csv"):
         write(tmp_path / name, "text")
     source = open_source("single_folder", tmp_path, dataset="mine")
     with caplog.at_level(logging.WARNING, base.__name__):

@@ -1,12 +1,16 @@
 """A user's own photos: two folders of pairs, or one folder of photos."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from components.data.building import BuildSettings, build
 from components.data.sources.base import SourceError, open_source
-from components.data.sources.folders import NO_TARGET
+from components.data.sources.folders import NO_TARGET, OTHER_FORMAT, SIDECAR
+from components.data.sources.own_photos import plain_stem
 from tests.data.sources.layouts import litter, pairs, read, save_all, skipped, write
+from tests.data.sources.miniatures import MINIATURES
 
 
 def test_pairs_in_the_root_have_no_split(tmp_path: Path) -> None:
@@ -42,3 +46,54 @@ def test_single_photos_in_folders(tmp_path: Path) -> None:
     record = found["2024/b.jpg"]
     assert (record.dataset, record.licence, record.labels, record.source) == ("mine", "CC0-1.0", ("holiday",), None)
     assert record.group == "mine/2024/b.jpg" and record.mos is None
+
+
+def card(root: Path, shots: int = 6) -> Path:
+    """A photographer's card: raw, JPEG and settings of each shot, a clip and its thumbnail, an edit."""
+    for number in range(shots):
+        save_all(root, [f"DCIM/IMG_{number}.JPG"])
+        write(root / "DCIM" / f"IMG_{number}.CR3", f"raw {number}")
+        write(root / "DCIM" / f"IMG_{number}.xmp", "settings")
+    write(root / "DCIM" / "MVI_9.MOV", "clip")
+    write(root / "DCIM" / "MVI_9.THM", "thumbnail")
+    save_all(root, ["DCIM/IMG_2-Edit.tif", "DCIM/img_3.png"])
+    return root
+
+
+def test_raw_and_jpeg_of_a_shot_are_one_photo_and_sidecars_are_none(tmp_path: Path) -> None:
+    source = open_source("single_folder", card(tmp_path / "card"))
+    found = read(source)
+    jpegs = {f"DCIM/IMG_{number}.JPG" for number in range(6)}
+    assert set(found) == jpegs | {"DCIM/IMG_2-Edit.tif", "DCIM/img_3.png"}
+    assert source.skipped == {OTHER_FORMAT: 6, SIDECAR: 8}
+    scenes = {path: record.scene for path, record in found.items() if record.scene}
+    assert scenes == {
+        "DCIM/IMG_2.JPG": "card/DCIM/img_2",
+        "DCIM/IMG_2-Edit.tif": "card/DCIM/img_2",
+        "DCIM/IMG_3.JPG": "card/DCIM/img_3",
+        "DCIM/img_3.png": "card/DCIM/img_3",
+    }
+    raws = read(open_source("single_folder", tmp_path / "card", shots="raw"))
+    assert {path for path in raws if path.endswith("CR3")} == {f"DCIM/IMG_{number}.CR3" for number in range(6)}
+    assert "DCIM/IMG_1.JPG" not in raws
+
+
+def test_what_lies_beside_photos_is_told_and_not_quarantined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    MINIATURES["koniq10k"](tmp_path)
+    folder = tmp_path / "1024x768"
+    for name in ("1.xmp", "1.CR2", "clip.mov"):
+        write(folder / name, "beside")
+    source = open_source("single_folder", folder)
+    with caplog.at_level(logging.WARNING):
+        manifest = build([source], tmp_path / "out", BuildSettings(), photos_dir=folder)
+    assert [record.path for record in manifest] == ["1.jpg", "2.jpg"] and not manifest.quarantine
+    assert "1024x768: skipped 2 files: a sidecar" in caplog.text and "skipped 1 files: another format" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["IMG_1-Edit", "IMG_1 copy", "IMG_1-Edit-2", "IMG_1 (1)", "IMG_1 - Copy (2)", "IMG_1_edited", "IMG_1 copy 2"],
+)
+def test_what_programs_append_to_a_name_is_known(name: str) -> None:
+    assert plain_stem(name) == "IMG_1"
+    assert plain_stem("IMG_1_2") == "IMG_1_2" and plain_stem("credit") == "credit" and plain_stem("copy") == "copy"
