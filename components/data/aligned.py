@@ -1,14 +1,16 @@
-"""Pairs that were published as two aligned photos, as they are and with tone faults stacked on their input."""
+"""Pairs that were published as two photos, as they are and with tone faults stacked on their input."""
 
 from typing import Protocol, cast
 
 from torch import Tensor
 
+from components.data.alignment import size_of
 from components.data.crops import Crop, reduce, sample_crop
 from components.data.faults import sample_faults
 from components.data.pairs import Pair, PairKind, make_pair
 from components.data.published_prompts import published_instruction
 from components.data.records import PhotoRecord, recorded_operations
+from components.data.registration import registered
 from components.seeding import generator_for
 
 
@@ -33,20 +35,20 @@ def aligned_pairs(
 
     Args:
         target, target_pixels: the better photo (3, H, W) in [0, 1].
-        before, before_pixels: the photo to be improved, of the same size.
+        before, before_pixels: the photo to be improved; of another size, it is laid over the target by its content.
         number: of the input among those of the target; part of the pairs' ids.
 
     Raises:
-        ValueError: the photos differ in size, so they are not aligned.
+        ValueError: the photos differ in size, and their content does not tell how the one lies over the other.
     """
-    if target_pixels.shape != before_pixels.shape:
-        raise ValueError(
-            f"{before.path} and {target.path}: expected a pair of one size, found {tuple(before_pixels.shape[1:])} and "
-            f"{tuple(target_pixels.shape[1:])}; the pair is not aligned, leave it out"
-        )
+    target_small = reduce(target_pixels, settings.short_side)
+    alignment = registered(before_pixels, target_pixels, f"{before.path} and {target.path}")
+    if alignment is None:
+        before_small = reduce(before_pixels, settings.short_side)
+    else:
+        before_small = alignment.lay(before_pixels, size_of(target_small))
     plain = _kind(target)
     spoilt, added = recorded_operations(before), recorded_operations(target)
-    target_pixels, before_pixels = (reduce(pixels, settings.short_side) for pixels in (target_pixels, before_pixels))
     made = []
     for index in range(1 + settings.stacked):
         kind: PairKind = plain if index == 0 else "multi_edit"
@@ -57,7 +59,7 @@ def aligned_pairs(
         made.append(
             make_pair(
                 target,
-                target_pixels,
+                target_small,
                 index=number * (1 + settings.stacked) + index,
                 kind=kind,
                 view=view,
@@ -65,7 +67,8 @@ def aligned_pairs(
                 instruction=published_instruction(
                     plain, before.labels, target.labels, spoilt, added, generator, operations
                 ),
-                before=(before, before_pixels),
+                before=(before, before_small),
+                alignment=alignment,
             )
         )
     return made

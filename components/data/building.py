@@ -24,6 +24,7 @@ from pydantic import Field
 
 from components.data.duplicates import twins_in_other_groups
 from components.data.facts import FactStore, FileFacts
+from components.data.pair_sizes import unfit
 from components.data.reading import UnreadFilesError, read_sources, unread_text
 from components.data.records import (
     MANIFEST_FILE,
@@ -132,7 +133,8 @@ def build(
     Quarantined are: what an adapter skips (but what lies beside photos, `Skipped.beside`, which it counts), files that
     are missing or do not decode, files that the system cannot read now (``Quarantined.unread``), photos smaller than
     the minimum, photos without a licence, copies of another file (same bytes; a target that several pairs share stays),
-    what looks like a photo of another split if ``settings`` say so, and the rest of a pair that lost its input or its
+    what looks like a photo of another split if ``settings`` say so, a side of a pair whose photos differ in size and
+    cannot be laid over each other (`components.data.pair_sizes`), and the rest of a pair that lost its input or its
     target that way.
 
     Args:
@@ -157,7 +159,11 @@ def build(
             write_rows(unfiltered, record_batches(records), data_revision)
         splits = _shared_splits(unfiltered, scenes, settings)
         overlaps = _overlaps(unfiltered, splits, settings.overlap_distance)
-        _filter(unfiltered, out / MANIFEST_FILE, splits, overlaps, pairs.broken(), quarantine, data_revision)
+        apart = unfit(unfiltered, Path(photos_dir).resolve(), settings.workers or os.cpu_count() or 1)
+        left_out = apart.reasons | {path: overlap.reason for path, overlap in overlaps.items()}
+        broken = pairs.broken() | apart.broken
+        broken |= {overlap.pair: overlap.role or "" for overlap in overlaps.values() if overlap.pair}
+        _filter(unfiltered, out / MANIFEST_FILE, splits, left_out, broken, quarantine, data_revision)
     finally:
         unfiltered.unlink(missing_ok=True)
     write_quarantine(quarantine, out)
@@ -287,14 +293,13 @@ def _filter(
     unfiltered: Path,
     target: Path,
     splits: np.ndarray,
-    overlaps: dict[str, _Overlap],
+    reasons: dict[str, str],
     broken: dict[str, str],
     quarantine: list[Quarantined],
     data_revision: str | None,
 ) -> None:
-    """Copy the rows with their splits, leaving out those that overlap and what is left of broken pairs."""
-    broken = broken | {overlap.pair: overlap.role or "" for overlap in overlaps.values() if overlap.pair}
-    pairs, paths = pyarrow.array(list(broken), pyarrow.string()), pyarrow.array(list(overlaps), pyarrow.string())
+    """Copy the rows with their splits, leaving out those with a reason, by path, and what is left of broken pairs."""
+    pairs, paths = pyarrow.array(list(broken), pyarrow.string()), pyarrow.array(list(reasons), pyarrow.string())
 
     def kept() -> Iterator[pyarrow.RecordBatch]:
         start = 0
@@ -304,7 +309,7 @@ def _filter(
             lost = compute.or_(compute.is_in(batch["pair"], pairs), compute.is_in(batch["path"], paths))
             for row in batch.filter(lost).select(["path", "pair"]).to_pylist():
                 path, pair = row["path"], row["pair"]
-                reason = overlaps[path].reason if path in overlaps else f"its pair {pair} has no usable {broken[pair]}"
+                reason = reasons.get(path) or f"its pair {pair} has no usable {broken[pair]}"
                 quarantine.append(Quarantined(path=path, reason=reason))
             yield batch.filter(compute.invert(lost)).cast(SCHEMA)
 

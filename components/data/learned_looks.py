@@ -6,7 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from components.data.alignment import size_of
 from components.data.records import PhotoRecord
+from components.data.registration import registered
 from components.imaging.photo import Photo
 from components.photometry.assets import keep_asset
 from components.photometry.looks import fit_look, format_cube
@@ -27,7 +29,7 @@ def learn_looks(
         most: pairs that a look is learned from, the first of the manifest; 0 learns none.
 
     Raises:
-        ValueError: input and target of a pair differ in size.
+        ValueError: input and target of a pair differ in size and cannot be laid over each other.
         UnreadablePhoto, FileNotFoundError: a photo has been damaged or removed since ingestion.
     """
     learnt = {}
@@ -61,10 +63,6 @@ def _pictures(
     pairs: Sequence[tuple[PhotoRecord, PhotoRecord]], read: Callable[[PhotoRecord], Photo]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for before, after in pairs:
-        pictures = read(before).pixels, read(after).pixels
-        if pictures[0].shape != pictures[1].shape:
-            raise ValueError(
-                f"{before.path} and {after.path}: expected a pair of one size, found {tuple(pictures[0].shape[1:])} "
-                f"and {tuple(pictures[1].shape[1:])}; leave it out"
-            )
-        yield pictures
+        plain, graded = read(before).pixels, read(after).pixels
+        alignment = registered(plain, graded, f"{before.path} and {after.path}")
+        yield plain if alignment is None else alignment.lay(plain, size_of(graded)), graded

@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from components.data import shards
-from components.data.crops import Crop, take_crop
+from components.data.alignment import Alignment, size_of
+from components.data.crops import Crop, reduce, take_crop
 from components.data.facts import sha256_of
 from components.data.records import PhotoRecord
 from components.data.shards import Sample, ShardSet
@@ -57,6 +58,9 @@ class Pair(Strict):
     instruction: str = Field(description="The edit to be done, in words.")
     input_path: str | None = Field(default=None, description="Of the photo of the input, if it is another one.")
     input_sha256: str | None = None
+    alignment: Alignment | None = Field(
+        default=None, description="Where the target lies in the photo of the input, if that is of another size."
+    )
     scene: tuple[Operation, ...] = Field(
         default=(), description="What is put into both pictures, after the operations of a kind in ADDED."
     )
@@ -83,6 +87,7 @@ def make_pair(
     instruction: str,
     scene: Sequence[Operation] = (),
     before: tuple[PhotoRecord, Tensor] | None = None,
+    alignment: Alignment | None = None,
     assets: Path | None = None,
 ) -> Pair:
     """Make a pair from a photo, or from two.
@@ -92,7 +97,8 @@ def make_pair(
         pixels: (3, H, W) of the whole photo, or `components.data.crops.reduce` of it.
         index: of the pair among those of its kind and photo; part of the id.
         scene: operations that put something into both pictures.
-        before: record and pixels of the input's photo, if it is another one, aligned with the target's.
+        before: record and pixels of the input's photo, if it is another one, in the frame of the target's.
+        alignment: by which they were laid there, for the record.
         assets: folder of the files that operations name.
     """
     input_png, target_png = _pictures(pixels, kind, view, operations, scene, before and before[1], assets)
@@ -108,6 +114,7 @@ def make_pair(
         instruction=instruction,
         input_path=before[0].path if before else None,
         input_sha256=before[0].sha256 if before else None,
+        alignment=alignment,
         scene=tuple(scene),
         input_png=input_png,
         target_png=target_png,
@@ -123,6 +130,8 @@ def rebuild_pair(pair: Pair, photos_dir: Path, assets: Path | None = None) -> Pa
     """
     pixels = _read(Path(photos_dir) / pair.photo_path, pair.photo_sha256)
     before = _read(Path(photos_dir) / pair.input_path, pair.input_sha256) if pair.input_path else None
+    if before is not None and pair.alignment is not None:
+        before = pair.alignment.lay(before, size_of(reduce(pixels, pair.view.short_side)))
     pictures = _pictures(pixels, pair.kind, pair.view, pair.operations, pair.scene, before, assets)
     return pair.model_copy(update=dict(zip(("input_png", "target_png"), pictures, strict=True)))
 
@@ -258,6 +267,8 @@ def _sample(pair: Pair) -> tuple[str, Sample]:
 def _pair(sample: Sample) -> Pair:
     record = json.loads(sample[_RECORD])
     record["view"] = Crop(**record["view"])
+    if record.get("alignment") is not None:
+        record["alignment"] = Alignment(**record["alignment"])
     for name in ("operations", "scene"):
         record[name] = tuple(Operation(**operation) for operation in record[name])
     return Pair(**record, input_png=sample[_INPUT], target_png=sample[_TARGET])

@@ -259,10 +259,10 @@ def test_published_pairs_are_kept_and_stacked_with_tone_faults(
         rebuild_pair(plain, photos_dir)
 
 
-def test_pairs_that_are_not_aligned_are_refused(photo_factory) -> None:
-    photo = photo_factory(72, 108)
-    with pytest.raises(ValueError, match="not aligned"):
-        aligned_pairs(record("a.png"), photo, record("b.png"), photo[:, 1:], 0, FEW)
+def test_pairs_that_cannot_be_laid_over_each_other_are_refused(photo_factory) -> None:
+    photo, other = photo_factory(72, 108), photo_factory(60, 108, seed=1)
+    with pytest.raises(ValueError, match=r"b\.png and a\.png: .* cannot be laid over each other; leave the pair out"):
+        aligned_pairs(record("a.png"), photo, record("b.png"), other, 0, FEW)
 
 
 def test_a_subject_stands_sharp_before_a_blurred_background(photos_dir: Path, tmp_path: Path, photo_factory) -> None:

@@ -17,14 +17,12 @@ from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
 from components.data.splits import Split
 from components.imaging.formats import RAW_SUFFIXES
-from components.imaging.photo import UnreadablePhoto, read_header
+from components.imaging.photo import UnreadablePhoto
 from components.imaging.source import decoding
 from components.strict import Strict
 
 Expert = Literal["a", "b", "c", "d", "e"]
 NO_EXPERT = "retouched by none of the experts"
-OTHER_SIZE = "not the size of its raw photo: misaligned"
-UNREADABLE = "the header does not decode"
 NO_PROFILE = "no ICC profile: ProPhoto values would be read as sRGB"
 _ATTRIBUTES = ("location", "time", "light", "subject")
 _UNKNOWN = ("none", "unknown")
@@ -37,8 +35,8 @@ _LICENCES = {
 class Fivek(Source):
     """Photos as shot (input) with experts' versions (targets, labelled "expert=c"), under one pair.
 
-    The originals have no published split. A version whose size is not that of its developed raw photo is skipped: the
-    two would not be aligned.
+    The originals have no published split. The experts' converter and the one here may develop a few pixels more or
+    less: the ingest lays such versions over each other by their content.
     """
 
     class Settings(Strict):
@@ -101,18 +99,12 @@ class Fivek(Source):
 
     def _retouched(self, raw: Path) -> Iterator[SourceRecord | Skipped]:
         targets: dict[str, Path] = {}
-        size = _size(raw)
-        if size is None:
-            yield self.skip(raw, UNREADABLE)
-            return
         for expert, folder in self.experts.items():
             target = find_photo(folder, f"{raw.stem}.tif") or find_photo(folder, f"{raw.stem}.tiff")
             if target is None:
                 yield self.skip(folder / f"{raw.stem}.tif", MISSING)
             elif not _has_profile(target):
                 yield self.skip(target, NO_PROFILE)
-            elif _size(target) != size:
-                yield self.skip(target, OTHER_SIZE)
             else:
                 targets[expert] = target
         if not targets:
@@ -185,15 +177,6 @@ class Fivek(Source):
         yield from self.paired(
             name, photo, target, split, kind="enhancement", labels=labels, target_labels=target_labels
         )
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Width and height, upright; None when the header does not decode."""
-    try:
-        header = read_header(path)
-    except UnreadablePhoto:
-        return None
-    return (header.height, header.width) if header.orientation in (5, 6, 7, 8) else (header.width, header.height)
 
 
 def _has_profile(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """RealBokeh: scenes at f/22 and at wider apertures (Seizinger et al. 2025, Bokehlicious).
 
 Each scene's json names its photos and apertures. Ids restart in every split. Some training pairs are misaligned: those
-of different size are skipped, shifts within the frame are for a later check of the pixels.
+of different size are laid over each other or left out at ingest, shifts within the frame are not looked for.
 """
 
 import json
@@ -16,7 +16,6 @@ from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.sources.folders import find_photo
 from components.data.splits import SPLITS, Split
-from components.imaging.photo import UnreadablePhoto, read_header
 from components.photometry.bokeh import aperture_radius
 from components.photometry.operations import KINDS, Operation
 from components.strict import Strict
@@ -24,9 +23,7 @@ from components.strict import Strict
 _KEYS = ("id", "source_image", "source_av", "target_images", "target_avs", "focal_length", "focus_plane_distance")
 _UNCERTAINTY = "focus_plane_uncertainty"
 _APERTURE = re.compile(r"_f(\d+(?:\.\d+)?)$")
-OTHER_SIZE = "not the size of its input: misaligned"
 NOT_WIDER = "its aperture is not wider than its input's"
-UNREADABLE = "the header does not decode"
 
 
 class Realbokeh(Source):
@@ -70,11 +67,6 @@ class Realbokeh(Source):
         if photo is None:
             yield self.skip(base / scene["source_image"], MISSING)
             return
-        try:
-            size = _size(photo)
-        except UnreadablePhoto:
-            yield self.skip(photo, UNREADABLE)
-            return
         shared: dict[str, Any] = {"pair": f"{split}/{path.stem}", "kind": "depth_of_field"}
         labels = (f"f_number={scene['source_av']:g}", "all_in_focus")
         yield self.record(photo, split, role="input", labels=labels, **shared)
@@ -82,14 +74,6 @@ class Realbokeh(Source):
             target = self._photo(base, name)
             if target is None:
                 yield self.skip(base / name, MISSING)
-                continue
-            try:
-                aligned = _size(target) == size
-            except UnreadablePhoto:
-                yield self.skip(target, UNREADABLE)
-                continue
-            if not aligned:
-                yield self.skip(target, OTHER_SIZE)
                 continue
             if f_number >= scene["source_av"]:
                 yield self.skip(target, NOT_WIDER)
@@ -146,10 +130,3 @@ class Realbokeh(Source):
     def _photo(self, base: Path, name: str) -> Path | None:
         folder, _, file = name.rpartition("/")
         return find_photo(base / folder, file)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height, upright."""
-    header = read_header(path)
-    turned = header.orientation in (5, 6, 7, 8)
-    return (header.height, header.width) if turned else (header.width, header.height)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.data.sources.base import MISSING, SourceError, open_source
-from components.data.sources.fivek import NO_EXPERT, NO_PROFILE, OTHER_SIZE, UNREADABLE
+from components.data.sources.fivek import NO_EXPERT, NO_PROFILE
 from components.imaging.photo import read_photo
 from tests.data.sources.layouts import litter, pairs, picture, read, save, save_all, skipped, write
 from tests.data.sources.raws import encoded, linear, write_prophoto
@@ -102,18 +102,6 @@ def test_a_raw_photo_of_any_white_balance_and_orientation_fits_its_tiff(tmp_path
     developed = read_photo(raw).pixels.numpy()
     error = np.abs(developed - encoded(upright).transpose(2, 0, 1))[1, 4:-4, 4:-4]
     assert np.median(error) < 1e-3
-
-
-def test_a_version_of_another_size_or_an_unreadable_raw_is_skipped(tmp_path: Path) -> None:
-    originals(tmp_path, "ac")
-    write_prophoto(tmp_path / "tiff16_c" / f"{NAMES[0]}.tif", scene(0)[:-2])
-    raw = write(tmp_path / "raw_photos" / FOLDERS[1] / "photos" / f"{NAMES[1]}.dng", "no picture")
-    source = open_source("fivek", tmp_path)
-    assert pairs(read(source))[f"fivek/{NAMES[0]}"][1] == [f"tiff16_a/{NAMES[0]}.tif"]
-    assert skipped(source) == {
-        f"tiff16_c/{NAMES[0]}.tif": OTHER_SIZE,
-        raw.relative_to(tmp_path).as_posix(): UNREADABLE,
-    }
 
 
 def test_a_tiff_without_a_profile_is_never_used(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.data.sources.base import MISSING, SourceError, open_source
-from components.data.sources.realbokeh import NOT_WIDER, OTHER_SIZE
-from tests.data.sources.layouts import SIZE, pairs, picture, read, save, skipped, write
+from components.data.sources.realbokeh import NOT_WIDER
+from tests.data.sources.layouts import pairs, read, save, skipped, write
 
 SCENE = {
     "id": 1000,
@@ -85,22 +85,12 @@ def test_a_target_that_is_not_taken_wider_open_is_skipped(tmp_path: Path) -> Non
     assert set(skipped(source).values()) == {NOT_WIDER}
 
 
-def test_a_misaligned_target_is_skipped(tmp_path: Path) -> None:
+def test_a_target_that_is_missing_is_skipped(tmp_path: Path) -> None:
     build(tmp_path)
-    save(tmp_path / "train/gt/1000/1000_f4.0.JPG", size=(SIZE[0] - 8, SIZE[1]))
     (tmp_path / "train/gt/1000/1000_f16.JPG").unlink()
     source = open_source("realbokeh", tmp_path)
-    assert len(read(source)) == 2
-    assert skipped(source) == {"train/gt/1000/1000_f4.0.JPG": OTHER_SIZE, "train/gt/1000/1000_f16.JPG": MISSING}
-
-
-def test_sizes_are_compared_upright(tmp_path: Path) -> None:
-    build(tmp_path)
-    turned = picture(5, (SIZE[1], SIZE[0]))
-    exif = turned.getexif()
-    exif[274] = 6
-    turned.save(tmp_path / "train/gt/1000/1000_f2.0.JPG", exif=exif)
-    assert not skipped(open_source("realbokeh", tmp_path))
+    assert len(read(source)) == 3
+    assert skipped(source) == {"train/gt/1000/1000_f16.JPG": MISSING}
 
 
 def test_a_scene_without_its_input_is_skipped_and_cases_are_forgiven(tmp_path: Path) -> None:
