@@ -1,9 +1,10 @@
-"""Files that are either whole or absent: write beside the target, flush to disk, rename over it."""
+"""Files that are whole or absent: write beside the target, flush to disk, rename over it; and folders as trees."""
 
+import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -49,6 +50,59 @@ def leftovers(path: Path) -> list[Path]:
     """The temporary files that processes which were killed while replacing ``path`` left beside it."""
     path = Path(path)
     return list(path.parent.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"))
+
+
+def listing(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, sorted by name.
+
+    Raises:
+        OSError: it cannot be listed; the message says what to do.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except PermissionError as error:
+        advice = "this folder cannot be listed: let this user read it (chmod u+rx), or take it out"
+        raise PermissionError(error.errno, advice, str(folder)) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def tree(
+    folder: Path, skip: Callable[[str], bool] = lambda name: False
+) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """``folder`` and all folders below it, each with its other entries, in the order of their names, links followed.
+
+    Each folder is listed once, and nothing but links is looked at.
+
+    Args:
+        skip: of the names of entries, those to pass over.
+
+    Raises:
+        OSError: a folder cannot be listed, or a link leads back to a folder that it lies in; the message says what to
+            do.
+    """
+    yield from _tree(Path(folder), skip, ())
+
+
+def _tree(
+    folder: Path, skip: Callable[[str], bool], above: tuple[Path, ...]
+) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    real = folder.resolve()
+    if real in above:
+        raise OSError(errno.ELOOP, f"this link leads back to {real}, in which it lies: remove it", str(folder))
+    entries = [entry for entry in listing(folder) if not skip(entry.name)]
+    inner = [entry for entry in entries if is_folder(entry)]
+    names = {entry.name for entry in inner}
+    yield folder, [entry for entry in entries if entry.name not in names]
+    for entry in inner:
+        yield from _tree(folder / entry.name, skip, (*above, real))
 
 
 def write_bytes(path: Path, content: bytes, like_old: bool = False) -> None:

@@ -2,12 +2,15 @@
 
 import functools
 import hashlib
+import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from components.checkout import checkout
 from components.data.versioning import DataUnavailable, data_revision, dvc_checkout
+from components.files import tree
 
 ROOT = checkout()
 
@@ -49,13 +52,24 @@ def data_folder(revision: str, root: Path = ROOT) -> Path:
 
 
 def working_copy(*folders: Path) -> str:
-    """A digest of names, sizes and times of all files below ``folders``: differs whenever a file was touched."""
+    """A digest of names, sizes and times of all files below ``folders``: differs whenever a file was touched.
+
+    Links are followed, each folder is listed once and each file looked at once; a link that leads nowhere counts by its
+    name.
+
+    Raises:
+        OSError: a folder cannot be listed, or a link leads back to a folder that it lies in.
+    """
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                status = path.stat()
-                digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        for inner, entries in tree(folder):
+            digest.update(os.fsencode(inner.relative_to(folder)) + b"\n")
+            for entry in entries:
+                digest.update(os.fsencode(entry.name))
+                with suppress(OSError):
+                    status = entry.stat()
+                    digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+                digest.update(b"\n")
     return digest.hexdigest()
 
 

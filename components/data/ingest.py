@@ -4,16 +4,18 @@ Every file that is found or announced ends up in one of two lists: the manifest,
 """
 
 import csv
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from components import files
 from components.data.building import BuildSettings, build
 from components.data.records import Manifest
 from components.data.sources.base import Skipped, Source, SourceRecord, known_sources, open_source
-from components.data.sources.folders import SIDECAR, SIDECAR_SUFFIXES
+from components.data.sources.folders import NOT_UTF8, SIDECAR, SIDECAR_SUFFIXES, is_utf8, text_of
 from components.strict import Strict
 
 _COLUMNS = ("file", "author", "licence", "source")
@@ -60,19 +62,26 @@ class AttributedFolder(Source):
         """Read the attribution and list the folder."""
         own = self.settings.attribution.resolve()
         self.attributed = read_attribution(self.settings.attribution)
-        self.found = sorted(
-            self.relative(path)
-            for path in self.root.rglob("*")
-            if path.is_file() and not path.name.startswith(".") and path.resolve() != own
-        )
+        self.found: list[str] = []
+        self.odd: list[Path] = []
+        for folder, names in files.tree(self.root, lambda name: name.startswith(".")):
+            for path in (folder / entry.name for entry in names):
+                if not is_utf8(path):
+                    self.odd.append(path)
+                elif path.name != own.name or path.resolve() != own:
+                    self.found.append(self.relative(path))
+        self.found.sort()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         """The files of the folder in order of their paths, then those that only the attribution knows."""
-        for file in [*self.found, *sorted(set(self.attributed) - set(self.found))]:
-            if file not in self.attributed and Path(file).suffix.lower() in SIDECAR_SUFFIXES:
+        yield from (self.skip(path, NOT_UTF8) for path in self.odd)
+        known = {_composed(file): row for file, row in self.attributed.items()}
+        found = {_composed(file) for file in self.found}
+        for file in [*self.found, *sorted(file for file in self.attributed if _composed(file) not in found)]:
+            row = known.get(_composed(file), {})
+            if not row and Path(file).suffix.lower() in SIDECAR_SUFFIXES:
                 yield self.skip(self.root / file, SIDECAR)
                 continue
-            row = self.attributed.get(file, {})
             yield self.record(
                 self.root / file,
                 None,
@@ -136,9 +145,14 @@ def build_manifest(
     )
 
 
+def _composed(file: str) -> str:
+    """A name whose accents are written in one way: macOS takes letters apart (NFD), others do not (NFC)."""
+    return unicodedata.normalize("NFC", file)
+
+
 def read_attribution(path: Path) -> dict[str, dict[str, str]]:
     """Rows of an attribution CSV by their ``file`` column; see `build_manifest` for columns and errors."""
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with text_of(Path(path)) as file:
         reader = csv.DictReader(file)
         missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
         if missing:

@@ -36,7 +36,8 @@ def read_sources(
 ) -> Iterator[tuple[SourceRecord | Skipped, Path, FileFacts | OSError]]:
     """Every entry with the facts of its file, or the error that kept it from being read.
 
-    Facts are remembered ones, or read by ``workers`` threads, a bounded number ahead.
+    Facts are remembered ones, or read by ``workers`` threads, a bounded number ahead. Each source is surveyed once; how
+    much is left of it is told from the build before.
     """
     waiting: deque[_Waiting] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
@@ -57,7 +58,7 @@ def read_sources(
     try:
         for source in sources:
             root = source.root.resolve()
-            with tqdm(total=_length(source, root, store), desc=f"ingest {source.dataset}", unit="photo") as progress:
+            with tqdm(total=store.length(root), desc=f"ingest {source.dataset}", unit="photo") as progress:
                 for entry in source.survey():
                     waiting.append(_looked_up(entry, root / entry.path, max_pixels, store, pool))
                     if len(waiting) >= workers * _AHEAD:
@@ -67,12 +68,6 @@ def read_sources(
                 store.remember_length(root, progress.n)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _length(source: Source, root: Path, store: FactStore) -> int:
-    """How many entries are to come, to tell the time left: as in the last build, or counted without reading photos."""
-    known = store.length(root)
-    return sum(1 for _ in source.scan()) if known is None else known
 
 
 def _looked_up(
@@ -85,7 +80,7 @@ def _looked_up(
     except OSError as error:
         return _Waiting(entry, path, None, _not_read(error))
     known = store.get(path, status, max_pixels)
-    return _Waiting(entry, path, status, known or pool.submit(read_facts, path, max_pixels))
+    return _Waiting(entry, path, status, known or pool.submit(read_facts, path, max_pixels, status.st_size))
 
 
 def _not_read(error: OSError) -> FileFacts | OSError:

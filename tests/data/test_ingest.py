@@ -1,6 +1,7 @@
 """Ingestion: every file lands in the manifest or in the quarantine, with hashes that other tools agree with."""
 
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -87,6 +88,19 @@ def test_photos_in_folders_have_paths_and_ids_with_slashes(photos_dir: Path, tmp
     manifest = build_manifest(photos_dir, attribution, tmp_path / "out", IngestSettings(), dataset="kadid")
     (found,) = manifest
     assert (found.id, found.path, found.labels) == ("kadid/inner/photo-0.jpg", "inner/photo-0.jpg", ("noise", "jpeg"))
+
+
+def test_accents_of_the_attribution_and_of_the_disk_may_be_written_differently(
+    photos_dir: Path, tmp_path: Path
+) -> None:
+    (photos_dir / "photo-0.jpg").rename(photos_dir / "cafe\u0301.jpg")
+    (photos_dir / "photo-1.jpg").rename(os.fsdecode(os.fsencode(photos_dir) + b"/\xd5\xd5.jpg"))
+    (photos_dir / "photo-2.xmp").write_text("settings")
+    attribution = attribute(tmp_path / "a.csv", [attribution_row("caf\u00e9.jpg"), attribution_row("photo-2.jpg")])
+    manifest = build_manifest(photos_dir, attribution, tmp_path / "out", IngestSettings())
+    assert [record.path for record in manifest] == ["cafe\u0301.jpg", "photo-2.jpg"]
+    reasons = {entry.path: entry.reason for entry in manifest.quarantine}
+    assert "not UTF-8" in reasons[r"\xd5\xd5.jpg"] and "photo-2.xmp" not in reasons
 
 
 def test_errors_name_what_is_wrong(photos_dir: Path, tmp_path: Path) -> None:

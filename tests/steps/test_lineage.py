@@ -56,6 +56,45 @@ def test_data_that_is_there_is_not_fetched(repository: Path) -> None:
     assert data_folder("0123456789abcdef0123456789abcdef.dir", repository) == repository / "data"
 
 
+def test_the_working_copy_digest_sees_behind_links(tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "inner"
+    disk.mkdir(parents=True)
+    (disk / "a.jpg").write_bytes(b"one")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "linked").symlink_to(tmp_path / "disk")
+    (data / "broken").symlink_to(tmp_path / "nowhere")
+    (data / os.fsdecode(b"\xd5\xd5.jpg")).write_bytes(b"")
+    seen = {working_copy(data)}
+    (disk / "a.jpg").write_bytes(b"longer")
+    seen.add(working_copy(data))
+    (disk / "b.jpg").write_bytes(b"")
+    seen.add(working_copy(data))
+    assert len(seen) == 3
+    (disk / "loop").symlink_to(data)
+    with pytest.raises(OSError, match="this link leads back"):
+        working_copy(data)
+
+
+def test_the_working_copy_digest_lists_each_folder_once_and_looks_at_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number % 4}").mkdir(exist_ok=True)
+        (tmp_path / f"{number % 4}" / f"{number}.jpg").write_bytes(b"")
+    calls = {"scandir": 0, "stat": 0}
+    for name in calls:
+        original = getattr(os, name)
+
+        def counted(*arguments: object, _name: str = name, _original=original, **more: object) -> object:
+            calls[_name] += 1
+            return _original(*arguments, **more)
+
+        monkeypatch.setattr(os, name, counted)
+    working_copy(tmp_path)
+    assert calls["scandir"] == 5 and calls["stat"] <= 5, "folders alone; files are looked at as they are listed"
+
+
 def test_the_working_copy_digest_sees_every_touch(tmp_path: Path) -> None:
     photo = tmp_path / "photos" / "a.jpg"
     photo.parent.mkdir()

@@ -1,24 +1,21 @@
 """AVA: 255,530 photos of dpchallenge.com with ratings from 1 to 10 (Murray, Marchesotti, Perronnin 2012, CVPR).
 
-The score is the mean of the ratings. Some files are missing from every copy and some are cut short: both are skipped
-and counted. The test list is the authors'; without its folder no split is given.
+The score is the mean of the ratings. Some files are missing from every copy and some are cut short: the former are
+skipped and counted here, the latter quarantined when they are read. The test list is the authors'; without its folder
+no split is given.
 """
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import Split
 
 log = logging.getLogger(__name__)
 
 _TEST_LIST = ("aesthetics_image_lists", "generic_test.jpgl")
 _VALUES = 15
-_TAIL_BYTES = 4096
-TRUNCATED = "cut short: the JPEG has no end marker"
 
 
 class Ava(Source):
@@ -56,11 +53,9 @@ class Ava(Source):
         identity, counts, tags, challenge = values[1], values[2:12], values[12:14], values[14]
         if not sum(counts):
             raise self.error(self.table, f"line {line}: expected the ratings of image {identity}, found none")
-        path = find_photo(self.photos, f"{identity}.jpg")
+        path = self.photo(self.photos, f"{identity}.jpg")
         if path is None:
             return self.skip(self.photos / f"{identity}.jpg", MISSING)
-        if not _is_whole(path):
-            return self.skip(path, TRUNCATED)
         mean = sum(rating * count for rating, count in enumerate(counts, start=1)) / sum(counts)
         labels = ("aesthetics", *(f"tag={tag}" for tag in tags if tag), f"challenge={challenge}")
         split: Split | None = None if self.test is None else "test" if identity in self.test else "train"
@@ -77,11 +72,3 @@ class Ava(Source):
             return frozenset(int(word) for word in path.read_text("utf-8").split())
         except ValueError as problem:
             raise self.error(path, f"expected one image id a line: {problem}") from problem
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a JPEG's end marker is where a complete download has it; trailing padding is allowed."""
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL_BYTES))
-        return b"\xff\xd9" in file.read()

@@ -35,6 +35,7 @@ Role = Literal["input", "target"]
 MISSING = "listed in the annotations but missing"
 ADDABLE = (*TONE, "bokeh", "look")
 """Operations that a target may record: what is done to the input to make it, where that can be asked for in words."""
+_FOLDERS_HELD = 8
 _HELPERS = frozenset(("base", "folders", "own_photos"))
 
 
@@ -173,6 +174,7 @@ class Source(ABC):
         self.root = Path(root)
         self.settings: Any = self.Settings() if settings is None else settings
         self.skipped: Counter[str] = Counter()
+        self._names: dict[Path, folders.Names] = {}
         if not self.root.is_dir():
             raise self.error(self.root, "no such folder")
         self.prepare()
@@ -209,6 +211,7 @@ class Source(ABC):
             else:
                 count += 1
             yield entry
+        self._names.clear()
         for reason, number in self.skipped.most_common():
             log.warning("%s: skipped %d files: %s (the first: %s)", self.dataset, number, reason, examples[reason])
         if not count:
@@ -226,7 +229,20 @@ class Source(ABC):
         return path.relative_to(self.root).as_posix()
 
     def skip(self, path: Path, reason: str) -> Skipped:
-        return Skipped(self.relative(path), reason)
+        """What is told of a file that yields no record; a name that is not UTF-8 is told so that it can be printed."""
+        return Skipped(folders.printable(self.relative(path)), reason)
+
+    def photo(self, folder: Path, name: str) -> Path | None:
+        """The photo ``name`` of ``folder``, in any spelling (`folders.Names`); None when it is missing.
+
+        A folder is listed once a pass; the names of the last few folders are held.
+        """
+        names = self._names.get(folder)
+        if names is None:
+            if len(self._names) >= _FOLDERS_HELD:
+                self._names.pop(next(iter(self._names)))
+            names = self._names[folder] = folders.Names(folder)
+        return names.find(name)
 
     def below(self, *names: str) -> Path:
         """The root, or the folder that the download's archive makes in it, whichever is there."""

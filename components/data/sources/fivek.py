@@ -14,7 +14,6 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import Split
 from components.imaging.formats import RAW_SUFFIXES
 from components.imaging.photo import UnreadablePhoto
@@ -100,7 +99,7 @@ class Fivek(Source):
     def _retouched(self, raw: Path) -> Iterator[SourceRecord | Skipped]:
         targets: dict[str, Path] = {}
         for expert, folder in self.experts.items():
-            target = find_photo(folder, f"{raw.stem}.tif") or find_photo(folder, f"{raw.stem}.tiff")
+            target = self.photo(folder, f"{raw.stem}.tif") or self.photo(folder, f"{raw.stem}.tiff")
             if target is None:
                 yield self.skip(folder / f"{raw.stem}.tif", MISSING)
             elif not _has_profile(target):
@@ -169,7 +168,7 @@ class Fivek(Source):
                 yield from self._listed(name, split)
 
     def _listed(self, name: str, split: Split) -> Iterator[SourceRecord | Skipped]:
-        photo, target = find_photo(self.inputs, f"{name}.jpg"), find_photo(self.targets, f"{name}.jpg")
+        photo, target = self.photo(self.inputs, f"{name}.jpg"), self.photo(self.targets, f"{name}.jpg")
         if photo is None or target is None:
             yield self.skip((self.inputs if photo is None else self.targets) / f"{name}.jpg", MISSING)
             return

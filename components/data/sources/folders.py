@@ -1,9 +1,15 @@
 """Folders and tables as people unpack them: extensions in any case, leftovers of archivers, files without a partner."""
 
+import codecs
 import csv
-import os
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from components import files
+from components.files import is_folder, listing
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".bmp"))
 SIDECAR_SUFFIXES = frozenset(
@@ -13,6 +19,10 @@ SIDECAR_SUFFIXES = frozenset(
 _LEFTOVERS = frozenset(("__macosx", "thumbs.db", "desktop.ini", "@eadir"))
 
 NOT_A_PHOTO = "not a photo"
+NOT_UTF8 = (
+    "its name is not UTF-8, as in archives from Windows: rename it, e.g. `convmv -r -f gbk -t utf8 --notest FOLDER`"
+)
+NOT_TEXT = "not UTF-8 text: save it as CSV in UTF-8"
 SIDECAR = "a sidecar: settings, thumbnail, sound or clip beside photos"
 OTHER_FORMAT = "another format of a shot that is taken"
 BESIDE = frozenset((SIDECAR, OTHER_FORMAT))
@@ -50,36 +60,75 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
+def same_name(name: str) -> str:
+    """What the spellings of one name have in common: the accents of macOS (NFD) and of all others (NFC), upper case."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether the bytes of a path are UTF-8, as those of an archive from another system may not be."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(path: str) -> str:
+    """A path for people: bytes that are not UTF-8 as \\xNN."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def find_child(folder: Path, name: str) -> Path | None:
-    """The entry ``name`` of ``folder``, by its exact name or else without regard to case."""
+    """The entry ``name`` of ``folder``, by its exact name or else in another spelling (`same_name`)."""
     exact = folder / name
     if exact.exists():
         return exact
     if not folder.is_dir():
         return None
-    return next((entry for entry in sorted(folder.iterdir()) if entry.name.lower() == name.lower()), None)
+    return next((folder / entry.name for entry in listing(folder) if same_name(entry.name) == same_name(name)), None)
 
 
-def find_photo(folder: Path, name: str) -> Path | None:
-    """The photo ``name`` of ``folder``, whose extension may be written in another case; None when it is missing."""
-    stem, suffix = Path(name).stem, Path(name).suffix
-    suffixes = [".jpg", ".jpeg"] if suffix.lower() in (".jpg", ".jpeg") else [suffix.lower()]
-    for candidate in (suffix, *(form for each in suffixes for form in (each, each.upper(), each.title()))):
-        path = folder / (stem + candidate)
-        if path.is_file():
-            return path
-    return None
+class Names:
+    """The files of one folder by their names, from one listing: other cases of the extension, .jpeg for .jpg, accents.
+
+    Args:
+        folder: one that is not there has no files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._exact = frozenset(entries(folder)[0]) if folder.is_dir() else frozenset()
+        self._known: dict[str, str] = {}
+        for name in sorted(self._exact):
+            self._known.setdefault(self._spelling(name), name)
+
+    def find(self, name: str) -> Path | None:
+        """The photo ``name``, or None when it is missing."""
+        if name in self._exact:
+            return self._folder / name
+        known = self._known.get(self._spelling(name))
+        return None if known is None else self._folder / known
+
+    @staticmethod
+    def _spelling(name: str) -> str:
+        stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+        suffix = suffix.lower()
+        return f"{stem}{dot}{'jpg' if suffix == 'jpeg' else suffix}"
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in ``folder``, each sorted; leftovers of archivers are not listed."""
-    files: list[str] = []
+    """Names of the files and of the folders in ``folder``, each sorted; leftovers of archivers are not listed.
+
+    Raises:
+        OSError: the folder cannot be listed; the message says what to do.
+    """
+    outer: list[str] = []
     inner: list[str] = []
-    with os.scandir(folder) as found:
-        for entry in found:
-            if not is_leftover(entry.name):
-                (inner if entry.is_dir() else files).append(entry.name)
-    return sorted(files), sorted(inner)
+    for entry in listing(folder):
+        if not is_leftover(entry.name):
+            (inner if is_folder(entry) else outer).append(entry.name)
+    return outer, inner
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -87,36 +136,47 @@ def subfolders(folder: Path) -> list[Path]:
     return [folder / name for name in entries(folder)[1]]
 
 
-def photos(folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES) -> Iterator[Path | tuple[Path, str]]:
-    """Photos in ``folder`` sorted by name; a file that is not a photo comes as (path, reason)."""
-    for name in entries(folder)[0]:
+def photos(
+    folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES, names: Sequence[str] | None = None
+) -> Iterator[Path | tuple[Path, str]]:
+    """Photos in ``folder`` sorted by name; a file that cannot be taken for one comes as (path, reason).
+
+    Args:
+        names: of the files in the folder, where it has been listed already.
+    """
+    for name in entries(folder)[0] if names is None else names:
         path = folder / name
-        if path.suffix.lower() in suffixes:
+        if not is_utf8(path):
+            yield path, NOT_UTF8
+        elif path.suffix.lower() in suffixes:
             yield path
         else:
             yield path, SIDECAR if path.suffix.lower() in SIDECAR_SUFFIXES else NOT_A_PHOTO
 
 
-def tree(folder: Path) -> Iterator[Path]:
-    """``folder`` and all folders below it, each before those in it."""
-    yield folder
-    for inner in subfolders(folder):
-        yield from tree(inner)
+def tree(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """``folder`` and all folders below it, each with the names of its files; leftovers of archivers are passed over.
+
+    Raises:
+        OSError: as of `components.files.tree`.
+    """
+    for each, found in files.tree(folder, is_leftover):
+        yield each, [entry.name for entry in found]
 
 
 def walk(folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES) -> Iterator[Path | tuple[Path, str]]:
     """Like `photos`, of ``folder`` and all folders below it."""
-    for each in tree(folder):
-        yield from photos(each, suffixes)
+    for each, names in tree(folder):
+        yield from photos(each, suffixes, names)
 
 
 def search(folder: Path, name: str) -> Path | None:
-    """The first file called ``name``, in any case, in ``folder`` or below it."""
-    files, inner = entries(folder)
-    for file in files:
-        if file.lower() == name.lower():
-            return folder / file
-    return next((found for each in inner if (found := search(folder / each, name)) is not None), None)
+    """The first file called ``name``, in any spelling, in ``folder`` or below it."""
+    for each, names in tree(folder):
+        for found in names:
+            if same_name(found) == same_name(name):
+                return each / found
+    return None
 
 
 def by_key(
@@ -133,7 +193,7 @@ def by_key(
         if isinstance(entry, tuple):
             odd.append(entry)
             continue
-        shared = key(entry.stem)
+        shared = key(unicodedata.normalize("NFC", entry.stem))
         if shared is None:
             odd.append((entry, UNEXPECTED_NAME))
         elif shared in found:
@@ -169,15 +229,28 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[s
     """Line number and values by column of each row of a CSV file with a header, read as it goes.
 
     Raises:
-        AlteredFile: a column is missing, or a row is shorter than the header.
+        AlteredFile: a column is missing, a row is shorter than the header, or the file is no text (`text_of`).
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with text_of(path) as file:
         reader = csv.DictReader(file, skipinitialspace=True)
-        names = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = names
-        if missing := [column for column in columns if column not in names]:
-            raise AlteredFile(f"missing columns: {', '.join(missing)}; found: {', '.join(names) or 'none'}")
-        for row in reader:
-            if any(row[column] is None for column in columns):
-                raise AlteredFile(f"line {reader.line_num}: expected {len(names)} values")
-            yield reader.line_num, {name: (row[name] or "").strip() for name in names}
+        try:
+            names = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = names
+            if missing := [column for column in columns if column not in names]:
+                raise AlteredFile(f"missing columns: {', '.join(missing)}; found: {', '.join(names) or 'none'}")
+            for row in reader:
+                if any(row[column] is None for column in columns):
+                    raise AlteredFile(f"line {reader.line_num}: expected {len(names)} values")
+                yield reader.line_num, {name: (row[name] or "").strip() for name in names}
+        except (UnicodeDecodeError, csv.Error) as problem:
+            raise AlteredFile(f"line {reader.line_num + 1}: {NOT_TEXT} ({problem})") from problem
+
+
+@contextmanager
+def text_of(path: Path) -> Iterator[TextIO]:
+    """A text file as people save it: UTF-8, or the UTF-16 that Excel and PowerShell write with a byte order mark."""
+    with path.open("rb") as file:
+        mark = file.read(2)
+    encoding = "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with path.open(newline="", encoding=encoding) as text:
+        yield text

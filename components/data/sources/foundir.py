@@ -13,7 +13,6 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import Split
 from components.strict import Strict
 
@@ -93,7 +92,7 @@ class Foundir(Source):
                     raise self.error(path, f"line {line}: expected 'GT_path, LQ_path', found {text.strip()!r}")
                 if (group := parts[1][0]) not in self.labels or parts[0][0] != group:
                     raise self.error(path, f"line {line}: expected two files of one group, found {text.strip()!r}")
-                target, photo = (find_photo(self.root / part[0] / part[1], part[2]) for part in parts)
+                target, photo = (self.photo(self.root / part[0] / part[1], part[2]) for part in parts)
                 if target is None or photo is None:
                     yield Skipped("/".join(parts[0 if target is None else 1]), MISSING)
                 else:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 
 DISTORTIONS: tuple[tuple[str, ...], ...] = (
     ("gaussian_blur",),
@@ -76,14 +75,14 @@ class Kadid10k(Source):
                     self.table, f"line {line}: expected {reference}.png as the reference, found {row['ref_img']!r}"
                 )
             if reference not in references:
-                target = find_photo(self.photos, row["ref_img"])
+                target = self.photo(self.photos, row["ref_img"])
                 references[reference] = target is not None
                 if target is None:
                     yield self.skip(self.photos / row["ref_img"], MISSING)
                 else:
                     labels = ("pristine",)
                     yield self.record(target, None, pair=reference, role="target", kind="restoration", labels=labels)
-            path = find_photo(self.photos, row["dist_img"])
+            path = self.photo(self.photos, row["dist_img"])
             if path is None:
                 yield self.skip(self.photos / row["dist_img"], MISSING)
                 continue

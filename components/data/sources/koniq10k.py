@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import Split
 from components.strict import Strict
 
@@ -46,7 +45,7 @@ class Koniq10k(Source):
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for line, row in self.rows(self.table, (*_COLUMNS, self.column)):
-            path = find_photo(self.photos, row["image_name"])
+            path = self.photo(self.photos, row["image_name"])
             if path is None:
                 yield self.skip(self.photos / row["image_name"], MISSING)
                 continue

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,14 +33,14 @@ def plain_stem(stem: str) -> str:
     return name
 
 
-def shots(folder: Path, preferred: Preferred) -> Iterator[Shot | tuple[Path, str]]:
-    """The photos of ``folder``, sorted by name; what is passed over comes as (path, reason).
+def shots(folder: Path, names: Sequence[str], preferred: Preferred) -> Iterator[Shot | tuple[Path, str]]:
+    """The photos among the files ``names`` of ``folder``; what is passed over comes as (path, reason).
 
     A shot that is there as camera raw and as a developed picture is one photo: the one that is ``preferred``. Versions
     of a shot (IMG_1.jpg, IMG_1-Edit.tif) are photos of one scene.
     """
     versions: dict[str, list[Path]] = {}
-    for entry in folders.photos(folder, SUFFIXES):
+    for entry in folders.photos(folder, SUFFIXES, names):
         if isinstance(entry, tuple):
             yield entry
         else:

@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import PUBLISHED, Split
 from components.strict import Strict
 
@@ -60,7 +59,7 @@ class Realblur(Source):
             raise self.error(path, f"line {line}: expected 'gt blur', ground truth first, found {text!r}")
         if any(part[:2] != [_FOLDERS[subset], parts[0][1]] for part in parts):
             raise self.error(path, f"line {line}: expected two files of one scene of {subset}, found {text!r}")
-        target, photo = (find_photo(self.root.joinpath(*part[:3]), part[3]) for part in parts)
+        target, photo = (self.photo(self.root.joinpath(*part[:3]), part[3]) for part in parts)
         if target is None or photo is None:
             return (Skipped("/".join(parts[0 if target is None else 1]), MISSING),)
         scene, number = parts[1][1], photo.stem.removeprefix("blur_")

@@ -14,7 +14,6 @@ from pydantic import Field
 
 from components.data.sources import folders
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
-from components.data.sources.folders import find_photo
 from components.data.splits import SPLITS, Split
 from components.photometry.bokeh import aperture_radius
 from components.photometry.operations import KINDS, Operation
@@ -129,4 +128,4 @@ class Realbokeh(Source):
 
     def _photo(self, base: Path, name: str) -> Path | None:
         folder, _, file = name.rpartition("/")
-        return find_photo(base / folder, file)
+        return self.photo(base / folder, file)

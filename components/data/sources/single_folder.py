@@ -42,8 +42,8 @@ class SingleFolder(Source):
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         chosen = self.settings
         fields = {"labels": chosen.labels, "licence": chosen.licence, "author": chosen.author}
-        for folder in folders.tree(self.root):
-            for entry in shots(folder, chosen.shots):
+        for folder, names in folders.tree(self.root):
+            for entry in shots(folder, names, chosen.shots):
                 if isinstance(entry, Shot):
                     scene = entry.scene and self.relative(folder / entry.scene)
                     yield self.record(entry.path, None, scene=scene, **fields)

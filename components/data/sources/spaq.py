@@ -48,7 +48,7 @@ class Spaq(Source):
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for line, row in self._rows():
             name = str(row["Image name"])
-            path = folders.find_photo(self.photos, name)
+            path = self.photo(self.photos, name)
             if path is None:
                 yield self.skip(self.photos / name, MISSING)
                 continue
@@ -78,5 +78,5 @@ class Spaq(Source):
 
     def _search_photo(self, name: str) -> Path | None:
         usual = self.find(self.root, "TestImage")
-        found = folders.find_photo(usual, name) if usual else None
+        found = self.photo(usual, name) if usual else None
         return found or folders.search(self.root, name)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.data.sources.ava import TRUNCATED
+from components.data.building import BuildSettings
+from components.data.building import build as build_a_manifest
 from components.data.sources.base import MISSING, SourceError, open_source
 from tests.data.sources.layouts import read, save, skipped, write
 
@@ -73,7 +74,7 @@ def test_other_folder_names(folder: str, tmp_path: Path) -> None:
     assert len(read(open_source("ava", tmp_path))) == 5
 
 
-def test_missing_and_truncated_files_are_skipped(tmp_path: Path) -> None:
+def test_missing_files_are_skipped_and_truncated_ones_quarantined(tmp_path: Path) -> None:
     build(tmp_path)
     (tmp_path / "image" / "953619.jpg").unlink()
     cut = tmp_path / "image" / "953958.jpg"
@@ -82,12 +83,13 @@ def test_missing_and_truncated_files_are_skipped(tmp_path: Path) -> None:
     padded = tmp_path / "image" / "954113.jpg"
     padded.write_bytes(padded.read_bytes() + bytes(100))
     source = open_source("ava", tmp_path)
-    assert list(read(source)) == ["image/954113.jpg", "image/953980.jpg"]
-    assert skipped(source) == {
-        "image/953619.jpg": MISSING,
-        "image/953958.jpg": TRUNCATED,
-        "image/954184.jpg": TRUNCATED,
-    }
+    assert skipped(source) == {"image/953619.jpg": MISSING}
+    settings = BuildSettings(min_short_side=16)
+    manifest = build_a_manifest([source], tmp_path / "out", settings, photos_dir=tmp_path)
+    assert [record.path for record in manifest] == ["image/954113.jpg", "image/953980.jpg"]
+    reasons = {entry.path: entry.reason for entry in manifest.quarantine}
+    assert reasons["image/953619.jpg"] == MISSING
+    assert "truncated" in reasons["image/953958.jpg"] and "empty" in reasons["image/954184.jpg"]
 
 
 @pytest.mark.parametrize(

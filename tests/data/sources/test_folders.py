@@ -1,11 +1,16 @@
 """Folders as people unpack them: pairing by name, extensions in any case, leftovers, ambiguity."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from components.data.building import BuildSettings, build
+from components.data.records import read_manifest
 from components.data.sources import folders
+from components.data.sources.base import open_source
 from tests.data.sources.layouts import litter, save, save_all, write
+from tests.data.sources.miniatures import MINIATURES
 
 
 def test_partners_are_found_by_name_never_by_order(tmp_path: Path) -> None:
@@ -41,8 +46,9 @@ def test_walking_goes_below_in_a_fixed_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("there", ["a.b.JPG", "a.b.jpg", "a.b.jpeg", "a.b.Jpg", "a.b.JPEG"])
 def test_a_photo_is_found_whatever_the_case_of_its_extension(there: str, tmp_path: Path) -> None:
     save(tmp_path / there)
-    assert folders.find_photo(tmp_path, "a.b.jpg") == tmp_path / there
-    assert folders.find_photo(tmp_path, "a.jpg") is None
+    names = folders.Names(tmp_path)
+    assert names.find("a.b.jpg") == tmp_path / there
+    assert names.find("a.jpg") is None and folders.Names(tmp_path / "absent").find("a.b.jpg") is None
 
 
 def test_folders_are_found_in_any_case(tmp_path: Path) -> None:
@@ -66,3 +72,73 @@ def test_altered_tables_are_refused(tmp_path: Path) -> None:
         list(folders.csv_rows(write(tmp_path / "b.csv", "name,score", "a"), ("name", "score")))
     with pytest.raises(folders.AlteredFile, match="found: none"):
         list(folders.csv_rows(write(tmp_path / "c.csv"), ("name",)))
+
+
+GBK = "\u7167".encode("gbk")  # the first half of "photo" as an archiver under Chinese Windows writes it
+
+
+def test_accents_are_written_in_two_ways(tmp_path: Path) -> None:
+    apart, together = "cafe\u0301", "caf\u00e9"
+    save_all(tmp_path, [f"in/{apart}.png", f"out/{together}.png"])
+    (found,) = folders.match(tmp_path / "in", tmp_path / "out", folders.same, folders.same)
+    assert found == (together, tmp_path / "in" / f"{apart}.png", tmp_path / "out" / f"{together}.png")
+    assert folders.Names(tmp_path / "in").find(f"{together}.PNG") == tmp_path / "in" / f"{apart}.png"
+    assert folders.find_child(tmp_path / "in", f"{together}.png") == tmp_path / "in" / f"{apart}.png"
+    assert folders.search(tmp_path, f"{together}.png") == tmp_path / "in" / f"{apart}.png"
+
+
+def test_a_name_that_is_not_utf8_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    save_all(card, ["1.jpg", "zh/2.jpg"])
+    (card / "1.jpg").rename(card / os.fsdecode(GBK + b".jpg"))
+    (card / "zh").rename(card / os.fsdecode(GBK))
+    save_all(card, ["3.jpg"])
+    source = open_source("single_folder", card)
+    settings = BuildSettings(min_short_side=16)
+    manifest = build([source], tmp_path / "out", settings, photos_dir=tmp_path, facts=tmp_path / "facts.sqlite")
+    assert [record.path for record in manifest] == ["card/3.jpg"]
+    reasons = {entry.path: entry.reason for entry in read_manifest(tmp_path / "out").quarantine}
+    assert reasons == dict.fromkeys((r"card/\xd5\xd5.jpg", r"card/\xd5\xd5/2.jpg"), folders.NOT_UTF8)
+    assert "convmv" in folders.NOT_UTF8
+
+
+def test_a_link_loop_says_what_to_do(tmp_path: Path) -> None:
+    save_all(tmp_path / "photos", ["1.jpg", "inner/2.jpg"])
+    (tmp_path / "photos" / "inner" / "up").symlink_to(tmp_path / "photos")
+    with pytest.raises(OSError, match=r"this link leads back to .*photos, in which it lies: remove it.*inner/up"):
+        list(folders.walk(tmp_path / "photos"))
+    (tmp_path / "photos" / "inner" / "up").unlink()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "photos")
+    (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
+    assert list(folders.walk(tmp_path)) == [
+        tmp_path / name
+        for name in ("itself.jpg", "elsewhere/1.jpg", "elsewhere/inner/2.jpg", "photos/1.jpg", "photos/inner/2.jpg")
+    ]
+
+
+def test_a_closed_folder_is_told_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match=r"cannot be listed: let this user read it .*chmod u\+rx"):
+        list(folders.walk(tmp_path))
+
+
+def test_tables_in_utf16_are_read_and_others_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("name,score\nä.jpg,1\n".encode("utf-16"))
+    assert list(folders.csv_rows(path, ("name", "score"))) == [(2, {"name": "ä.jpg", "score": "1"})]
+    path.write_bytes("name,score\nä.jpg,1\n".encode("latin-1"))
+    with pytest.raises(folders.AlteredFile, match="not UTF-8 text: save it as CSV in UTF-8"):
+        list(folders.csv_rows(path, ("name", "score")))
+
+
+def test_a_listing_is_taken_once_for_all_photos_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MINIATURES["kadid10k"](tmp_path)
+    listed: list[str] = []
+    original = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(Path(path).name), original(path))[1])
+    source = open_source("kadid10k", tmp_path)
+    assert len(list(source.records())) == 26 and listed.count("images") == 1
+    assert len(list(source.records())) == 26 and listed.count("images") == 2
