@@ -5,6 +5,7 @@ skipped and counted here, the latter quarantined when they are read. The test li
 no split is given.
 """
 
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import ClassVar
@@ -31,10 +32,13 @@ class Ava(Source):
 
     def prepare(self) -> None:
         names = ("image", "images", "ava_images")
-        photos = next((path for name in names if (path := self.find(self.root, name))), None)
+        self.table = self.needed("AVA.txt")
+        beside = (path for name in names if (path := self.find(self.table.parent, name)))
+        anywhere = (path for name in names if (path := self.seek(name)))
+        photos = next(itertools.chain(beside, anywhere), None)
         if photos is None:
             raise self.error(self.root / "image", "missing, and so are images/ and ava_images/")
-        self.photos, self.table = photos, self.require(self.root, "AVA.txt")
+        self.photos = self.innermost(photos)
         self.test = self._test_ids()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
@@ -64,10 +68,11 @@ class Ava(Source):
 
     def _test_ids(self) -> frozenset[int] | None:
         """Ids of the test photos (19,930), or None when the copy comes without the authors' lists."""
-        if self.find(self.root, _TEST_LIST[0]) is None:
+        folder = self.seek(_TEST_LIST[0])
+        if folder is None:
             log.warning("ava: %s: no %s: photos are split by hash", self.root, "/".join(_TEST_LIST))
             return None
-        path = self.require(self.root, *_TEST_LIST)
+        path = self.require(self.innermost(folder), _TEST_LIST[1])
         try:
             return frozenset(int(word) for word in path.read_text("utf-8").split())
         except ValueError as problem:

@@ -11,6 +11,7 @@ EXIF orientation and colour profiles, is the business of `components.imaging.pho
 """
 
 import importlib
+import itertools
 import logging
 import math
 import pkgutil
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from components.data.sources import folders
+from components.data.sources import folders, places
 from components.data.splits import SPLITS, Split
 from components.photometry.operations import TONE, Operation
 from components.strict import Strict
@@ -36,16 +37,25 @@ MISSING = "listed in the annotations but missing"
 ADDABLE = (*TONE, "bokeh", "look")
 """Operations that a target may record: what is done to the input to make it, where that can be asked for in words."""
 _FOLDERS_HELD = 8
-_HELPERS = frozenset(("base", "folders", "own_photos"))
+_HELPERS = frozenset(("base", "folders", "own_photos", "places"))
 
 
 class SourceError(ValueError):
-    """A dataset that is not laid out as published. ``dataset`` is its name, ``path`` the file or folder at fault."""
+    """A dataset that is not laid out as published.
 
-    def __init__(self, dataset: str, path: Path, problem: str, layout: str) -> None:
-        super().__init__(f"{dataset}: {path}: {problem}\nexpected layout: {layout}")
+    Attributes:
+        dataset: its name.
+        path: the file or folder at fault.
+        problem: what is wrong with it.
+        begins_here: whether the dataset is where it was looked for, so that it need not be looked for elsewhere.
+    """
+
+    def __init__(self, dataset: str, path: Path, problem: str, layout: str, begins_here: bool = False) -> None:
+        super().__init__(f"{dataset}: {folders.printable(str(path))}: {problem}\nexpected layout: {layout}")
         self.dataset = dataset
         self.path = Path(path)
+        self.problem = problem
+        self.begins_here = begins_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +164,13 @@ class Source(ABC):
     """A dataset in a folder. A subclass fills in the four names and `scan`, and checks the layout in `prepare`.
 
     Args:
-        root: folder into which the original download was unpacked.
+        root: folder into which the original download was unpacked, or one a level or two above it.
         settings: an instance of the adapter's ``Settings``; its defaults when None.
 
     Attributes:
+        root: folder in which the dataset begins; paths in records are relative to it.
+        named: folder that was given as root.
+        reach: levels below the root at which `seek` looks.
         skipped: how many files the last complete or partial pass of `survey` or `records` skipped, by reason.
 
     Raises:
@@ -171,13 +184,59 @@ class Source(ABC):
     Settings: ClassVar[type[Strict]] = NoSettings
 
     def __init__(self, root: Path, settings: Strict | None = None) -> None:
-        self.root = Path(root)
+        self.root = self.named = Path(root)
+        self.reach = places.LEVELS
         self.settings: Any = self.Settings() if settings is None else settings
         self.skipped: Counter[str] = Counter()
         self._names: dict[Path, folders.Names] = {}
         if not self.root.is_dir():
-            raise self.error(self.root, "no such folder")
-        self.prepare()
+            raise self.error(self.root, places.told(self.root))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Find the folder in which the dataset begins: the one that was named, or one a level or two below it."""
+        named = self.root
+        first = self._problem_at(named)
+        if first is None:
+            return
+        for level in places.below(named):
+            problems = {folder: self._problem_at(folder) for folder in level}
+            if found := [folder for folder, problem in problems.items() if problem is None]:
+                if len(found) > 1:
+                    several = ", ".join(str(folder) for folder in found)
+                    self.root = named
+                    raise self.error(named, f"found in several folders, set root to one of them: {several}")
+                log.info("%s: found in %s", self.name, found[0])
+                self._problem_at(found[0])
+                return
+        self.reach = 0
+        around = next((folder for folder in places.above(named) if self._holds(folder, named)), None)
+        self.root = named
+        if around is not None:
+            raise self.error(named, f"this lies inside the dataset, which begins at {around}: set root to that")
+        raise self.error(first.path, f"{first.problem}. In {named}: {places.told(named)}") from first
+
+    def _holds(self, folder: Path, named: Path) -> bool:
+        """Whether the dataset begins at a folder and something of it lies in ``named``."""
+        if self._problem_at(folder) is not None:
+            return False
+        found = {name: value for name, value in vars(self).items() if name not in ("root", "named")}
+        return places.uses(found, named)
+
+    def _problem_at(self, folder: Path) -> SourceError | None:
+        """Why the dataset does not begin at a folder; None where it does, and then the source is ready.
+
+        Raises:
+            SourceError: it begins there, and something is wrong with it.
+        """
+        self.root = folder
+        try:
+            self.prepare()
+        except SourceError as problem:
+            if problem.begins_here:
+                raise
+            return problem
+        return None
 
     @property
     def dataset(self) -> str:
@@ -220,9 +279,9 @@ class Source(ABC):
 
     # ------------------------------------------------------------------------------------ for subclasses
 
-    def error(self, path: Path, problem: str) -> SourceError:
+    def error(self, path: Path, problem: str, begins_here: bool = False) -> SourceError:
         """The error to raise about ``path``; it shows the layout."""
-        return SourceError(self.dataset, path, problem, self.layout)
+        return SourceError(self.dataset, path, problem, self.layout, begins_here)
 
     def relative(self, path: Path) -> str:
         """``path`` as records hold it."""
@@ -237,12 +296,23 @@ class Source(ABC):
 
         A folder is listed once a pass; the names of the last few folders are held.
         """
-        names = self._names.get(folder)
-        if names is None:
-            if len(self._names) >= _FOLDERS_HELD:
-                self._names.pop(next(iter(self._names)))
-            names = self._names[folder] = folders.Names(folder)
-        return names.find(name)
+        return self._names_in(folder).find(name)
+
+    def innermost(self, folder: Path) -> Path:
+        """The folder in which the files of ``folder`` are: itself, or the only one in it (images/images), or deeper."""
+        for _ in range(places.LEVELS):
+            names = self._names_in(folder)
+            if names.files or len(names.folders) != 1:
+                break
+            folder = folder / names.folders[0]
+        return folder
+
+    def _names_in(self, folder: Path) -> folders.Names:
+        names = self._names.pop(folder, None) or folders.Names(folder)
+        self._names[folder] = names  # the last one used is the last to go
+        if len(self._names) > _FOLDERS_HELD:
+            self._names.pop(next(iter(self._names)))
+        return names
 
     def below(self, *names: str) -> Path:
         """The root, or the folder that the download's archive makes in it, whichever is there."""
@@ -257,6 +327,21 @@ class Source(ABC):
         path: Path | None = parent
         for part in parts:
             path = folders.find_child(path, part) if path is not None else None
+        return path
+
+    def seek(self, *parts: str) -> Path | None:
+        """Like `find` below the root or a folder a level or two further down, of what is downloaded by itself."""
+        found = self.find(self.root, *parts)
+        if found is None:
+            inner = itertools.chain.from_iterable(places.below(self.root, self.reach))
+            found = next((path for folder in inner if (path := self.find(folder, *parts)) is not None), None)
+        return found
+
+    def needed(self, *parts: str) -> Path:
+        """Like `seek`, but its absence is an error."""
+        path = self.seek(*parts)
+        if path is None:
+            raise self.error(self.root.joinpath(*parts), "missing")
         return path
 
     def require(self, parent: Path, *parts: str) -> Path:

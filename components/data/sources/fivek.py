@@ -46,7 +46,7 @@ class Fivek(Source):
     layout: ClassVar[str] = (
         "originals: raw_photos/HQa*to*/photos/*.dng, tiff16_{a,b,c,d,e}/<same name>.tif, categories.txt (name, "
         "location, time, light, subject); repack: input/JPG/480p/<name>.jpg, expertC/JPG/480p/<name>.jpg, "
-        "train_input.txt, train_label.txt, test.txt"
+        "train_input.txt and train_label.txt, or train.txt (AdaInt), test.txt"
     )
     licence: ClassVar[str] = "MIT-Adobe FiveK research licences (LicenseAdobe.txt, LicenseAdobeMIT.txt)"
     homepage: ClassVar[str] = "https://data.csail.mit.edu/graphics/fivek/"
@@ -61,7 +61,7 @@ class Fivek(Source):
         version = self.settings.version or (there[0] if len(there) == 1 else None)
         if version is None:
             problem = "both the originals and the repack are here: set version" if there else "no raw_photos, no input"
-            raise self.error(self.root, problem)
+            raise self.error(self.root, problem, begins_here=bool(there))
         self.version = version
         if version == "originals":
             self._prepare_originals()
@@ -150,9 +150,10 @@ class Fivek(Source):
     def _prepare_repack(self) -> None:
         self.inputs = self.require(self.root, "input", "JPG", "480p")
         self.targets = self.require(self.root, "expertC", "JPG", "480p")
+        whole = self.find(self.root, "train.txt")
+        halves = [] if whole else [self.require(self.root, f"train_{half}.txt") for half in ("input", "label")]
         self.lists: list[tuple[Split, Path]] = [
-            ("train", self.require(self.root, "train_input.txt")),
-            ("train", self.require(self.root, "train_label.txt")),
+            *(("train", path) for path in ([whole] if whole else halves)),
             ("test", self.require(self.root, "test.txt")),
         ]
 

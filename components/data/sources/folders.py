@@ -50,6 +50,11 @@ def prefixed(prefix: str) -> Key:
     return lambda stem: stem[len(prefix) :] if stem.lower().startswith(prefix.lower()) else None
 
 
+def without_prefix(prefix: str) -> Key:
+    """The key of names that may begin with ``prefix``, in any case: what follows it, or the whole."""
+    return lambda stem: stem[len(prefix) :] if stem.lower().startswith(prefix.lower()) else stem
+
+
 def suffixed(suffix: str) -> Key:
     """The key of names that end in ``suffix``, in any case."""
     return lambda stem: stem[: -len(suffix)] if stem.lower().endswith(suffix.lower()) else None
@@ -94,18 +99,22 @@ class Names:
 
     Args:
         folder: one that is not there has no files.
+
+    Attributes:
+        files, folders: names in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._exact = frozenset(entries(folder)[0]) if folder.is_dir() else frozenset()
+        found, self.folders = entries(folder) if folder.is_dir() else ([], [])
+        self.files = frozenset(found)
         self._known: dict[str, str] = {}
-        for name in sorted(self._exact):
+        for name in found:
             self._known.setdefault(self._spelling(name), name)
 
     def find(self, name: str) -> Path | None:
         """The photo ``name``, or None when it is missing."""
-        if name in self._exact:
+        if name in self.files:
             return self._folder / name
         known = self._known.get(self._spelling(name))
         return None if known is None else self._folder / known
@@ -170,13 +179,15 @@ def walk(folder: Path, suffixes: frozenset[str] = PHOTO_SUFFIXES) -> Iterator[Pa
         yield from photos(each, suffixes, names)
 
 
-def search(folder: Path, name: str) -> Path | None:
-    """The first file called ``name``, in any spelling, in ``folder`` or below it."""
-    for each, names in tree(folder):
-        for found in names:
-            if same_name(found) == same_name(name):
-                return each / found
-    return None
+def search(folder: Path, name: str, levels: int = 3) -> Path | None:
+    """The first file called ``name``, in any spelling, in ``folder`` or up to so many levels below it."""
+    found, inner = entries(folder)
+    for other in found:
+        if same_name(other) == same_name(name):
+            return folder / other
+    if not levels:
+        return None
+    return next((path for each in inner if (path := search(folder / each, name, levels - 1)) is not None), None)
 
 
 def by_key(

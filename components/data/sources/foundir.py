@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from components.data.sources import folders
+from components.data.sources import folders, places
 from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
 from components.data.splits import Split
 from components.strict import Strict
@@ -50,7 +50,8 @@ class Foundir(Source):
     homepage: ClassVar[str] = "https://www.foundir.net"
 
     def prepare(self) -> None:
-        self.list = self.find(self.root, _TEST_LIST)
+        between = [folder for folder in places.above(self.root) if folder.is_relative_to(self.named.absolute())]
+        self.list = next((path for folder in (self.root, *between) if (path := self.find(folder, _TEST_LIST))), None)
         if self.list is not None and self.settings.split not in (None, "test"):
             raise self.error(
                 self.list, f"its pairs are test, but split is set to {self.settings.split!r}: leave it out"
@@ -63,6 +64,7 @@ class Foundir(Source):
                 self.root / _TEST_LIST,
                 f"missing: {len(self.groups)} groups of pairs are here, and nothing says whether they are the public "
                 "test set. Put the list beside them if they are, or set the option split to train, validation or test",
+                begins_here=True,
             )
         self.labels = {group.name: self._labels(group) for group in self.groups}
 

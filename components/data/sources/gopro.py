@@ -15,9 +15,12 @@ from components.data.sources.base import Skipped, Source, SourceRecord
 from components.data.splits import PUBLISHED, Split
 from components.strict import Strict
 
+_FLAT = (("input", "target"), ("input_crops", "target_crops"), ("blur_crops", "sharp_crops"))
+"""Folders of the inputs and targets of repacks."""
+
 
 class Gopro(Source):
-    """Motion-blurred frames (input) and sharp ones (target). The flat repack has one kind of blur only."""
+    """Motion-blurred frames (input) and sharp ones (target). The flat repacks have one kind of blur only."""
 
     class Settings(Strict):
         blurred: Literal["blur", "blur_gamma"] = Field(default="blur_gamma", description="Folder of the inputs.")
@@ -25,7 +28,8 @@ class Gopro(Source):
     name: ClassVar[str] = "gopro"
     layout: ClassVar[str] = (
         "GOPRO_Large/{train,test}/GOPRxxxx_xx_xx/{blur,blur_gamma,sharp}/000001.png, same name; "
-        "or the repack {train,test}/{input,target}"
+        "or a repack, {train,test}/{input,target} (NAFNet) or {train,test}/GoPro/{input,target} (Restormer), or of "
+        "pieces, {input_crops,target_crops} or {blur_crops,sharp_crops}"
     )
     licence: ClassVar[str] = "CC BY 4.0"
     homepage: ClassVar[str] = "https://seungjunnah.github.io/Datasets/gopro"
@@ -37,8 +41,10 @@ class Gopro(Source):
             folder = self.find(base, split)
             if folder is None:
                 continue
-            if self.find(folder, "input") is not None:
-                self.parts.append((split, "", self.require(folder, "input"), self.require(folder, "target")))
+            folder = self.find(folder, "GoPro") or folder
+            flat = next((names for names in _FLAT if self.find(folder, names[0])), None)
+            if flat is not None:
+                self.parts.append((split, "", self.require(folder, flat[0]), self.require(folder, flat[1])))
                 continue
             for sequence in folders.subfolders(folder):
                 inputs = self.require(sequence, self.settings.blurred)

@@ -59,8 +59,8 @@ class Kadid10k(Source):
     homepage: ClassVar[str] = "http://database.mmsp-kn.de/kadid-10k-database.html"
 
     def prepare(self) -> None:
-        self.photos = self.require(self.root, "images")
-        self.table = self.require(self.root, "dmos.csv")
+        self.table = self.needed("dmos.csv")
+        self.photos = self.innermost(self.find(self.table.parent, "images") or self.needed("images"))
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         references: dict[str, bool] = {}  # 81 names: whether the file is there

@@ -35,12 +35,12 @@ class Koniq10k(Source):
     homepage: ClassVar[str] = "http://database.mmsp-kn.de/koniq-10k-database.html"
 
     def prepare(self) -> None:
-        self.photos = self.require(self.root, self.settings.size)
         tables = ("koniq10k_distributions_sets.csv", "koniq10k_scores_and_distributions.csv")
-        table = next((path for name in tables if (path := self.find(self.root, name))), None)
+        table = next((path for name in tables if (path := self.seek(name))), None)
         if table is None:
             raise self.error(self.root / tables[0], f"missing, and so is {tables[1]}")
         self.table = table
+        self.photos = self.innermost(self.find(table.parent, self.settings.size) or self.needed(self.settings.size))
         self.column, self.low, self.high = self._scale()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:

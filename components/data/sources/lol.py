@@ -37,7 +37,7 @@ class Lol(Source):
     layout: ClassVar[str] = (
         "v1: {our485,eval15}/{low,high}/N.png, same name; "
         "v2: LOL-v2/{Real_captured,Synthetic}/{Train,Test}/{Low,Normal}, low00001.png with normal00001.png "
-        "(Real_captured) or same name (Synthetic); "
+        "(Real_captured) or same name; "
         "repack: {Train,Test}/{input,target}, same name"
     )
     licence: ClassVar[str] = "research use only"
@@ -73,7 +73,7 @@ class Lol(Source):
 
     def _version_2(self) -> Iterator[_Part]:
         base = self.below("LOL-v2", "LOLv2")
-        captured = (folders.prefixed("low"), folders.prefixed("normal"))
+        captured = (folders.without_prefix("low"), folders.without_prefix("normal"))
         for version, name, keys in (
             ("v2-real", "Real_captured", captured),
             ("v2-synthetic", "Synthetic", (folders.same, folders.same)),

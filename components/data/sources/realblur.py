@@ -35,16 +35,17 @@ class Realblur(Source):
     homepage: ClassVar[str] = "https://cg.postech.ac.kr/research/realblur/"
 
     def prepare(self) -> None:
-        there = tuple(subset for subset in _FOLDERS if self.find(self.root, _FOLDERS[subset]))
+        self.folders = {subset: path for subset, name in _FOLDERS.items() if (path := self.seek(name))}
+        there = tuple(self.folders)
         if not there:
             raise self.error(self.root / _FOLDERS["J"], f"missing, and so is {_FOLDERS['R']}")
         self.lists = [
-            (subset, split, self.require(self.root, f"RealBlur_{subset}_{split}_list.txt"))
+            (subset, split, self.needed(f"RealBlur_{subset}_{split}_list.txt"))
             for subset in self.settings.subsets or there
             for split in PUBLISHED
         ]
         for subset in self.settings.subsets or ():
-            self.require(self.root, _FOLDERS[subset])
+            self.needed(_FOLDERS[subset])
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for subset, split, path in self.lists:
@@ -59,8 +60,9 @@ class Realblur(Source):
             raise self.error(path, f"line {line}: expected 'gt blur', ground truth first, found {text!r}")
         if any(part[:2] != [_FOLDERS[subset], parts[0][1]] for part in parts):
             raise self.error(path, f"line {line}: expected two files of one scene of {subset}, found {text!r}")
-        target, photo = (self.photo(self.root.joinpath(*part[:3]), part[3]) for part in parts)
+        target, photo = (self.photo(self.folders[subset].joinpath(*part[1:3]), part[3]) for part in parts)
         if target is None or photo is None:
-            return (Skipped("/".join(parts[0 if target is None else 1]), MISSING),)
+            missing = parts[0 if target is None else 1]
+            return (self.skip(self.folders[subset].joinpath(*missing[1:]), MISSING),)
         scene, number = parts[1][1], photo.stem.removeprefix("blur_")
         return self.paired(f"{subset}/{scene}/{number}", photo, target, split, labels=("motion_blur",))

@@ -32,9 +32,11 @@ class Spaq(Source):
     homepage: ClassVar[str] = "https://github.com/h4nwei/SPAQ"
 
     def prepare(self) -> None:
-        table = folders.search(self.root, _TABLE)
+        table = folders.search(self.root, _TABLE, 1 + self.reach)
         if table is None:
-            raise self.error(self.root / "Annotations" / _TABLE, "missing, and found nowhere below the root")
+            raise self.error(
+                self.root / "Annotations" / _TABLE, "missing, and found nowhere in the three levels below the root"
+            )
         self.table = table
         first = next(self._rows(), None)
         if first is None:
@@ -42,7 +44,9 @@ class Spaq(Source):
         file = str(first[1]["Image name"])
         found = self._search_photo(file)
         if found is None:
-            raise self.error(self.root / "TestImage" / file, "missing, and found nowhere below the root")
+            raise self.error(
+                self.root / "TestImage" / file, "missing, and found nowhere in the three levels below the root"
+            )
         self.photos = found.parent
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
@@ -79,4 +83,4 @@ class Spaq(Source):
     def _search_photo(self, name: str) -> Path | None:
         usual = self.find(self.root, "TestImage")
         found = self.photo(usual, name) if usual else None
-        return found or folders.search(self.root, name)
+        return found or folders.search(self.root, name, 1 + self.reach)

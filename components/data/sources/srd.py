@@ -32,7 +32,8 @@ class Srd(Source):
     name: ClassVar[str] = "srd"
     layout: ClassVar[str] = (
         "{train,test}/{shadow,shadow_free}, or the two folders in the root: "
-        "shadow/X.jpg with shadow_free/X_no_shadow.jpg (train) or X_free.jpg or X.jpg (test)"
+        "shadow/X.jpg with shadow_free/X_no_shadow.jpg (train) or X_free.jpg or X.jpg (test); or in ISTD's folders, "
+        "{train,test}/{train,test}_{A,C}"
     )
     licence: ClassVar[str] = "research use only"
     homepage: ClassVar[str] = "https://github.com/Liangqiong/DeShadowNet"
@@ -40,10 +41,14 @@ class Srd(Source):
     def prepare(self) -> None:
         splits = [(split, self.find(self.root, split)) for split in _SUFFIXES]
         places: list[tuple[Split | None, Path]] = [(split, folder) for split, folder in splits if folder is not None]
-        self.parts = [
-            (split, self.require(folder, "shadow"), self.require(folder, "shadow_free"))
-            for split, folder in places or [(None, self.root)]
-        ]
+        self.parts = [(split, *self._halves(split, folder)) for split, folder in places or [(None, self.root)]]
+
+    def _halves(self, split: Split | None, folder: Path) -> tuple[Path, Path]:
+        """The folders of the photos with a shadow and without."""
+        as_istd = split and self.find(folder, f"{split}_A")
+        if as_istd:
+            return as_istd, self.require(folder, f"{split}_C")
+        return self.require(folder, "shadow"), self.require(folder, "shadow_free")
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for given, inputs, targets in self.parts:

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from components.data.sources.base import SourceError, open_source
-from components.data.sources.folders import UNEXPECTED_NAME
 from components.data.sources.lol import SEEN_IN_TEST
 from tests.data.sources.layouts import pairs, picture, read, save, save_all, skipped
 
@@ -81,10 +80,16 @@ def test_a_training_pair_that_is_test_elsewhere_is_skipped(tmp_path: Path) -> No
     assert {pixels(path) for path in train}.isdisjoint({pixels(path) for path in test})
 
 
-def test_names_of_another_kind_are_skipped(tmp_path: Path) -> None:
-    version_2(tmp_path)
-    save(tmp_path / REAL / "Train" / "Low" / "00002.png")
-    assert skipped(open_source("lol", tmp_path)) == {f"{REAL}/Train/Low/00002.png": UNEXPECTED_NAME}
+def test_captured_pairs_may_have_one_name(tmp_path: Path) -> None:
+    """As Retinexformer lays them out."""
+    halves = [
+        f"LOLv2/Real_captured/{split}/{half}/00001.png" for split in ("Train", "Test") for half in ("Low", "Normal")
+    ]
+    save_all(tmp_path, halves)
+    assert pairs(read(open_source("lol", tmp_path))) == {
+        "lol/v2-real/train/00001": ([halves[0]], [halves[1]]),
+        "lol/v2-real/test/00001": ([halves[2]], [halves[3]]),
+    }
 
 
 def test_a_missing_half_is_an_error(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_altered_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"{TABLE}: not a readable Excel file"):
         open_source("spaq", tmp_path)
     path.unlink()
-    with pytest.raises(SourceError, match=f"{TABLE}: missing, and found nowhere below the root"):
+    with pytest.raises(SourceError, match=f"{TABLE}: missing, and found nowhere in the three levels below the root"):
         open_source("spaq", tmp_path)
 
 
@@ -94,5 +94,5 @@ def test_absent_photos_are_an_error(tmp_path: Path) -> None:
     build(tmp_path)
     for path in (tmp_path / "TestImage").iterdir():
         path.unlink()
-    with pytest.raises(SourceError, match=r"00001.jpg: missing, and found nowhere below the root"):
+    with pytest.raises(SourceError, match=r"00001.jpg: missing, and found nowhere in the three levels below the root"):
         open_source("spaq", tmp_path)
