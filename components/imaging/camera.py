@@ -12,7 +12,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
-from components.imaging.metadata import EXIF_PREFIX, tiff_exif
+from components.imaging.metadata import EXIF_PREFIX, is_big_tiff, tiff_exif
 from components.imaging.source import Source
 
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
@@ -136,16 +136,20 @@ def _default_crop(source: Source) -> tuple[int, int, int, int] | None:
             pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
             for page in pages:
                 if "DefaultCropSize" in page.tags:
-                    values = [
-                        *page.tags.valueof("DefaultCropOrigin", (0, 1, 0, 1)),
-                        *page.tags["DefaultCropSize"].value,
-                    ]
-                    if len(values) == 8:  # rationals
-                        values = [top / bottom for top, bottom in zip(values[::2], values[1::2], strict=True)]
-                    return tuple(round(value) for value in values)
+                    left, top = _pair_of(page.tags.valueof("DefaultCropOrigin", (0, 0)))
+                    width, height = _pair_of(page.tags["DefaultCropSize"].value)
+                    return left, top, width, height
     except (tifffile.TiffFileError, ZeroDivisionError, ValueError):
         pass
     return None
+
+
+def _pair_of(values: tuple[int, ...]) -> tuple[int, int]:
+    """Two whole numbers of a tag that holds integers or, twice as many, rationals; each tag may have its own type."""
+    if len(values) == 4:
+        return round(values[0] / values[1]), round(values[2] / values[3])
+    first, second = values
+    return round(first), round(second)
 
 
 def _framed(samples: np.ndarray, crop: tuple[int, int, int, int] | None, flip: int) -> np.ndarray:
@@ -160,8 +164,11 @@ def _framed(samples: np.ndarray, crop: tuple[int, int, int, int] | None, flip: i
 
 def is_dng(source: Source) -> bool:
     """Whether a TIFF file declares itself a DNG, whatever its name is."""
-    exif = Image.Exif()
     with source.open() as file:
+        if is_big_tiff(file):
+            with tifffile.TiffFile(file) as tiff:
+                return _DNG_VERSION in tiff.pages[0].tags
+        exif = Image.Exif()
         exif.load_from_fp(file)
         return _DNG_VERSION in exif
 

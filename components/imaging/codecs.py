@@ -57,8 +57,8 @@ def read_samples(source: Source, header: Header) -> RawImage:
         return camera.raw_samples(source, header)
     if header.format == "HEIF":
         return camera.heic_samples(source, header)
-    if header.format == "TIFF" and header.bit_depth == 16:
-        return tiff.tiff_samples(source, header)
+    if header.format == "TIFF" and (header.bit_depth == 16 or _starts_with(source, b"MM\x00+")):
+        return tiff.tiff_samples(source, header)  # Pillow has no 16-bit colour and no big-endian BigTIFF
     late_exif = None
     with source.open() as file, Image.open(file, formats=FORMATS) as image:
         icc = image.info.get("icc_profile") or None
@@ -81,6 +81,11 @@ def read_samples(source: Source, header: Header) -> RawImage:
         header = replace(header, orientation=1)
         return RawImage(colour, space, alpha, header, tiff_exif(source), icc, tiff.tiff_xmp(source))
     return RawImage(colour, space, alpha, header, exif, icc, xmp)
+
+
+def _starts_with(source: Source, signature: bytes) -> bool:
+    with source.open() as file:
+        return file.read(len(signature)) == signature
 
 
 def encode(

@@ -3,7 +3,9 @@
 import re
 import struct
 from collections.abc import Mapping
+from typing import BinaryIO
 
+import tifffile
 from PIL import ExifTags, Image
 
 from components.imaging.source import Source
@@ -42,6 +44,8 @@ def tiff_exif(source: Source) -> bytes | None:
     """The descriptive tags of a TIFF-based file, with its EXIF and GPS directories, as an EXIF block."""
     block, kept = Image.Exif(), Image.Exif()
     with source.open() as file:
+        if is_big_tiff(file):
+            return _big_tiff_exif(file)
         block.load_from_fp(file)
         for code in _DESCRIPTIVE_TAGS:
             if code in block:
@@ -49,6 +53,28 @@ def tiff_exif(source: Source) -> bytes | None:
         for ifd in SUB_IFDS:
             if values := block.get_ifd(ifd):
                 kept[ifd] = dict(values)
+    return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
+
+
+def is_big_tiff(file: BinaryIO) -> bool:
+    """Whether a TIFF file, read from its start, is a BigTIFF: of 64-bit offsets, which Pillow's EXIF reader lacks."""
+    start = file.read(4)
+    file.seek(0)
+    return start in (b"II+\0", b"MM\0+")
+
+
+def _big_tiff_exif(file: BinaryIO) -> bytes | None:
+    """What a BigTIFF says in words (camera, author, times) as an EXIF block; its numbers are left out."""
+    kept = Image.Exif()
+    with tifffile.TiffFile(file) as tiff:
+        tags = tiff.pages[0].tags
+        kept.update(
+            {code: value for code in _DESCRIPTIVE_TAGS if isinstance(value := tags.valueof(int(code)), str) and value}
+        )
+        details = tags.valueof(int(ExifTags.IFD.Exif))
+    for name, value in details.items() if isinstance(details, dict) else ():
+        if isinstance(value, str) and value and name in ExifTags.Base.__members__:
+            kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base[name]] = value
     return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
 
 

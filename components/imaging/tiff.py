@@ -51,7 +51,7 @@ def tiff_header(source: Source) -> Header:
 
 
 def tiff_samples(source: Source, header: Header) -> RawImage:
-    """16-bit samples of the first page of a TIFF file and what goes with them."""
+    """Samples of 8 or 16 bits of the first page of a TIFF file and what goes with them."""
     with source.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
         samples = page.asarray(maxworkers=1)
@@ -67,7 +67,9 @@ def tiff_samples(source: Source, header: Header) -> RawImage:
             tifffile.PHOTOMETRIC.SEPARATED: ("CMYK", 4),
         }
         if photometric not in spaces:
-            raise FormatError(f"16-bit TIFF of type {photometric.name}: save it as greyscale, RGB or CMYK")
+            raise FormatError(
+                f"{header.bit_depth}-bit TIFF of type {photometric.name}: save it as greyscale, RGB or CMYK"
+            )
         space, colours = spaces[photometric]
         colour, alpha = split_alpha(samples, colours)
         is_alpha = bool(page.extrasamples) and page.extrasamples[0] in (1, 2)

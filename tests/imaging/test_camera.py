@@ -80,12 +80,23 @@ def test_a_dng_is_raw_by_any_name(tmp_path: Path) -> None:
     assert read_header(tmp_path / "a.tif").format == "RAW"
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_a_dng_is_shown_as_its_maker_frames_it(tmp_path: Path, orientation: int) -> None:
-    crop = [
-        (50719, "2I", 2, (4, 1, 6, 1), True),  # DefaultCropOrigin: left, top
-        (50720, "2I", 2, (50, 1, 38, 1), True),  # DefaultCropSize: width, height
-    ]
+RATIONAL_ORIGIN, SHORT_ORIGIN = (50719, "2I", 2, (4, 1, 6, 1), True), (50719, "H", 2, (4, 6), True)
+"""DefaultCropOrigin: left, top."""
+RATIONAL_SIZE, LONG_SIZE = (50720, "2I", 2, (50, 1, 38, 1), True), (50720, "I", 2, (50, 38), True)
+"""DefaultCropSize: width, height."""
+
+
+@pytest.mark.parametrize(
+    ("orientation", "crop"),
+    [
+        (1, [RATIONAL_ORIGIN, RATIONAL_SIZE]),
+        (6, [RATIONAL_ORIGIN, RATIONAL_SIZE]),
+        (1, [RATIONAL_ORIGIN, LONG_SIZE]),
+        (1, [SHORT_ORIGIN, RATIONAL_SIZE]),
+        (1, [SHORT_ORIGIN, LONG_SIZE]),
+    ],
+)
+def test_a_dng_is_shown_as_its_maker_frames_it(tmp_path: Path, orientation: int, crop: list[tuple]) -> None:
     write_dng(tmp_path / "whole.dng", orientation)
     write_dng(tmp_path / "cropped.dng", orientation, tags=crop)
     whole, cropped = (as_uint8(read_photo(tmp_path / name).pixels) for name in ("whole.dng", "cropped.dng"))
@@ -94,3 +105,18 @@ def test_a_dng_is_shown_as_its_maker_frames_it(tmp_path: Path, orientation: int)
     assert np.array_equal(cropped, expected)
     header = read_header(tmp_path / "cropped.dng")
     assert (header.height, header.width) == cropped.shape[:2]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_bigtiff_is_a_tiff_in_either_order_of_bytes(tmp_path: Path, order: str, depth: type) -> None:
+    samples = picture(48, 64).astype(depth) * (1 if depth is np.uint8 else 257)
+    tags = [(271, "s", 0, "Canon", True)]
+    options = {"photometric": "rgb", "extratags": tags, "software": False, "metadata": None}
+    tifffile.imwrite(tmp_path / "big.tif", samples, bigtiff=True, byteorder=order, **options)
+    photo = read_photo(tmp_path / "big.tif")
+    assert np.array_equal(as_uint8(photo.pixels), picture(48, 64)) and photo.format == "TIFF"
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert kept[271] == "Canon"
+    assert read_header(tmp_path / "big.tif").bit_depth == 8 * samples.itemsize

@@ -10,8 +10,17 @@ from typing import TextIO
 
 from components import files
 from components.files import is_folder, listing
+from components.imaging.formats import RAW_SUFFIXES
 
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".bmp"))
+# fmt: off
+PHOTO_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".hif", ".bmp",
+    ".gif",
+))
+# fmt: on
+"""Of pictures; a file of another suffix is one if its first bytes say so (`is_picture`)."""
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1")
 SIDECAR_SUFFIXES = frozenset(
     (".xmp", ".aae", ".thm", ".pp3", ".dop", ".on1", ".lrv", ".wav", ".mov", ".mp4", ".m4v", ".avi", ".mts")
 )
@@ -151,16 +160,32 @@ def photos(
     """Photos in ``folder`` sorted by name; a file that cannot be taken for one comes as (path, reason).
 
     Args:
+        suffixes: of photos; where those of all pictures are among them, a file of an unknown suffix is looked into.
         names: of the files in the folder, where it has been listed already.
     """
     for name in entries(folder)[0] if names is None else names:
         path = folder / name
         if not is_utf8(path):
             yield path, NOT_UTF8
-        elif path.suffix.lower() in suffixes:
+            continue
+        suffix = path.suffix.lower()
+        if suffix in SIDECAR_SUFFIXES:
+            yield path, SIDECAR
+        elif suffix in suffixes or (suffixes >= PHOTO_SUFFIXES and suffix not in RAW_SUFFIXES and is_picture(path)):
             yield path
         else:
-            yield path, SIDECAR if path.suffix.lower() in SIDECAR_SUFFIXES else NOT_A_PHOTO
+            yield path, NOT_A_PHOTO
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as a picture does, whatever its name; one that cannot be read does not."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return False
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return start.startswith(_SIGNATURES) or webp or (start[4:8] == b"ftyp" and start[8:12] in _BRANDS)
 
 
 def tree(folder: Path) -> Iterator[tuple[Path, list[str]]]:

@@ -142,3 +142,18 @@ def test_a_listing_is_taken_once_for_all_photos_of_a_folder(tmp_path: Path, monk
     source = open_source("kadid10k", tmp_path)
     assert len(list(source.records())) == 26 and listed.count("images") == 1
     assert len(list(source.records())) == 26 and listed.count("images") == 2
+
+
+def test_what_a_file_is_its_first_bytes_say_where_its_name_does_not(tmp_path: Path) -> None:
+    save_all(tmp_path, [f"{number}.{suffix}" for number, suffix in enumerate(("jpg", "png", "gif", "webp", "avif"))])
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_name(f"{path.stem}.dat"))
+    save(tmp_path / "a.jpg").rename(tmp_path / "a.jfif")
+    save(tmp_path / "b.jpg").rename(tmp_path / "b")
+    save(tmp_path / "c.jpg").rename(tmp_path / "c.mov")
+    write(tmp_path / "d.gif", "named like a picture, and told when it is read")
+    write(tmp_path / "e.txt", "II is no signature")
+    write(tmp_path / "f.CR2", "II*")
+    found = [entry for entry in folders.photos(tmp_path) if isinstance(entry, Path)]
+    assert [path.name for path in found] == ["0.dat", "1.dat", "2.dat", "3.dat", "4.dat", "a.jfif", "b", "d.gif"]
+    assert ".hif" in folders.PHOTO_SUFFIXES
