@@ -22,12 +22,14 @@ import pyarrow.parquet
 from pyarrow import compute
 from pydantic import Field
 
+from components import files
 from components.data.duplicates import twins_in_other_groups
 from components.data.facts import FactStore, FileFacts
 from components.data.pair_sizes import unfit
 from components.data.reading import UnreadFilesError, read_sources, unread_text
 from components.data.records import (
     MANIFEST_FILE,
+    QUARANTINE_FILE,
     SCHEMA,
     Manifest,
     PhotoRecord,
@@ -151,6 +153,10 @@ def build(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     quarantine: list[Quarantined] = []
+    for name in (_UNFILTERED, MANIFEST_FILE, QUARANTINE_FILE):  # of builds that were killed
+        for left in files.leftovers(out / name):
+            left.unlink(missing_ok=True)
+    (out / _UNFILTERED).unlink(missing_ok=True)
     pairs, scenes = _Pairs(), Scenes()
     unfiltered = out / _UNFILTERED
     try:

@@ -4,7 +4,7 @@ Every file that is found or announced ends up in one of two lists: the manifest,
 """
 
 import csv
-import unicodedata
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +15,11 @@ from components import files
 from components.data.building import BuildSettings, build
 from components.data.records import Manifest
 from components.data.sources.base import Skipped, Source, SourceRecord, known_sources, open_source
-from components.data.sources.folders import NOT_UTF8, SIDECAR, SIDECAR_SUFFIXES, is_utf8, text_of
+from components.data.sources.folders import NOT_UTF8, SIDECAR, SIDECAR_SUFFIXES, composed, is_utf8, text_of
+from components.data.sources.own_photos import OwnFolder
 from components.strict import Strict
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = ("file", "author", "licence", "source")
 
@@ -75,10 +78,10 @@ class AttributedFolder(Source):
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         """The files of the folder in order of their paths, then those that only the attribution knows."""
         yield from (self.skip(path, NOT_UTF8) for path in self.odd)
-        known = {_composed(file): row for file, row in self.attributed.items()}
-        found = {_composed(file) for file in self.found}
-        for file in [*self.found, *sorted(file for file in self.attributed if _composed(file) not in found)]:
-            row = known.get(_composed(file), {})
+        known = {composed(file): row for file, row in self.attributed.items()}
+        found = {composed(file) for file in self.found}
+        for file in [*self.found, *sorted(file for file in self.attributed if composed(file) not in found)]:
+            row = known.get(composed(file), {})
             if not row and Path(file).suffix.lower() in SIDECAR_SUFFIXES:
                 yield self.skip(self.root / file, SIDECAR)
                 continue
@@ -121,7 +124,7 @@ def build_manifest(
         photos_dir: folder of photos, searched recursively; hidden files and ``attribution`` itself are not photos.
         attribution: CSV with the columns file, author, licence, source and optionally mos (0 to 100, higher is
             better) and labels (operation names separated by ";"). ``file`` is relative to ``photos_dir``.
-        settings: datasets named in them are taken in after the folder.
+        settings: datasets named in them are taken in after the folder. Own folders of one name are named apart.
         dataset: name that the ids begin with.
         data_revision: recorded in the manifest; see `components.data.versioning.data_revision`.
         sources: adapters to take in after those of the settings.
@@ -140,14 +143,17 @@ def build_manifest(
         raise FileNotFoundError(f"{photos_dir}: expected the folder of photos; run `dvc pull`")
     folder = AttributedFolder(photos_dir, AttributedFolder.Settings(attribution=attribution, dataset=dataset))
     named = [open_source(entry.name, entry.root, **entry.options) for entry in settings.sources]
+    taken = {folder.dataset}
+    for source in named:
+        if isinstance(source, OwnFolder) and source.dataset in taken:
+            source.name_apart(taken)
+            log.info(
+                "%s: its photos are called %s, as another source has the folder's name", source.named, source.dataset
+            )
+        taken.add(source.dataset)
     return build(
         [folder, *named, *sources], out, settings, photos_dir=photos_dir, facts=facts, data_revision=data_revision
     )
-
-
-def _composed(file: str) -> str:
-    """A name whose accents are written in one way: macOS takes letters apart (NFD), others do not (NFC)."""
-    return unicodedata.normalize("NFC", file)
 
 
 def read_attribution(path: Path) -> dict[str, dict[str, str]]:

@@ -98,7 +98,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    assert outputs(tmp_path / "out") == {}
+    assert outputs(tmp_path / "out") == {} and any((tmp_path / "out").iterdir())
 
     calm = Listed(many, *((name, {}) for name in names))
     build([calm], tmp_path / "whole", settings, photos_dir=many)
@@ -108,7 +108,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     assert len(manifest) == 47 and [entry.path for entry in manifest.quarantine] == ["07.jpg"]
     again = set(opened)
     assert len(again) <= 24 and again == set(names[-len(again) :])
-    assert list((tmp_path / "out").glob(".*parquet")) == [] or not (tmp_path / "out" / ".unfiltered.parquet").exists()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.parquet", "quarantine.jsonl"}
 
 
 def test_a_second_build_opens_only_what_changed(many: Path, tmp_path: Path, opened: list[str]) -> None:

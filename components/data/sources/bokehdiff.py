@@ -5,15 +5,17 @@ blurring the background alone, at several levels.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 from components.data.sources import folders
 from components.data.sources.base import Skipped, Source, SourceRecord
-from components.imaging.photo import UnreadablePhoto, read_header
+from components.imaging.photo import UnreadablePhoto, read_header, read_photo
 
 NO_ALPHA = "a cut-out without transparency"
 UNREADABLE = "the header does not decode"
-_ALPHA_MODES = ("RGBA", "LA", "PA", "P")
+_ALPHA_MODES = ("RGBA", "LA")
+_PALETTES = ("P", "PA")
 
 
 class Bokehdiff(Source):
@@ -33,7 +35,7 @@ class Bokehdiff(Source):
                 yield self.skip(*entry)
                 continue
             try:
-                transparent = read_header(entry).mode in _ALPHA_MODES
+                transparent = _is_transparent(entry)
             except UnreadablePhoto:
                 yield self.skip(entry, UNREADABLE)
                 continue
@@ -43,3 +45,13 @@ class Bokehdiff(Source):
                 yield self.skip(*entry)
             else:
                 yield self.record(entry, None, labels=("background", "all_in_focus"))
+
+
+def _is_transparent(path: Path) -> bool:
+    """Whether a picture has an alpha channel; of a palette, which may or may not have a transparent colour, decoded.
+
+    Raises:
+        UnreadablePhoto: it does not decode. OSError: it cannot be read.
+    """
+    mode = read_header(path).mode
+    return read_photo(path).alpha is not None if mode in _PALETTES else mode in _ALPHA_MODES

@@ -74,9 +74,14 @@ def is_leftover(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFTOVERS
 
 
+def composed(name: str) -> str:
+    """A name whose accents are written in one way: macOS takes letters apart (NFD), others do not (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
 def same_name(name: str) -> str:
     """What the spellings of one name have in common: the accents of macOS (NFD) and of all others (NFC), upper case."""
-    return unicodedata.normalize("NFC", name).lower()
+    return composed(name).lower()
 
 
 def is_utf8(path: Path) -> bool:
@@ -130,7 +135,7 @@ class Names:
 
     @staticmethod
     def _spelling(name: str) -> str:
-        stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+        stem, dot, suffix = composed(name).rpartition(".")
         suffix = suffix.lower()
         return f"{stem}{dot}{'jpg' if suffix == 'jpeg' else suffix}"
 
@@ -229,7 +234,7 @@ def by_key(
         if isinstance(entry, tuple):
             odd.append(entry)
             continue
-        shared = key(unicodedata.normalize("NFC", entry.stem))
+        shared = key(composed(entry.stem))
         if shared is None:
             odd.append((entry, UNEXPECTED_NAME))
         elif shared in found:

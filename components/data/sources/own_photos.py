@@ -1,12 +1,13 @@
-"""The files of one shot, as cameras, phones and editors name them beside each other in people's own folders."""
+"""People's own folders: how they are named apart, and the files of one shot as cameras and editors name them."""
 
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from components.data.sources import folders
+from components.data.sources.base import Source
 from components.imaging.formats import RAW_SUFFIXES
 
 Preferred = Literal["developed", "raw"]
@@ -18,6 +19,29 @@ _VERSION = re.compile(
 )
 
 
+class OwnFolder(Source):
+    """A folder of a user's own. Its name in the records is the setting ``dataset``, or that of the folder."""
+
+    @cached_property
+    def dataset(self) -> str:
+        return self.settings.dataset or self.named.resolve().name
+
+    def name_apart(self, taken: Collection[str]) -> None:
+        """Take a name that is not ``taken``: with those of the folders around it before its own (2023-holiday).
+
+        Raises:
+            ValueError: all of them are taken, or the setting ``dataset`` is.
+        """
+        parts = self.named.resolve().parts[1:]
+        names = (parts and "-".join(parts[-count:]) for count in range(2, len(parts) + 1))
+        free = None if self.settings.dataset else next((name for name in names if name not in taken), None)
+        if free is None:
+            raise ValueError(
+                f"{self.named}: the name {self.dataset} is taken by another source: set its option dataset"
+            )
+        self.__dict__["dataset"] = free
+
+
 class Shot(NamedTuple):
     """A photo to be taken, and the name that it shares with other versions in its folder, or None."""
 
@@ -27,7 +51,7 @@ class Shot(NamedTuple):
 
 def plain_stem(stem: str) -> str:
     """The name of a shot without what editors and desktops append to that of a version: -Edit, " copy", (1)."""
-    name = unicodedata.normalize("NFC", stem)
+    name = folders.composed(stem)
     while (shorter := _VERSION.sub("", name)) and shorter != name:
         name = shorter
     return name
@@ -44,7 +68,7 @@ def shots(folder: Path, names: Sequence[str], preferred: Preferred) -> Iterator[
         if isinstance(entry, tuple):
             yield entry
         else:
-            versions.setdefault(unicodedata.normalize("NFC", entry.stem).lower(), []).append(entry)
+            versions.setdefault(folders.composed(entry.stem).lower(), []).append(entry)
     scenes: dict[str, int] = {}
     taken: list[Path] = []
     for files in versions.values():

@@ -1,18 +1,17 @@
 """A user's own photos: every photo in a folder and below it, camera raw files included."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import ClassVar
 
 from pydantic import Field
 
 from components.data.sources import folders
-from components.data.sources.base import Skipped, Source, SourceRecord
-from components.data.sources.own_photos import Preferred, Shot, shots
+from components.data.sources.base import Skipped, SourceRecord
+from components.data.sources.own_photos import OwnFolder, Preferred, Shot, shots
 from components.strict import Strict
 
 
-class SingleFolder(Source):
+class SingleFolder(OwnFolder):
     """Photos without scores, pairs or a split.
 
     Camera raw beside a picture of the same name is one photo; sidecars and clips are counted and left alone.
@@ -34,10 +33,6 @@ class SingleFolder(Source):
     )
     licence: ClassVar[str] = "the user's own"
     homepage: ClassVar[None] = None
-
-    @cached_property
-    def dataset(self) -> str:
-        return self.settings.dataset or self.root.resolve().name
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         chosen = self.settings

@@ -43,11 +43,16 @@ def test_cutouts_and_backgrounds_are_no_pairs(root: Path) -> None:
 
 def test_an_opaque_cutout_is_skipped(root: Path) -> None:
     save(root / "fg" / "3.png")
+    picture(3).quantize(16).save(root / "fg" / "5.png")
+    Image.open(root / "fg" / "1.png").quantize(16).save(root / "fg" / "6.png")
+    with Image.open(root / "fg" / "5.png") as opaque, Image.open(root / "fg" / "6.png") as cutout:
+        assert opaque.mode == cutout.mode == "P"
     write(root / "fg" / "4.png", "no picture")
     write(root / "bg" / "list.txt", "text")
     reasons = skipped(open_source("bokehdiff", root))
     assert reasons == {
         "fg/3.png": NO_ALPHA,
+        "fg/5.png": NO_ALPHA,
         "fg/4.png": "the header does not decode",
         "bg/list.txt": "not a photo",
     }

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from components.data.building import BuildSettings, build
+from components.data.ingest import DatasetSettings, IngestSettings, build_manifest
 from components.data.sources.base import SourceError, open_source
-from components.data.sources.folders import NO_TARGET, OTHER_FORMAT, SIDECAR
+from components.data.sources.folders import NO_TARGET, OTHER_FORMAT, SAME_STEM, SIDECAR
 from components.data.sources.own_photos import plain_stem
+from components.data.sources.paired_folder import OUTSIDE
 from tests.data.sources.layouts import litter, pairs, read, save_all, skipped, write
-from tests.data.sources.miniatures import MINIATURES
+from tests.data.sources.miniatures import MINIATURES, pictures
 
 
 def test_pairs_in_the_root_have_no_split(tmp_path: Path) -> None:
@@ -29,6 +31,48 @@ def test_folders_called_like_splits_are_splits(tmp_path: Path) -> None:
     save_all(tmp_path, [f"{split}/{role}/1.png" for split in ("train", "test") for role in ("input", "target")])
     found = read(open_source("paired_folder", tmp_path, dataset="mine"))
     assert {record.pair: record.split for record in found.values()} == {"mine/train/1": "train", "mine/test/1": "test"}
+
+
+def test_raw_photos_edits_and_subfolders_are_paired(tmp_path: Path) -> None:
+    root = tmp_path / "edits"
+    for name in ("input/2024/IMG_1.CR3", "input/2024/IMG_1.xmp", "input/2024/IMG_2.NEF", "input/2023/IMG_1.dng"):
+        write(root / name, name)
+    save_all(root, ["input/2024/IMG_3.jpg", "input/IMG_4.jpg", "input/IMG_5.jpg", "input/2024/IMG_2.JPG"])
+    save_all(root, ["target/2024/IMG_1-Edit.tif", "target/2024/IMG_2.jpg", "target/2023/IMG_1.jpg"])
+    save_all(root, ["target/2024/IMG_3 copy.png", "target/IMG_4-Edit.tif", "target/IMG_4 copy.tif", "other/IMG_5.jpg"])
+    write(root / "notes.txt", "of the shoot")
+    source = open_source("paired_folder", root)
+    assert pairs(read(source)) == {
+        "edits/2023/IMG_1": (["input/2023/IMG_1.dng"], ["target/2023/IMG_1.jpg"]),
+        "edits/2024/IMG_1": (["input/2024/IMG_1.CR3"], ["target/2024/IMG_1-Edit.tif"]),
+        "edits/2024/IMG_2": (["input/2024/IMG_2.JPG"], ["target/2024/IMG_2.jpg"]),
+        "edits/2024/IMG_3": (["input/2024/IMG_3.jpg"], ["target/2024/IMG_3 copy.png"]),
+    }
+    assert skipped(source) == {
+        "input/2024/IMG_1.xmp": SIDECAR,
+        "input/2024/IMG_2.NEF": OTHER_FORMAT,
+        "input/IMG_4.jpg": SAME_STEM,
+        "target/IMG_4-Edit.tif": SAME_STEM,
+        "target/IMG_4 copy.tif": SAME_STEM,
+        "input/IMG_5.jpg": NO_TARGET,
+        "other/IMG_5.jpg": OUTSIDE,
+        "notes.txt": OUTSIDE,
+    }
+    assert "input/2024/IMG_2.NEF" in read(open_source("paired_folder", root, shots="raw"))
+
+
+def test_two_folders_of_one_name_are_named_apart(photos_dir: Path, tmp_path: Path) -> None:
+    for year in ("2023", "2024"):
+        pictures(tmp_path / year / "holiday", [f"{year}.jpg", f"{year}b.jpg"])
+    entries = [DatasetSettings(name="single_folder", root=tmp_path / year / "holiday") for year in ("2023", "2024")]
+    attribution = photos_dir / "ATTRIBUTION.csv"
+    settings = IngestSettings(sources=tuple(entries))
+    manifest = build_manifest(photos_dir, attribution, tmp_path / "out", settings)
+    assert {record.dataset for record in manifest} == {"sample", "holiday", "2024-holiday"}
+    assert len({record.id for record in manifest}) == len(manifest) == 10
+    again = tuple(entry.model_copy(update={"options": {"dataset": "sample"}}) for entry in entries)
+    with pytest.raises(ValueError, match="the name sample is taken by another source: set its option dataset"):
+        build_manifest(photos_dir, attribution, tmp_path / "out", IngestSettings(sources=again))
 
 
 def test_a_missing_half_is_an_error(tmp_path: Path) -> None:
