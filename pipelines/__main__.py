@@ -56,11 +56,13 @@ def run(options: argparse.Namespace, state: State) -> int:
 
 def _run(options: argparse.Namespace, state: State) -> int:
     from components.data.versioning import DataUnavailable, data_revision
-    from steps.lineage import data_folders, working_copy
+    from steps.lineage import check_sources, data_folders, working_copy
 
     began = time.monotonic()
     try:
         settings = checked_settings(options.config, options.set, state)
+        if options.stack == "local":
+            check_sources(settings)
         parameters = {
             "settings": settings,
             "data_revision": data_revision(ROOT),

@@ -39,7 +39,7 @@ def judge_versions(
         if not (name and separator and version):
             raise ValueError(f"--version {text}: expected NAME=VERSION, such as enhance=champion or full=3")
         resolved[name] = resolve_version(version)
-    parameters = {**_inputs(settings), "versions": resolved}
+    parameters = {**_inputs(settings, stack), "versions": resolved}
     finished = run_pipeline(evaluation, parameters, stack, state)
     return _place(finished.run.steps["judge"].outputs["tables"][0].load(), folder)
 
@@ -52,13 +52,15 @@ def compare_variants(settings: dict[str, Any], stack: str, state: State, folder:
     from pipelines.ablation import ablation
     from pipelines.run import run_pipeline
 
-    finished = run_pipeline(ablation, _inputs(settings), stack, state)
+    finished = run_pipeline(ablation, _inputs(settings, stack), stack, state)
     return _place(finished.run.steps["ablate"].outputs["ablation"][0].load(), folder)
 
 
-def _inputs(settings: dict[str, Any]) -> dict[str, Any]:
-    from steps.lineage import data_folders, working_copy
+def _inputs(settings: dict[str, Any], stack: str) -> dict[str, Any]:
+    from steps.lineage import check_sources, data_folders, working_copy
 
+    if stack == "local":
+        check_sources(settings)
     return {
         "settings": settings,
         "data_revision": data_revision(ROOT),

@@ -55,13 +55,13 @@ def working_copy(*folders: Path) -> str:
     """A digest of names, sizes and times of all files below ``folders``: differs whenever a file was touched.
 
     Links are followed, each folder is listed once and each file looked at once; a link that leads nowhere counts by its
-    name.
+    name, a folder that is not there (on this machine; pods may have it) as empty.
 
     Raises:
         OSError: a folder cannot be listed, or a link leads back to a folder that it lies in.
     """
     digest = hashlib.sha256()
-    for folder in folders:
+    for folder in filter(Path.is_dir, folders):
         for inner, entries in tree(folder):
             digest.update(os.fsencode(inner.relative_to(folder)) + b"\n")
             for entry in entries:
@@ -71,6 +71,20 @@ def working_copy(*folders: Path) -> str:
                     digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
                 digest.update(b"\n")
     return digest.hexdigest()
+
+
+def check_sources(settings: dict[str, Any]) -> None:
+    """Open every dataset of a checked configuration, so that a folder that does not hold it is told before any work.
+
+    To be asked where the stages run on this machine: pods may have folders that it lacks.
+
+    Raises:
+        ValueError: naming the dataset, the folder and what was expected there. OSError: a folder cannot be listed.
+    """
+    if settings["ingest"]["sources"]:
+        from components.data.ingest import IngestSettings, open_sources
+
+        open_sources(IngestSettings.model_validate(settings["ingest"]))
 
 
 def data_folders(settings: dict[str, Any]) -> list[Path]:

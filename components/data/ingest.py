@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components import files
 from components.data.building import BuildSettings, build
 from components.data.records import Manifest
-from components.data.sources.base import Skipped, Source, SourceRecord, known_sources, open_source
+from components.data.sources.base import Skipped, Source, SourceRecord, known_sources, open_source, source_class
 from components.data.sources.folders import NOT_UTF8, SIDECAR, SIDECAR_SUFFIXES, composed, is_utf8, text_of
 from components.data.sources.own_photos import OwnFolder
 from components.strict import Strict
@@ -28,7 +28,7 @@ class DatasetSettings(Strict):
     """A public dataset, or a folder of one's own, to take in beside the sample photos."""
 
     name: str = Field(description="One of the adapters in components/data/sources.")
-    root: Path = Field(description="Folder into which the original download was unpacked.")
+    root: Path = Field(description="Folder into which the original download was unpacked; ~ is the home folder.")
     options: dict[str, Any] = Field(default_factory=dict, description="The adapter's own settings.")
 
     @field_validator("name")
@@ -37,6 +37,21 @@ class DatasetSettings(Strict):
         if name not in known_sources():
             raise ValueError(f"unknown dataset {name!r}; expected one of {', '.join(known_sources())}")
         return name
+
+    @field_validator("root", mode="after")
+    @classmethod
+    def _at_home(cls, root: Path) -> Path:
+        return root.expanduser()
+
+    @model_validator(mode="after")
+    def _options_are_the_adapters(self) -> "DatasetSettings":
+        try:
+            source_class(self.name).Settings(**self.options)
+        except ValidationError as error:
+            wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
+            known = ", ".join(source_class(self.name).Settings.model_fields) or "none"
+            raise ValueError(f"options of {self.name}: {'; '.join(wrong)} (there are: {known})") from None
+        return self
 
 
 class IngestSettings(BuildSettings):
@@ -107,6 +122,27 @@ class AttributedFolder(Source):
         return self.score(value, 0.0, 100.0, self.settings.attribution, 0)
 
 
+def open_sources(settings: IngestSettings, sample: str = "sample") -> list[Source]:
+    """The adapters of all datasets that the settings name, each of which has found its folder; no photo is opened.
+
+    Own folders of one name are named apart.
+
+    Args:
+        sample: the name of the dataset that they are taken in beside.
+
+    Raises:
+        SourceError: a folder does not hold its dataset. ValueError: two datasets were given one name.
+    """
+    named = [open_source(entry.name, entry.root, **entry.options) for entry in settings.sources]
+    taken = {sample}
+    for source in named:
+        if isinstance(source, OwnFolder) and source.dataset in taken:
+            source.name_apart(taken)
+            log.info("%s: its photos are called %s, the folder's name is taken", source.named, source.dataset)
+        taken.add(source.dataset)
+    return named
+
+
 def build_manifest(
     photos_dir: Path,
     attribution: Path,
@@ -142,15 +178,7 @@ def build_manifest(
     if not photos_dir.is_dir():
         raise FileNotFoundError(f"{photos_dir}: expected the folder of photos; run `dvc pull`")
     folder = AttributedFolder(photos_dir, AttributedFolder.Settings(attribution=attribution, dataset=dataset))
-    named = [open_source(entry.name, entry.root, **entry.options) for entry in settings.sources]
-    taken = {folder.dataset}
-    for source in named:
-        if isinstance(source, OwnFolder) and source.dataset in taken:
-            source.name_apart(taken)
-            log.info(
-                "%s: its photos are called %s, as another source has the folder's name", source.named, source.dataset
-            )
-        taken.add(source.dataset)
+    named = open_sources(settings, folder.dataset)
     return build(
         [folder, *named, *sources], out, settings, photos_dir=photos_dir, facts=facts, data_revision=data_revision
     )

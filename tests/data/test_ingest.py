@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.data.facts import perceptual_hash
-from components.data.ingest import IngestSettings, build_manifest
+from components.data.ingest import DatasetSettings, IngestSettings, build_manifest
 from components.data.records import Manifest, read_manifest
 from components.data.splits import SplitSettings, split_of
 from components.imaging.photo import Photo, write_photo
@@ -117,3 +117,14 @@ def test_errors_name_what_is_wrong(photos_dir: Path, tmp_path: Path) -> None:
         build(attribute(tmp_path / "c.csv", [attribution_row("photo-0.jpg", mos="700")]))
     with pytest.raises(ValueError, match="no usable photo among"):
         build(attribute(tmp_path / "d.csv", [attribution_row("other.jpg")]))
+
+
+def test_options_and_roots_of_datasets_are_checked_with_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert DatasetSettings(name="gopro", root="~/GoPro").root == tmp_path / "GoPro"
+    with pytest.raises(ValueError, match=r"options of gopro: blurred: .*'blur' or 'blur_gamma'.*there are: blurred"):
+        DatasetSettings(name="gopro", root=tmp_path, options={"blurred": "blurry"})
+    with pytest.raises(ValueError, match=r"options of srd: colour: .*there are: none"):
+        DatasetSettings(name="srd", root=tmp_path, options={"colour": "red"})

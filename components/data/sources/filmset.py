@@ -19,7 +19,7 @@ class Filmset(Source):
 
     name: ClassVar[str] = "filmset"
     layout: ClassVar[str] = "{train,test}/{input,Cinema,ClassNeg,Velvia}/<same name>"
-    licence: ClassVar[str] = "research use only"
+    licence: ClassVar[str] = "not stated (the authors' repository, with the code, is under the MIT licence)"
     homepage: ClassVar[str] = "https://github.com/CXH-Research/FilmNet"
 
     def prepare(self) -> None:

@@ -27,6 +27,7 @@ _LABELS = {
     "nightrain": "night_rain",
     "lowlight": "low_light",
 }
+_REPOSITORY = "https://github.com/House-Leo/FoundIR"
 _TEST_LIST = "Testset_meta_info.txt"
 NO_TWINS = "a group without LQ and GT folders"
 
@@ -46,7 +47,7 @@ class Foundir(Source):
         "NN<Labels>/{LQ,GT}/<stem>.<ext>, as 02Blur_Noise/LQ/0151.png, paired by stem; "
         f"for the test set {_TEST_LIST}, each line 'GT_path, LQ_path'; without it the option split"
     )
-    licence: ClassVar[str] = "research use, non-commercial"
+    licence: ClassVar[str] = "not stated (the authors' repository, with the code, is under the MIT licence)"
     homepage: ClassVar[str] = "https://www.foundir.net"
 
     def prepare(self) -> None:
@@ -63,7 +64,8 @@ class Foundir(Source):
             raise self.error(
                 self.root / _TEST_LIST,
                 f"missing: {len(self.groups)} groups of pairs are here, and nothing says whether they are the public "
-                "test set. Put the list beside them if they are, or set the option split to train, validation or test",
+                f"test set. If they are, put the list beside them (it is in the authors' repository, {_REPOSITORY}, "
+                "and not in the download); or set the option split to train, validation or test",
                 begins_here=True,
             )
         self.labels = {group.name: self._labels(group) for group in self.groups}

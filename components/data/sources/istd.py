@@ -6,6 +6,7 @@ them adjusted, and is preferred wherever it is there. Masks (the B folders) are 
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,6 +18,8 @@ from components.strict import Strict
 
 log = logging.getLogger(__name__)
 
+_AUTHORS = "Wang, Li and Yang"
+_ADJUSTED_BY, _ADJUSTED_AT = f"{_AUTHORS}; adjusted by Le and Samaras", "https://github.com/cvlab-stonybrook/SID"
 _ADJUSTED = {"train": "train_C_fixed_ours", "test": "test_C_fixed_official"}
 
 
@@ -31,8 +34,8 @@ class Istd(Source):
         "{train,test}/{train,test}_{A,B,C}/<same name>.png, A with shadow, B mask, C without; "
         "ISTD+ replaces C by train_C_fixed_ours and test_C_fixed_official, in the same folder or in the root"
     )
-    licence: ClassVar[str] = "research use only"
-    homepage: ClassVar[str] = "https://github.com/cvlab-stonybrook/SID"
+    licence: ClassVar[str] = "research and non-commercial purposes only (PCALab, NJUST)"
+    homepage: ClassVar[str] = "https://github.com/DeepInsight-PCALab/ST-CGAN"
 
     def prepare(self) -> None:
         self.parts: list[tuple[Split, Path, Path, str]] = []
@@ -47,9 +50,12 @@ class Istd(Source):
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for split, inputs, targets, version in self.parts:
             version_label = (f"version={version}",)
-            yield from self.paired_folders(
-                inputs, targets, split, f"{split}/", labels=("shadow",), target_labels=version_label
-            )
+            for entry in self.paired_folders(
+                inputs, targets, split, f"{split}/", labels=("shadow",), target_labels=version_label, author=_AUTHORS
+            ):
+                if version == "istd_plus" and isinstance(entry, SourceRecord) and entry.role == "target":
+                    entry = replace(entry, author=_ADJUSTED_BY, source=_ADJUSTED_AT)
+                yield entry
 
     def _targets(self, split: str, folder: Path) -> tuple[Path, str]:
         adjusted = self.find(folder, _ADJUSTED[split]) or self.find(self.root, _ADJUSTED[split])

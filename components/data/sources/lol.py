@@ -40,7 +40,7 @@ class Lol(Source):
         "(Real_captured) or same name; "
         "repack: {Train,Test}/{input,target}, same name"
     )
-    licence: ClassVar[str] = "research use only"
+    licence: ClassVar[str] = "not stated"
     homepage: ClassVar[str] = "https://daooshee.github.io/BMVC2018website/"
 
     def prepare(self) -> None:

@@ -15,7 +15,7 @@ class Rdd(Source):
 
     name: ClassVar[str] = "rdd"
     layout: ClassVar[str] = "{train,test}/{img,gt}/0001.JPG, same name, the extension's case may differ"
-    licence: ClassVar[str] = "none stated; research use only"
+    licence: ClassVar[str] = "not stated"
     homepage: ClassVar[str] = "https://github.com/hyyh1314/RDD"
 
     def prepare(self) -> None:

@@ -28,7 +28,7 @@ class Spaq(Source):
     layout: ClassVar[str] = (
         f"TestImage/00001.jpg..11125.jpg; Annotations/{_TABLE} ({', '.join(_COLUMNS)}); folder names may differ"
     )
-    licence: ClassVar[str] = "research use only"
+    licence: ClassVar[str] = "not stated (the authors' code is for education and research only)"
     homepage: ClassVar[str] = "https://github.com/h4nwei/SPAQ"
 
     def prepare(self) -> None:

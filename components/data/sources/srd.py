@@ -35,7 +35,7 @@ class Srd(Source):
         "shadow/X.jpg with shadow_free/X_no_shadow.jpg (train) or X_free.jpg or X.jpg (test); or in ISTD's folders, "
         "{train,test}/{train,test}_{A,C}"
     )
-    licence: ClassVar[str] = "research use only"
+    licence: ClassVar[str] = "not stated"
     homepage: ClassVar[str] = "https://github.com/Liangqiong/DeShadowNet"
 
     def prepare(self) -> None:

@@ -21,6 +21,7 @@ from components.data.sources.base import (
 )
 from components.photometry.operations import Operation
 from tests.data.sources.layouts import save, write
+from tests.data.sources.miniatures import MINIATURES
 
 PUBLISHED = {
     "koniq10k", "kadid10k", "spaq", "foundir", "realblur", "tmm22", "lol", "istd", "rdd", "srd", "gopro", "filmset",
@@ -163,3 +164,39 @@ def test_skipped_files_have_relative_paths(tmp_path: Path) -> None:
     write(tmp_path / "inner" / "notes.txt", "text")
     found = [entry for entry in open_source("single_folder", tmp_path).scan() if isinstance(entry, Skipped)]
     assert found == [Skipped("inner/notes.txt", "not a photo")]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bokehdiff", "the user's own"),
+        ("filmset", "not stated"),
+        ("foundir", "not stated"),
+        ("istd", "research and non-commercial purposes only"),
+        ("lol", "not stated"),
+        ("rdd", "not stated"),
+        ("spaq", "not stated"),
+        ("srd", "not stated"),
+    ],
+)
+def test_a_licence_is_what_is_published_or_that_none_is(name: str, words: str, tmp_path: Path) -> None:
+    MINIATURES[name](tmp_path)
+    assert {record.licence.startswith(words) for record in open_source(name, tmp_path).records()} == {True}
+
+
+def test_cutouts_and_backgrounds_are_the_users_own(tmp_path: Path) -> None:
+    MINIATURES["bokehdiff"](tmp_path)
+    settings = {"licence": "CC BY 4.0", "author": "A. Photographer"}
+    for record in open_source("bokehdiff", tmp_path, **settings).records():
+        assert (record.licence, record.author, record.source) == ("CC BY 4.0", "A. Photographer", None)
+
+
+def test_authors_of_istd_are_those_of_its_photos(tmp_path: Path) -> None:
+    MINIATURES["istd"](tmp_path)
+    plain = list(open_source("istd", tmp_path).records())
+    assert {(record.author, record.source) for record in plain} == {
+        ("Wang, Li and Yang", "https://github.com/DeepInsight-PCALab/ST-CGAN")
+    }
+    (tmp_path / "train" / "train_C").rename(tmp_path / "train" / "train_C_fixed_ours")
+    adjusted = {record.author for record in open_source("istd", tmp_path).records() if record.labels[0] != "shadow"}
+    assert adjusted == {"Wang, Li and Yang", "Wang, Li and Yang; adjusted by Le and Samaras"}
