@@ -6,6 +6,7 @@ code: every photo gets the same fixed instruction, since nobody types one for ou
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,6 +74,7 @@ class GenerativeEditor:
             folder, torch_dtype=getattr(torch, settings.dtype), use_safetensors=True, local_files_only=True
         ).to(device)
         self.pipeline.set_progress_bar_config(disable=True)
+        tell_picture_tokens(getattr(self.pipeline, "text_encoder", None))
         self.parameters = inspect.signature(self.pipeline.__call__).parameters
         if missing := {"image", "prompt"} - set(self.parameters):
             kind = type(self.pipeline).__name__
@@ -99,6 +101,27 @@ class GenerativeEditor:
         """Height and width with about the pixels of the settings and the proportions of the photo."""
         scale, step = (self.settings.area / (height * width)) ** 0.5, self.settings.multiple
         return tuple(max(step, round(side * scale / step) * step) for side in (height, width))
+
+
+def tell_picture_tokens(text_encoder: Any) -> None:
+    """Have a Qwen-VL that encodes a pipeline's instructions be told which tokens are the picture's.
+
+    Diffusers leaves them (`mm_token_type_ids`) out, and transformers 5 then counts the picture's tokens as text, in one
+    dimension instead of three. Other encoders are left as they are.
+    """
+    config = getattr(text_encoder, "config", None)
+    kinds = [getattr(config, f"{kind}_token_id", None) for kind in ("image", "video")]
+    if not hasattr(getattr(text_encoder, "model", None), "get_rope_index") or None in kinds:
+        return
+
+    def told(_: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        tokens = keywords.get("input_ids")
+        if tokens is None or keywords.get("mm_token_type_ids") is not None:
+            return arguments, keywords
+        types = sum((tokens == token).long() * number for number, token in enumerate(kinds, start=1))
+        return arguments, {**keywords, "mm_token_type_ids": types}
+
+    text_encoder.register_forward_pre_hook(told, with_kwargs=True)
 
 
 def _folder(settings: GenerativeBaseline) -> Path | None:

@@ -24,6 +24,10 @@ from components.verdict.prompt import PROMPT, conversation
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
+END_TOKEN = "<|im_end|>"
+"""Ends what the Critic writes."""
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Model inputs for B photos with the fixed prompt, left-padded to P tokens."""
@@ -99,7 +103,7 @@ class Critic:
         self.model, self.processor, self.prompt = model, processor, prompt
         self.gradient_checkpointing = False
         self.weights: Path | None = None  # that a stage trained instead of an adapter
-        self.end_token = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.end_token = processor.tokenizer.convert_tokens_to_ids(END_TOKEN)
         self.pad_token = processor.tokenizer.pad_token_id
         self._placeholders = torch.tensor([model.config.image_token_id, model.config.video_token_id])
 
@@ -255,6 +259,7 @@ class Critic:
         max_new_tokens: int = 200,
         generator: torch.Generator | None = None,
         share: Share | None = None,
+        repetition_penalty: float = 1.0,
     ) -> CriticRollout:
         """Write `group` completions for every photo, capturing H_c on the way.
 
@@ -264,6 +269,9 @@ class Critic:
             max_new_tokens: a completion that has not ended by then is cut.
             share: says which of a larger batch's photos these are, when ranks write at the same time. Samples are then
                 those that the whole batch would get, and a rank goes on until the last one has ended.
+            repetition_penalty: by which the logits of tokens that the prompt or the completion holds already are
+                divided where they are positive, and multiplied where they are negative (Keskar et al. 2019, CTRL, in
+                the form of transformers). It decides which token is taken; the log-probabilities are those without.
 
         Raises:
             ValueError: sampling without a generator.
@@ -297,11 +305,15 @@ class Critic:
         next_position = (prompts.attention_mask_BP.sum(1, keepdim=True) + deltas).repeat_interleave(group, 0)
         states, tokens, log_probabilities, masks = [hidden], [], [], []
         live = torch.ones(len(hidden), dtype=torch.bool, device=self.device)
+        written = prompts.input_ids_BP.repeat_interleave(group, 0)
         with quick_adapters(self.model), torch.inference_mode():  # little beside bookkeeping in so small a pass
             for _ in range(max_new_tokens):
-                log_p = self._logits(states[-1][:, -1]).float().log_softmax(dim=-1)
-                token = _draw(log_p, temperature, generator, rows)
+                logits = self._logits(states[-1][:, -1]).float()
+                log_p = logits.log_softmax(dim=-1)
+                scores = log_p if repetition_penalty == 1 else _penalised(logits, written, repetition_penalty)
+                token = _draw(scores, temperature, generator, rows)
                 token = torch.where(live, token, self.pad_token)
+                written = torch.cat((written, token[:, None]), dim=1)
                 tokens.append(token)
                 log_probabilities.append(log_p.gather(1, token[:, None])[:, 0])
                 masks.append(live)
@@ -333,11 +345,18 @@ class Critic:
         return CriticRollout(prompts, texts, tokens_BT, mask_BT, log_p_BT, latent)
 
 
-def _draw(log_p: Tensor, temperature: float, generator: torch.Generator | None, rows: Share | None) -> Tensor:
-    """Tokens (B,); `rows` says which of a larger batch's they are, when not all of them."""
+def _penalised(logits: Tensor, written: Tensor, penalty: float) -> Tensor:
+    """Logits (B, V) after the repetition penalty for the tokens ``written`` (B, L)."""
+    found = logits.gather(1, written)
+    return logits.scatter(1, written, torch.where(found < 0, found * penalty, found / penalty))
+
+
+def _draw(scores: Tensor, temperature: float, generator: torch.Generator | None, rows: Share | None) -> Tensor:
+    """Tokens (B,) by their log-probabilities or logits (B, V); `rows` says which of a larger batch's they are, when not
+    all of them."""
     if temperature == 0:
-        return log_p.argmax(dim=-1)
-    p = (log_p / temperature).softmax(dim=-1)
+        return scores.argmax(dim=-1)
+    p = (scores / temperature).softmax(dim=-1)
     if rows is None:
         return torch.multinomial(p, 1, generator=generator)[:, 0]
     # the exponential sampling inside `multinomial`, with noise for all rows so that each row gets its own

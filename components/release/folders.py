@@ -15,6 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from components import files
 from components.models.artist import DESCRIPTION_FILE
+from components.models.critic import END_TOKEN
 from components.models.published import PUBLISHED, Configurations, build_vae, read_configurations
 from components.models.weights import WEIGHTS_FILE, load_weights
 from components.release.adapters import (
@@ -194,7 +195,9 @@ def _replace_critic(folder: Path, adapter: Path | None) -> None:
 
 def _add_files_of_transformers_4(folder: Path) -> None:
     """Beside what transformers 5 writes, what the release's transformers 4.57 reads: it knows neither
-    `rope_parameters` nor `processor_config.json`, and its Qwen2Tokenizer wants `vocab.json` and `merges.txt`."""
+    `rope_parameters` nor `processor_config.json`, takes `extra_special_tokens` for a mapping, and its Qwen2Tokenizer
+    wants `vocab.json` and `merges.txt`. The release's script ends a completion at the tokenizer's end token, and it
+    would penalise the repeated words of the Critic's grammar by what `generation_config.json` says."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
     if (rope := text.get("rope_parameters")) and "rope_theta" not in text:
@@ -208,6 +211,15 @@ def _add_files_of_transformers_4(folder: Path) -> None:
         if size := images.get("size"):
             images |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
         files.write_text(folder / "preprocessor_config.json", json.dumps(images, indent=2) + "\n")
+    described = folder / "tokenizer_config.json"
+    if described.is_file():
+        tokens = json.loads(described.read_text(encoding="utf-8"))
+        if isinstance(tokens.get("extra_special_tokens"), list):
+            tokens["additional_special_tokens"] = tokens.pop("extra_special_tokens")
+        files.write_text(described, json.dumps(tokens | {"eos_token": END_TOKEN}, indent=2, ensure_ascii=False) + "\n")
+    generation = folder / "generation_config.json"
+    decoding = json.loads(generation.read_text(encoding="utf-8")) if generation.is_file() else {}
+    files.write_text(generation, json.dumps(decoding | {"repetition_penalty": 1.0}, indent=2) + "\n")
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file() and not (folder / "vocab.json").exists():
         model = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]

@@ -49,6 +49,7 @@ class SamplingSettings(Strict):
         precision: of the noise and of the Euler steps.
         noise_layout: whether noise is drawn by token or by channel, row and column.
         round_output: whether 8-bit values are rounded or cut.
+        repetition_penalty: of the Critic's greedy decoding; None for that of its `generation_config.json`.
     """
 
     conditioning: Literal["critic", "instruction"] = "critic"
@@ -66,6 +67,7 @@ class SamplingSettings(Strict):
     noise_layout: Literal["tokens", "channels"] = "tokens"
     round_output: bool = True
     max_new_tokens: int = Field(default=1280, gt=0)
+    repetition_penalty: float | None = Field(default=1.0, gt=0)
 
 
 RELEASE = SamplingSettings(
@@ -76,6 +78,7 @@ RELEASE = SamplingSettings(
     precision="bfloat16",
     noise_layout="channels",
     round_output=False,
+    repetition_penalty=None,
 )
 """The authors' infer.py."""
 
@@ -231,7 +234,12 @@ class Sampler:
     def _condition(self, photo: Image.Image, instruction: str | None) -> tuple[ReasoningLatent, str]:
         """What the transformer is conditioned on, and the words behind it."""
         if instruction is None:
-            rollout = self.critic.generate([_tensor(photo)], max_new_tokens=self.settings.max_new_tokens)
+            penalty = self.settings.repetition_penalty
+            if penalty is None:
+                penalty = self.critic.vision_language_model.generation_config.repetition_penalty or 1.0
+            rollout = self.critic.generate(
+                [_tensor(photo)], max_new_tokens=self.settings.max_new_tokens, repetition_penalty=penalty
+            )
             return rollout.latent, rollout.texts[0]
         text = (
             f"<|im_start|>system\n{EDIT_PLUS_SYSTEM}<|im_end|>\n<|im_start|>user\n"

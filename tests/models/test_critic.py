@@ -98,10 +98,13 @@ def test_image_positions_are_two_dimensional(critic: Critic, photos: list[Tensor
     assert (with_types - without).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("penalty", [1.0, 1.05, 100.0])
 @torch.no_grad()
-def test_greedy_decoding_and_its_latent_are_those_of_transformers(critic: Critic, photos: list[Tensor]) -> None:
+def test_greedy_decoding_and_its_latent_are_those_of_transformers(
+    critic: Critic, photos: list[Tensor], penalty: float
+) -> None:
     prompts = critic.prompts(photos)
-    rollout = critic.generate(photos, max_new_tokens=TOKENS)
+    rollout = critic.generate(photos, max_new_tokens=TOKENS, repetition_penalty=penalty)
     reference = critic.model.generate(
         input_ids=prompts.input_ids_BP,
         attention_mask=prompts.attention_mask_BP,
@@ -109,6 +112,7 @@ def test_greedy_decoding_and_its_latent_are_those_of_transformers(critic: Critic
         pixel_values=prompts.pixel_values,
         image_grid_thw=prompts.image_grid_thw_B3,
         do_sample=False,
+        repetition_penalty=penalty,
         max_new_tokens=TOKENS,
         output_hidden_states=True,
         return_dict_in_generate=True,

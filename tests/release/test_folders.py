@@ -47,6 +47,14 @@ def test_the_critics_folder_can_be_read_by_transformers_4(release: Path, base: P
     whole = Tokenizer.from_file(str(base / "critic" / "tokenizer.json"))
     for word in ("exposure", "contrast", "assistant"):
         assert bpe.encode(word).ids == whole.encode(word).ids
+    tokens = json.loads((folder / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in tokens, "a mapping there, and a list in transformers 5"
+    assert "<|vision_start|>" in tokens["additional_special_tokens"]
+    assert tokens["eos_token"] == "<|im_end|>", "else the release's script never stops"
+    decoding = json.loads((folder / "generation_config.json").read_text())
+    assert decoding["repetition_penalty"] == 1.0 and decoding["eos_token_id"] is not None
+    original = json.loads((base / "critic" / "tokenizer_config.json").read_text())
+    assert "additional_special_tokens" not in original, "the base model's own folder is left alone"
 
 
 def test_an_import_can_be_loaded(release: Path, base: Path, adapters: Path, tmp_path: Path) -> None:

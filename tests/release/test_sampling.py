@@ -10,6 +10,7 @@ from diffusers import QwenImageEditPlusPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as reference
 from PIL import Image
 
+from components.evaluation.generative import GenerativeBaseline, GenerativeEditor, tell_picture_tokens
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.flow import inference_sigmas
@@ -39,15 +40,9 @@ def picture(photo_factory) -> Image.Image:
 
 
 def pipeline(artist: Artist, critic: Critic) -> QwenImageEditPlusPipeline:
-    """Diffusers' pipeline on the same models. It does not tell transformers 5 where the picture's tokens are, whose
-    positions then are one-dimensional; the model's own forward pass is given what the processor found out."""
+    """Diffusers' pipeline on the same models, as it runs as a baseline: told which tokens are the picture's."""
     model, processor = critic.vision_language_model, critic.processor
-
-    def with_types(_, arguments, keywords):
-        types = (keywords["input_ids"] == model.config.image_token_id).long()
-        return arguments, {**keywords, "mm_token_type_ids": types}
-
-    model.register_forward_pre_hook(with_types, with_kwargs=True)
+    tell_picture_tokens(model)
     made = QwenImageEditPlusPipeline(
         artist.scheduler, artist.vae, model, processor.tokenizer, processor, artist.transformer
     )
@@ -86,6 +81,43 @@ def test_the_same_as_diffusers_own_pipeline(models, picture, monkeypatch) -> Non
     assert ours.latents_1SC.std() > 0.1
     difference = np.abs(np.asarray(ours.picture, dtype=int) - np.asarray(image, dtype=int))
     assert ours.picture.size == image.size and difference.max() <= 1
+
+
+def test_the_baseline_is_told_which_tokens_are_the_pictures(models, picture, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(reference, "CONDITION_IMAGE_SIZE", SEEN)
+    artist, critic = models
+    processor, plain = critic.processor, critic.vision_language_model
+    made = QwenImageEditPlusPipeline(
+        artist.scheduler, artist.vae, plain, processor.tokenizer, processor, artist.transformer
+    )
+    made.save_pretrained(tmp_path / "edit_plus")
+    settings = GenerativeBaseline(name="edit_plus", model=str(tmp_path / "edit_plus"), dtype="float32")
+    editor = GenerativeEditor(settings)
+    sampler = Sampler(*models, EDIT_PLUS.model_copy(update={"seen_area": SEEN}))
+    shown = editor.pipeline.image_processor.resize(picture, *sampler.sizes(picture)[2])
+    expected, _ = sampler._condition(shown, INSTRUCTION)
+    with torch.no_grad():
+        untold, _ = made.encode_prompt([INSTRUCTION], [shown])
+        told, _ = editor.pipeline.encode_prompt([INSTRUCTION], [shown])
+    torch.testing.assert_close(told, expected.states_BLD, rtol=0, atol=1e-4)
+    assert (untold - expected.states_BLD).abs().max() > 1e-3, "what it is without"
+    tell_picture_tokens(None)
+    tell_picture_tokens(torch.nn.Linear(1, 1))
+
+
+def test_the_repetition_penalty_is_that_of_the_critics_file(models, picture) -> None:
+    artist, critic = models
+    assert RELEASE.repetition_penalty is None and EDIT_PLUS.repetition_penalty == SamplingSettings().repetition_penalty
+    update = {"steps": 1, "seen_area": SEEN, "source_area": AREA, "target_area": AREA, "max_new_tokens": 12}
+    settings = RELEASE.model_copy(update=update)
+
+    def written(settings: SamplingSettings) -> str:
+        return Sampler(artist, critic, settings).edit(picture, torch.Generator().manual_seed(0)).text
+
+    plain = written(settings)
+    critic.vision_language_model.generation_config.repetition_penalty = 100.0
+    assert written(settings) != plain == written(settings.model_copy(update={"repetition_penalty": 1.0}))
+    critic.vision_language_model.generation_config.repetition_penalty = None
 
 
 def test_a_source_of_another_size_than_the_edit(models, picture) -> None:
