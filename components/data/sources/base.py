@@ -228,6 +228,7 @@ class Source(ABC):
 
         Raises:
             SourceError: it begins there, and something is wrong with it.
+            OSError: the folder that was named cannot be looked into; another one is passed over.
         """
         self.root = folder
         try:
@@ -236,6 +237,10 @@ class Source(ABC):
             if problem.begins_here:
                 raise
             return problem
+        except OSError as problem:
+            if folder == self.named:
+                raise
+            return self.error(folder, f"cannot be looked into: {problem}")
         return None
 
     @property

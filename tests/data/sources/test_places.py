@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.data.sources.base import SourceError, open_source
+from components.data.sources.srd import Srd
 from tests.data.sources.layouts import pairs, read, save_all, write
 from tests.data.sources.miniatures import MINIATURES
 
@@ -77,6 +78,22 @@ def test_two_of_a_kind_below_one_folder_need_a_choice(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=rf"set root to one of them: {tmp_path}/a, {tmp_path}/b"):
         open_source("srd", tmp_path)
     assert open_source("srd", tmp_path / "b").root == tmp_path / "b"
+
+
+def test_a_closed_folder_beside_the_dataset_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MINIATURES["srd"](tmp_path / "srd")
+    (tmp_path / "lost+found").mkdir()
+    original = Srd.prepare
+
+    def prepare(source: Srd) -> None:
+        if source.root.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(source.root))
+        original(source)
+
+    monkeypatch.setattr(Srd, "prepare", prepare)
+    assert open_source("srd", tmp_path).root == tmp_path / "srd"
+    with pytest.raises(PermissionError):
+        open_source("srd", tmp_path / "lost+found")
 
 
 def test_a_dataset_beside_the_named_folder_is_not_taken_for_it(tmp_path: Path) -> None:
