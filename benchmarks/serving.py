@@ -64,7 +64,7 @@ def served(package: Path) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "components.serving", "--package", str(package), "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines", "serve", "--package", str(package), "--port", str(port)]
     process = subprocess.Popen([*command, "--waiting", str(_WAITING)], env=os.environ | {"HF_HUB_OFFLINE": "1"})
     address = f"http://127.0.0.1:{port}"
     try:

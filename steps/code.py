@@ -6,13 +6,11 @@ The modules are found by reading the import statements, also those inside functi
 look another up by name only where it can be seen which it may be: `import_module(f"{__package__}.{name}")` is any
 module beside it.
 
-    python -m steps.code [STEP]     how many files each step depends on, or which
+    smartphotocrafter dependencies [STEP]     how many files each step depends on, or which
 """
 
-import argparse
 import ast
 import functools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,24 +164,15 @@ def _files_of(module: str, root: Path) -> Iterator[Path]:
             yield source
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print what the steps depend on."""
-    parser = argparse.ArgumentParser(prog="python -m steps.code", description=__doc__.split("\n")[0])
-    parser.add_argument("step", nargs="?", help="such as train_critic; by default the number of files of each")
-    step = parser.parse_args(arguments).step
-    if step:
-        print("\n".join(dependencies(ROOT / "steps" / f"{step}.py")))
-        return 0
-    for path in sorted((ROOT / "steps").glob("*.py")):
-        if any(_decorator(node) in ("stage", "preparation") for node in ast.walk(_tree(path))):
-            print(f"{path.stem:20} {len(dependencies(path)):4}")
-    return 0
+def step_files(root: Path = ROOT) -> list[Path]:
+    """The files of the steps that have such a cache key, by name."""
+    return [
+        path
+        for path in sorted((root / "steps").glob("*.py"))
+        if any(_decorator(node) in ("stage", "preparation") for node in ast.walk(_tree(path)))
+    ]
 
 
 def _decorator(node: ast.AST) -> str:
     decorators = getattr(node, "decorator_list", [])
     return next((getattr(one, "id", "") for one in decorators), "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

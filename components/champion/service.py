@@ -45,7 +45,7 @@ def champion(state: Path, follow: Callable[[Path, str], None] | None = None) -> 
 
     Args:
         follow: publishes the champion of the stack of that name in that state folder, and finishes what a killed
-            process began; by default by `python -m pipelines champion`.
+            process began; by default by `smartphotocrafter champion`.
 
     Raises:
         NoChampion: nothing has been promoted yet.

@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import Field
-
 from components.imaging.photo import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
 from components.imaging.source import MemoryFile
-from components.strict import Strict
+from components.serving.limits import ServingLimits
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the enhancer's business
     from components.inference.enhancer import Critique, Enhancer
@@ -33,19 +31,6 @@ MEDIA_TYPES = {
     ".avif": "image/avif",
 }
 """Media type of each suffix (RFC 2046, RFC 9649 and the AVIF registration at IANA)."""
-
-
-class ServingLimits(Strict):
-    """What a server takes on, so that no request can exhaust the machine."""
-
-    max_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest picture file.")
-    max_pixels: int = Field(default=64_000_000, ge=1, description="Largest picture, width times height.")
-    max_photos: int = Field(default=8, ge=1, description="Pictures in one request.")
-    waiting: int = Field(default=16, ge=0, description="Requests that may wait; more are turned away (HTTP 429).")
-    timeout_seconds: float = Field(
-        default=120.0, gt=0, description="Seconds from the arrival of a request to its answer."
-    )
-    upload_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
 
 
 class Reason(Enum):

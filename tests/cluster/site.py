@@ -109,7 +109,7 @@ class Site:
         return Site(environment, *known, project, self.cluster, self.services, self.s3)
 
     def run(self, *arguments: str, during: Callable[[], None] | None = None) -> Outcome:
-        """`python -m pipelines` with these arguments; ``during`` is called once it was started."""
+        """`smartphotocrafter` with these arguments; ``during`` is called once it was started."""
         return self._submit(["pipelines", *arguments], during)
 
     def drive(self, during: Callable[[], None] | None = None, **settings: Any) -> Outcome:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from components.demo.app import create_demo
-from components.serving.service import PhotoService, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.serving.conftest import running
 from tests.serving.stubs import Brightener, level, picture

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from components.imaging.photo import Photo
 from components.serving.app import create_app
-from components.serving.service import PhotoService, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService
 from tests.serving.stubs import VERDICT, Brightener, Result, level, picture
 
 JPEG = {"Content-Type": "image/jpeg"}
