@@ -69,6 +69,9 @@ def test_help_of_a_command_loads_no_models(command: str) -> None:
         (["enhance"], "Missing argument 'IN'"),
         (["critique", "in.jpg", "--nonsense"], "No such option"),
         (["release", "export"], "Missing option '--out'"),
+        (["serve", "--max-bytes", "0"], "--max-bytes 0: expected a number greater than or equal to 1"),
+        (["demo", "--timeout-seconds", "soon"], "'--timeout-seconds': expected a number, found soon"),
+        (["dependencies", "nothing"], "there is no step nothing: expected one of ablate, "),
     ],
 )
 def test_a_mistake_of_usage_ends_with_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +108,15 @@ def test_the_entries_of_a_table_are_imported_when_they_are_called() -> None:
     assert run(group, ["--help"]) == 0
     with pytest.raises(ModuleNotFoundError):
         run(group, ["gone"])
+
+
+def test_a_step_tells_what_it_depends_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dependencies", "train_critic"]) == 0
+    files = capsys.readouterr().out.split()
+    assert {"components/training/critic_sft.py", "requirements.lock", "steps/train_critic.py"} < set(files)
+    assert main(["dependencies"]) == 0
+    counts = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert counts["train_critic"] == str(len(files)) and "promote" in counts
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from components.serving.limits import ServingLimits
 
 if TYPE_CHECKING:  # takes seconds to import, which `--help` need not wait for
     from fastapi import FastAPI
+    from pydantic_core import ErrorDetails
 
     from components.serving.service import PhotoService
 
@@ -76,7 +77,7 @@ def run_server(
     try:
         checked = ServingLimits.model_validate(limits)
     except ValidationError as error:
-        raise CommandError(str(error)) from error
+        raise CommandError("\n".join(map(_in_words, error.errors()))) from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     import uvicorn
 
@@ -100,3 +101,8 @@ def run_server(
     print(f"serving {folder} on http://{host}:{port} (stop with Ctrl-C)", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=30)
     return 0
+
+
+def _in_words(problem: "ErrorDetails") -> str:
+    option = str(problem["loc"][0]).replace("_", "-")
+    return f"--{option} {problem['input']}: {problem['msg'].replace('Input should be', 'expected a number')}"
