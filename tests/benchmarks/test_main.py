@@ -13,6 +13,7 @@ from rich.console import Console
 from benchmarks import main as benchmark
 from benchmarks.main import BenchmarkRow, ProcessUsage, evaluation_rows, measure_command, pipeline_rows, show, stage_row
 from benchmarks.stages import StageGain, stage_gain
+from components.command_line import run
 from components.data.records import Manifest, write_manifest
 from components.evaluation import evaluate
 from components.evaluation.records import Evaluation, EvaluationSettings
@@ -149,7 +150,7 @@ def test_the_rows_are_written_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path:
     evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
     monkeypatch.setattr(benchmark, "judge_in_full", lambda *arguments: evaluation)
     monkeypatch.setattr(benchmark, "compare_stages", lambda *arguments: gain)
-    assert benchmark.main(["--no-pipeline", "--out", str(tmp_path / "main.json")]) == 0
+    assert run(benchmark.main, ["--no-pipeline", "--out", str(tmp_path / "main.json")]) == 0
     rows = json.loads((tmp_path / "main.json").read_text())["rows"]
     assert [BenchmarkRow(**row).ok for row in rows] == [True] * 6
     assert list(rows[0]) == ["name", "value", "unit", "peer", "ratio", "target", "ok"]

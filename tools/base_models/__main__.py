@@ -3,16 +3,18 @@
 Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
 """
 
-import argparse
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 
+from components.command_line import PATH, Command, Number, Option, run
 from components.models.critic import Critic
 from tools.base_models.artist import train_artist
 from tools.base_models.card import write_card
@@ -51,27 +53,47 @@ class CurveTracker:
         log.info("%s", text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.base_models", description=__doc__)
-    parser.add_argument(
-        "--photos", type=Path, default=Path("data/photos"), help="own photos: only the train split is used"
-    )
-    parser.add_argument("--further", type=Path, nargs="*", default=[], help="folders of further photos, all used")
-    parser.add_argument("--like", type=Path, help="a trained autoencoder whose latents the new one shall share")
-    parser.add_argument("--lpips", type=Path, help="LPIPS backbone to put beside the models")
-    parser.add_argument("--out", type=Path, default=Path("data/base"), help="where the models go")
-    parser.add_argument("--work", type=Path, default=Path(".spc/base"), help="checkpoints and curve")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    for part, steps in STEPS.items():
-        parser.add_argument(f"--{part.replace('_', '-')}-steps", type=int, default=steps, help=f"default {steps}")
-    arguments = parser.parse_args()
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--photos"], type=PATH, default="data/photos", help="Folder of own photos: only the train split is used."),
+    Option(["--further"], type=PATH, multiple=True, help="Folder of further photos, all of them used; repeatable."),
+    Option(["--like"], type=PATH, help="Folder of a trained autoencoder whose latents the new one shall share."),
+    Option(["--lpips"], type=PATH, help="File with the LPIPS backbone, to put beside the models."),
+    Option(["--out"], type=PATH, default="data/base", help="Where the models go."),
+    Option(["--work"], type=PATH, default=".spc/base", help="Where checkpoints and curve go."),
+    Option(["--threads"], type=Number(int, 1), default=torch.get_num_threads(), help="Number of CPU threads."),
+    *(
+        Option(
+            [f"--{part.replace('_', '-')}-steps"],
+            type=Number(int, 0),
+            default=steps,
+            help=f"Training steps of `{part}`.",
+        )
+        for part, steps in STEPS.items()
+    ),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(
+    photos: Path,
+    further: tuple[Path, ...],
+    like: Path | None,
+    lpips: Path | None,
+    out: Path,
+    work: Path,
+    threads: int,
+    **steps: int,
+) -> None:
+    """Train the tiny base models from scratch.
+
+    Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(arguments.threads)
-    bank = PhotoBank(arguments.photos, arguments.further)
-    tracker = CurveTracker(arguments.work / "curve.jsonl")
-    out, work = arguments.out, arguments.work
-    train_vae(bank, work / "vae", work, tracker, arguments.vae_steps, like=arguments.like)
-    train_critic(bank, out / "critic", work, tracker, arguments.critic_steps)
+    torch.set_num_threads(threads)
+    bank = PhotoBank(photos, list(further))
+    tracker = CurveTracker(work / "curve.jsonl")
+    train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)
+    train_critic(bank, out / "critic", work, tracker, steps["critic_steps"])
     critic = Critic.load(out / "critic")
     train_artist(
         bank,
@@ -80,14 +102,14 @@ def main() -> None:
         out / "artist",
         work,
         tracker,
-        arguments.artist_steps,
-        arguments.artist_reasoning_steps,
+        steps["artist_steps"],
+        steps["artist_reasoning_steps"],
     )
-    if arguments.lpips:
-        shutil.copyfile(arguments.lpips, out / arguments.lpips.name)
+    if lpips:
+        shutil.copyfile(lpips, out / lpips.name)
     write_card(out, tracker.path, len(bank.photos))
     log.info("base models are in %s; put them under version control with `dvc add data`", out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main, program="python -m tools.base_models"))
