@@ -61,6 +61,8 @@ class EnhancedPicture(NamedTuple):
     """What the Critic wrote, word for word."""
     verdict: str
     """The same parsed, as JSON; "null" where it is not in the grammar."""
+    strength: float
+    """Of the edit; 0 where the Critic found nothing to mend and the photo is as it was."""
 
 
 class PhotoService:
@@ -90,7 +92,7 @@ class PhotoService:
 
         Args:
             seed: of the Artist's noise, from 0 to 2^63 - 1.
-            strength: from 0 (unchanged) to 2; by default the model's own.
+            strength: from 0 (unchanged) to 2; by default the model's own, less where its Critic finds a photo good.
             deadline: on the clock of `time.monotonic`; a request still waiting then is given up.
 
         Raises:
@@ -105,7 +107,8 @@ class PhotoService:
             result = self._enhancer.enhance(photo, seed=seed, strength=strength)
             suffix = SUFFIXES.get(photo.format, ".png")
             verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            return EnhancedPicture(encode_photo(result.photo, f"photo{suffix}"), suffix, result.text, verdict)
+            picture = encode_photo(result.photo, f"photo{suffix}")
+            return EnhancedPicture(picture, suffix, result.text, verdict, result.strength)
 
     def critique(self, content: bytes, deadline: float | None = None) -> "Critique":
         """The Critic's opinion of the picture file ``content``, without an edit.
