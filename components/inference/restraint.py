@@ -22,7 +22,10 @@ class RestraintSettings(Strict):
         default=0.0, ge=0, le=100, description="Fault, 100 minus the score, up to which a photo is left as it is."
     )
     width: float = Field(
-        default=0.0, ge=0, le=100, description="Points of fault over which the edit grows to its whole; 0: no restraint."
+        default=0.0,
+        ge=0,
+        le=100,
+        description="Points of fault over which the edit grows to its whole; 0: no restraint.",
     )
 
 

@@ -44,6 +44,7 @@ ITERATIONS = 16
 _IGNORED = "/data/\n/.spc/\n/.dvc/cache/\n/.dvc/tmp/\n/reports/\n__pycache__/\n"
 _LENIENT = {
     "tolerances": dict.fromkeys(("psnr", "ciede2000", "lpips", "ssim"), 100.0),
+    "limits": {},
     "confidence": 0.51,
     "resamples": 200,
 }

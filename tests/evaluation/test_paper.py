@@ -161,7 +161,7 @@ def test_enhancement_is_judged_on_the_gates_held_out_views(photos: tuple[Path, M
     record = next(record for record in photos[1] if record.split == "test")
     settings = PaperSettings(views=2, max_side=64)
     ours = list(task_cases(record, photos[0], "enhancement", settings))
-    gates = list(held_out_cases(record, photos[0], EvaluationSettings(views=2, max_side=64)))[1:]
+    gates = list(held_out_cases(record, photos[0], EvaluationSettings(views=2, max_side=64)))[1:3]
     assert all(torch.equal(one.spoilt, other.faulty) for one, other in zip(ours, gates, strict=True))
 
 

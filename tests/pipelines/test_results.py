@@ -26,7 +26,7 @@ class Version:
 def decision() -> Decision:
     index = pd.MultiIndex.from_product([["a", "b", "c"], [0]], names=["photo_id", "view"])
     reference = pd.DataFrame({"ciede2000": [9.0, 8.0, 7.0], "lpips": [0.1, 0.2, 0.3]}, index=index)
-    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 0.005}, resamples=100)
+    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 0.005}, limits={}, resamples=100)
     return decide(reference / 2, reference, settings, "the untouched input")
 
 

@@ -74,7 +74,9 @@ def look(tower: Qwen2_5_VisionTransformerPretrainedModel, pictures: Tensor) -> T
     count, _, height, width = pictures.shape
     patch, merge = tower.patch_size, tower.spatial_merge_size
     if height % (patch * merge) or width % (patch * merge) or max(height, width) > tower.window_size:
-        raise ValueError(f"expected sides in multiples of {patch * merge} up to {tower.window_size}, found {height}x{width}")
+        raise ValueError(
+            f"expected sides in multiples of {patch * merge} up to {tower.window_size}, found {height}x{width}"
+        )
     rows, columns = height // patch, width // patch
     normal = (pictures - pictures.new_tensor(_MEAN).view(3, 1, 1)) / pictures.new_tensor(_STD).view(3, 1, 1)
     cells = normal.view(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
@@ -162,7 +164,12 @@ def train_tower(
             tracker.metrics({f"tower/held_out/{k}": v for k, v in judge(tower, head, held_out, size).items()}, done)
 
     settings = OptimiserSettings(
-        learning_rate=learning_rate, steps=steps, warmup_steps=300, weight_decay=0.05, ema_decay=0.999, final_fraction=0.01
+        learning_rate=learning_rate,
+        steps=steps,
+        warmup_steps=300,
+        weight_decay=0.05,
+        ema_decay=0.999,
+        final_fraction=0.01,
     )
     parameters = [(f"tower.{n}", p) for n, p in tower.named_parameters()]
     parameters += [(f"head.{n}", p) for n, p in head.named_parameters()]
