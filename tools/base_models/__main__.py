@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from tools.base_models.artist import train_artist
 from tools.base_models.card import write_card
 from tools.base_models.critic import train_critic
 from tools.base_models.photos import PhotoBank
+from tools.base_models.tiles import Tiles, held_out, own_photos, photos_in, source_of
+from tools.base_models.tower import SHOWN, SMALL
 from tools.base_models.vae import train_vae
 
 log = logging.getLogger(__name__)
-STEPS = {"vae": 1000, "critic": 4650, "artist": 7600, "artist_reasoning": 450}
+STEPS = {"vae": 1000, "tower": 16000, "critic": 3000, "artist": 7600, "artist_reasoning": 450}
 
 
 class CurveTracker:
@@ -55,7 +58,8 @@ class CurveTracker:
 
 _PARAMETERS: list[click.Parameter] = [
     Option(["--photos"], type=PATH, default="data/photos", help="Folder of own photos: only the train split is used."),
-    Option(["--further"], type=PATH, multiple=True, help="Folder of further photos, all of them used; repeatable."),
+    Option(["--further"], type=PATH, multiple=True, help="Folder of further photos; one in ten is left out. Repeatable."),
+    Option(["--validate"], type=PATH, multiple=True, help="Folder of photos for the curves alone; repeatable."),
     Option(["--like"], type=PATH, help="Folder of a trained autoencoder whose latents the new one shall share."),
     Option(["--lpips"], type=PATH, help="File with the LPIPS backbone, to put beside the models."),
     Option(["--out"], type=PATH, default="data/base", help="Where the models go."),
@@ -77,6 +81,7 @@ _PARAMETERS: list[click.Parameter] = [
 def main(
     photos: Path,
     further: tuple[Path, ...],
+    validate: tuple[Path, ...],
     like: Path | None,
     lpips: Path | None,
     out: Path,
@@ -91,9 +96,12 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
     bank = PhotoBank(photos, list(further))
+    learnt = _sources(photos, "train", further, kept=lambda path: not held_out(path))
+    tiles = Tiles(learnt, (*SMALL, *SHOWN), cuts=4)
+    judged = Tiles(_sources(photos, "validation", validate), (SMALL[0], SHOWN[0]), cuts=1)
     tracker = CurveTracker(work / "curve.jsonl")
     train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)
-    train_critic(bank, out / "critic", work, tracker, steps["critic_steps"])
+    train_critic(tiles, judged, out / "critic", work, tracker, steps["tower_steps"], steps["critic_steps"])
     critic = Critic.load(out / "critic")
     train_artist(
         bank,
@@ -109,6 +117,14 @@ def main(
         shutil.copyfile(lpips, out / lpips.name)
     write_card(out, tracker.path, len(bank.photos))
     log.info("base models are in %s; put them under version control with `dvc add data`", out)
+
+
+def _sources(
+    own: Path, split: str, further: Sequence[Path], kept: Callable[[Path], bool] = lambda path: True
+) -> list[tuple[Path, str]]:
+    """Photos with the collections they are of: a split of the project's own, and those of further folders."""
+    found = [(path, "own") for path in own_photos(own, split)]
+    return found + [(path, source_of(path, root)) for root in further for path in photos_in(root) if kept(path)]
 
 
 if __name__ == "__main__":

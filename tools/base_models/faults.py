@@ -14,7 +14,7 @@ from torch import Tensor
 
 from components.data.faults import SEVERITY, sample_amounts
 from components.photometry.adjustments import adjust
-from components.photometry.colour import linear_to_srgb, srgb_to_linear
+from components.photometry.colour import linear_to_srgb, srgb_to_lab, srgb_to_linear
 from components.photometry.operations import TONE
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which editors make a picture grey
@@ -107,6 +107,38 @@ def edit_badly(pictures: Tensor, generator: torch.Generator) -> Tensor:
     x = torch.where(chosen[:, 4], x.clamp(1e-4, 1) ** gamma, x)
     black = steps[5]
     return torch.where(chosen[:, 5], (black + (1 - black) * x).clamp(0, 1), x)
+
+
+def nearest_amounts(pictures: Tensor, intact: Tensor, rounds: int = 4) -> Tensor:
+    """The amounts of the four tone faults that come nearest to what was done to a picture, whoever did it.
+
+    Gauss-Newton on the CIELAB colours of some of the pixels, one picture at a time; held within the severest faults.
+
+    Args:
+        pictures, intact: (B, 3, H, W) sRGB in [0, 1], with and without the fault.
+
+    Returns:
+        (B, 4) in the order of `TONE`, as `components.data.faults.sample_amounts` gives them.
+    """
+    limits = torch.tensor([1.2 * SEVERITY[name][1] for name in TONE])
+    steps = 0.02 * limits
+    found = []
+    for picture, original in zip(pictures, intact, strict=True):
+        every = max(1, min(picture.shape[-2:]) // 16)
+        goal = srgb_to_lab(picture[:, ::every, ::every]).flatten()
+        small = original[:, ::every, ::every].contiguous()
+
+        def made(amounts: Tensor, small: Tensor = small) -> Tensor:
+            return srgb_to_lab(adjust(small, list(zip(TONE, amounts.tolist(), strict=True)), clamp=True)).flatten()
+
+        amounts = torch.zeros(len(TONE))
+        for _ in range(rounds):
+            present = made(amounts)
+            slopes = torch.stack([(made(amounts + step) - present) / step.sum() for step in steps.diag()], dim=1)
+            damped = slopes.T @ slopes + torch.diag(1e-3 * slopes.square().sum(0) + 1e-6)
+            amounts = (amounts + torch.linalg.solve(damped, slopes.T @ (goal - present))).clamp(-limits, limits)
+        found.append(amounts)
+    return torch.stack(found)
 
 
 def _white_balance(pictures: Tensor, warmth: Tensor, green: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from components.data.splits import split_of
-from tools.base_models.photos import EXTENSIONS
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+EXTENSIONS = {".jpg", ".jpeg", ".png"}
 HELD_OUT = 10
 """One of so many photos of a folder of further photos is not trained on."""
 

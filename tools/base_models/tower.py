@@ -20,7 +20,7 @@ from components.training.checkpoints import CheckpointStore
 from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 from tools.base_models.correction import NUMBERS, correct, lab_error
-from tools.base_models.faults import error_of, log_error, spoil
+from tools.base_models.faults import Spoilt, error_of, log_error, spoil
 from tools.base_models.tiles import Size, Tiles
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,10 @@ class Head(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2 * width, 256), nn.GELU(), nn.Linear(256, NUMBERS + 1))
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, tokens: Tensor) -> Guess:
         out = self.layers(torch.cat([tokens.mean(1), tokens.amax(1)], dim=1)).float()
@@ -145,18 +147,7 @@ def train_tower(
         spoilt = spoil(intact, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             guess = head(look(tower, spoilt.pictures))
-        every = max(1, min(size) // 28)  # a correction acts on each pixel by itself: some of them will do
-        truth, seen = srgb_to_lab(intact[:, :, ::every, ::every]), spoilt.pictures[:, :, ::every, ::every]
-        after = lab_error(correct(seen, guess.numbers), truth)
-        before = lab_error(srgb_to_lab(seen), truth)
-        weight = torch.where(spoilt.faulty, 1.0, INTACT_WEIGHT)
-        expected = functional.smooth_l1_loss(guess.log_error, log_error(before), beta=0.3)
-        return {
-            "loss": (after * weight).mean() + ERROR_WEIGHT * expected,
-            "left": after[spoilt.faulty].mean() / before[spoilt.faulty].mean(),
-            "intact": after[~spoilt.faulty].mean(),
-            "expected": expected,
-        }
+        return guess_loss(guess, spoilt, intact)
 
     def after_step(done: int) -> None:
         if done % look_every == 0 or done == steps:
@@ -175,6 +166,26 @@ def train_tower(
     parameters += [(f"head.{n}", p) for n, p in head.named_parameters()]
     fit("tower", parameters, losses, settings, tracker, CheckpointStore(work / "tower"), 7, 500, 50, after_step)
     tracker.metrics({f"tower/averaged/{k}": v for k, v in judge(tower, head, held_out, SHOWN[0]).items()}, steps)
+
+
+def guess_loss(guess: Guess, spoilt: Spoilt, intact: Tensor) -> dict[str, Tensor]:
+    """The colour error that is left after a guessed correction, and how wrong the expected error is.
+
+    Args:
+        spoilt: what the guess is about, and which of it has a fault.
+        intact: (B, 3, H, W) the same without faults.
+    """
+    every = max(1, min(intact.shape[-2:]) // 28)  # a correction acts on each pixel by itself: some of them will do
+    truth, seen = srgb_to_lab(intact[:, :, ::every, ::every]), spoilt.pictures[:, :, ::every, ::every]
+    after, before = lab_error(correct(seen, guess.numbers), truth), lab_error(srgb_to_lab(seen), truth)
+    weight = torch.where(spoilt.faulty, 1.0, INTACT_WEIGHT)
+    expected = functional.smooth_l1_loss(guess.log_error, log_error(before), beta=0.3)
+    return {
+        "loss": (after * weight).mean() + ERROR_WEIGHT * expected,
+        "left": after[spoilt.faulty].mean() / before[spoilt.faulty].mean(),
+        "intact": after[~spoilt.faulty].mean(),
+        "expected": expected,
+    }
 
 
 @torch.no_grad()
