@@ -22,7 +22,7 @@ from tools.base_models.card import write_card
 from tools.base_models.critic import train_critic
 from tools.base_models.photos import PhotoBank
 from tools.base_models.tiles import Tiles, held_out, own_photos, photos_in, source_of
-from tools.base_models.tower import SHOWN, SMALL
+from tools.base_models.tower import SIZES
 from tools.base_models.vae import train_vae
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,9 @@ class CurveTracker:
 
 _PARAMETERS: list[click.Parameter] = [
     Option(["--photos"], type=PATH, default="data/photos", help="Folder of own photos: only the train split is used."),
-    Option(["--further"], type=PATH, multiple=True, help="Folder of further photos; one in ten is left out. Repeatable."),
+    Option(
+        ["--further"], type=PATH, multiple=True, help="Folder of further photos; one in ten is left out; repeatable."
+    ),
     Option(["--validate"], type=PATH, multiple=True, help="Folder of photos for the curves alone; repeatable."),
     Option(["--like"], type=PATH, help="Folder of a trained autoencoder whose latents the new one shall share."),
     Option(["--lpips"], type=PATH, help="File with the LPIPS backbone, to put beside the models."),
@@ -97,8 +99,8 @@ def main(
     torch.set_num_threads(threads)
     bank = PhotoBank(photos, list(further))
     learnt = _sources(photos, "train", further, kept=lambda path: not held_out(path))
-    tiles = Tiles(learnt, (*SMALL, *SHOWN), cuts=4)
-    judged = Tiles(_sources(photos, "validation", validate), (SMALL[0], SHOWN[0]), cuts=1)
+    tiles = Tiles(learnt, SIZES, cuts=4)
+    judged = Tiles(_sources(photos, "validation", validate), SIZES[:1], cuts=1)
     tracker = CurveTracker(work / "curve.jsonl")
     train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)
     train_critic(tiles, judged, out / "critic", work, tracker, steps["tower_steps"], steps["critic_steps"])

@@ -39,9 +39,9 @@ from components.verdict.grammar import render
 from components.verdict.prompt import PROMPT, SYSTEM
 from tools.base_models.faults import Spoilt, nearest_amounts, spoil
 from tools.base_models.tiles import Size, Tiles
-from tools.base_models.tower import SHOWN, Head, guess_loss, train_tower
+from tools.base_models.tower import SIZES, Head, guess_loss, train_tower
 
-MAX_PIXELS = 112 * 84
+MAX_PIXELS = 112 * 112
 NUMBERS_WEIGHT = 0.1
 """Of the loss in colour units, beside a cross-entropy in nats."""
 _WORTH_A_WORD = 0.5
@@ -208,7 +208,7 @@ def train_critic(
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    share = [annotate(tiles, size, pool // len(SHOWN), generator) for size in SHOWN]
+    share = [annotate(tiles, size, pool // len(SIZES), generator) for size in SIZES]
     corpus = [text for part in share for text in part.texts[:150]]
     processor = build_processor([*corpus, PROMPT, SYSTEM, "system user assistant"])
     critic = Critic(build_model(processor), processor)

@@ -18,7 +18,7 @@ from tests.conftest import make_photo
 from tools.base_models.correction import NUMBERS, correct, lab_error
 from tools.base_models.faults import edit_badly, nearest_amounts, spoil
 from tools.base_models.tiles import Tiles, held_out, photos_in, source_of
-from tools.base_models.tower import SHOWN, SMALL, Head, look, sizes_at, train_tower
+from tools.base_models.tower import SIZES, Head, look, train_tower
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def batch(count: int, height: int = 56, width: int = 84) -> Tensor:
     return (pictures * 255).round() / 255
 
 
-@pytest.mark.parametrize("size", [*SMALL, *SHOWN])
+@pytest.mark.parametrize("size", SIZES)
 def test_the_batched_pass_is_the_towers_own(tower, size: tuple[int, int]) -> None:
     pictures = batch(3, *size)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -154,11 +154,6 @@ def test_one_photo_in_ten_is_held_out() -> None:
     assert sum(shares) / 2000 == pytest.approx(0.1, abs=0.02)
 
 
-def test_training_ends_with_the_sizes_that_the_critic_is_shown() -> None:
-    assert sizes_at(0, 100) == sizes_at(79, 100) == SMALL
-    assert sizes_at(80, 100) == sizes_at(99, 100) == SHOWN
-
-
 @pytest.mark.slow
 def test_a_tower_learns_and_goes_on_after_an_interruption(tower, photos, tmp_path: Path) -> None:
     class Curve(NullTracker):
@@ -168,7 +163,7 @@ def test_a_tower_learns_and_goes_on_after_an_interruption(tower, photos, tmp_pat
         def metrics(self, values: dict[str, float], step: int) -> None:
             self.values.append(values)
 
-    tiles, judged = Tiles(photos, [*SMALL, *SHOWN], cuts=1), Tiles(photos, [SMALL[0], SHOWN[0]], cuts=1)
+    tiles, judged = Tiles(photos, SIZES, cuts=1), Tiles(photos, SIZES[:1], cuts=1)
     curve = Curve()
     train_tower(tower, tiles, judged, tmp_path, curve, steps=40, batch=16, learning_rate=3e-3, look_every=20)
     seen = [values["tower/held_out/intact_none"] for values in curve.values if "tower/held_out/intact_none" in values]
