@@ -29,7 +29,7 @@ from components.evaluation.evaluate import HeldOutCase, held_out_cases
 from components.evaluation.records import EvaluationSettings, read_evaluation
 from components.imaging.photo import Photo, resize, to_jpeg_bytes
 from components.inference.enhancer import Enhancer
-from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, read_cases
+from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, faulty, read_cases
 from components.models.compute import ComputeSettings
 from components.serving.service import PhotoService
 from tests.browser import DESKTOP, PHONE, chromium, open_page
@@ -45,7 +45,7 @@ _LARGEST = 150_000  # bytes
 
 def chosen_cases(evaluation: Path, allowed: Collection[str]) -> list[tuple[str, int]]:
     """Photo and view of the cases at the quartiles of the colour error left, best first, photos of ``allowed`` only."""
-    table = read_cases(evaluation / CASES_FILE).pivot(index=[PHOTO, VIEW], columns=METHOD, values="ciede2000")
+    table = faulty(read_cases(evaluation / CASES_FILE)).pivot(index=[PHOTO, VIEW], columns=METHOD, values="ciede2000")
     left = (table[OURS] / table[INPUT]).sort_values()
     chosen: dict[str, int] = {}
     for quartile in _QUARTILES:
