@@ -44,7 +44,7 @@ DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -111,6 +111,9 @@ base: $(DEVELOPING) $(FETCHED) ## train the tiny base models again (four to five
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
 	@$(RUN) $(BIN)/python -m benchmarks.main {ARGS:words}
+
+benchmark-quality: $(INSTALLED) $(FETCHED) ## judge the champion on your own photos against a small regression (ARGS="--on FOLDER")
+	@$(RUN) $(BIN)/python -m benchmarks.quality {ARGS:words}
 
 benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
 	@$(RUN) $(BIN)/python -m benchmarks.data {ARGS:words}

@@ -72,6 +72,7 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "test-cluster": ["-m", "pytest", "tests/cluster", "-m", "", "{ARGS}", "{CONTEXT}"],
     "base": ["-m", "tools.base_models", "{ARGS}"],
     "benchmark": ["-m", "benchmarks.main", "{ARGS}"],
+    "benchmark-quality": ["-m", "benchmarks.quality", "{ARGS}"],
     "benchmark-data": ["-m", "benchmarks.data", "{ARGS}"],
     "benchmark-train": ["-m", "benchmarks.training", "{ARGS}"],
     "benchmark-serving": ["-m", "benchmarks.serving", "{ARGS}"],

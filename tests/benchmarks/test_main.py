@@ -145,7 +145,9 @@ def test_photos_are_judged_as_large_as_they_are(
 
     monkeypatch.setattr(evaluate, "measure_case", seen)
     enhancer = EnhancerSettings(critic_short_side=28, max_new_tokens=4, steps=1, draws=1)
-    settings = EvaluationSettings(views=1, library_views=0, max_side=40, enhancer=enhancer, bootstrap=BootstrapSettings(resamples=100))
+    settings = EvaluationSettings(
+        views=1, library_views=0, max_side=40, enhancer=enhancer, bootstrap=BootstrapSettings(resamples=100)
+    )
     evaluation = benchmark.judge_in_full(tmp_path / "manifest", adapters, settings)
     assert evaluation.cases == 3
     assert set(sizes) == {(60, 90), (76, 90), (84, 90)}
