@@ -1,6 +1,6 @@
 """Judge a package on a folder of photos that nobody chose, against a small regression: what is left, what is harmed.
 
-    make benchmark-quality ARGS="--on photos/ --train-on more/ bsds/train --minutes 15"
+    make benchmark-quality ARGS="--on photos/ --train-on more/ --train-on bsds/ --minutes 15"
 
 Every photo is judged as it is, and with faults of both families. A method that restrains itself trades what is left of
 the faults against the harm to photos without one, so each is shown as a curve: `left` and `intact` for a ladder of
@@ -8,13 +8,14 @@ restraints. That of the package is by its Critic's score (`evaluate.enhancer.res
 error it expects. On validation photos the table chooses a restraint; on test photos it is looked at once.
 """
 
-import argparse
 import itertools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import pandas as pd
 import torch
@@ -26,6 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.regression import SIDE, Regression, train_regression
 from components import files
+from components.command_line import PATH, Command, CommandError, Number, Option, run
 from components.data.faults import sample_faults
 from components.evaluation.baselines import BASELINES
 from components.evaluation.library_faults import apply_library_faults, sample_library_faults
@@ -54,6 +56,7 @@ from tools.base_models.correction import correct
 from tools.base_models.faults import error_of
 from tools.base_models.tiles import photos_in
 
+RESULT = ROOT / "reports" / "benchmarks" / "quality.parquet"
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """At which an edit is measured; between them its error is interpolated."""
 REGRESSION, AUTO_CONTRAST = "regression", "auto_contrast"
@@ -187,30 +190,41 @@ def show(points: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, print the curves and write the rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--on", type=Path, nargs="+", required=True, help="folders of the photos to judge on")
-    parser.add_argument("--package", type=Path, default=ROOT / ".spc" / "champion", help="default: %(default)s")
-    parser.add_argument("--train-on", type=Path, nargs="*", default=[], help="folders for the regression, beside ours")
-    parser.add_argument("--minutes", type=float, default=2.5, help="of its training; 0: without (default: %(default)s)")
-    parser.add_argument(
-        "--side", type=int, default=256, help="longer side of the photos, pixels (default: %(default)s)"
-    )
-    parser.add_argument("--views", type=int, default=1, help="faulty views of each family (default: %(default)s)")
-    parser.add_argument("--most", type=int, help="judge on so many of the photos, evenly chosen by name")
-    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "benchmarks" / "quality.parquet")
-    options = parser.parse_args(arguments)
-    paths = [path for folder in options.on for path in photos_in(folder)]
-    if options.most:
-        paths = paths[:: max(1, math.ceil(len(paths) / options.most))]
-    methods = {OURS: of_package(Enhancer.load(options.package, placement=ComputeSettings().place()))}
-    if options.minutes:
-        net = train_regression(ROOT / "data" / "photos", options.train_on, options.minutes)
-        methods[REGRESSION] = of_regression(net)
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--on"], type=PATH, multiple=True, required=True, help="Folder of the photos to judge on; repeatable."),
+    Option(["--package"], type=PATH, default=ROOT / ".spc" / "champion", help="Folder of the package to judge."),
+    Option(["--train-on"], type=PATH, multiple=True, help="Folder for the regression, beside ours; repeatable."),
+    Option(["--minutes"], type=Number(float, 0), default=2.5, help="Of the regression's training; 0 leaves it out."),
+    Option(["--side"], type=Number(int, 32), default=256, help="Longer side of the photos, in pixels."),
+    Option(["--views"], type=Number(int, 1), default=1, help="Faulty views of each family."),
+    Option(["--most"], type=Number(int, 1), help="Judge on so many of the photos, evenly chosen by name."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the measured errors to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(
+    on: tuple[Path, ...],
+    package: Path,
+    train_on: tuple[Path, ...],
+    minutes: float,
+    side: int,
+    views: int,
+    most: int | None,
+    out: Path,
+) -> int:
+    """Judge a package on photos against a small regression, and print what is left and what is harmed."""
+    paths = [path for folder in on for path in photos_in(folder)]
+    if not paths:
+        raise CommandError(f"--on {', '.join(map(str, on))}: no photo there ends in .jpg, .jpeg or .png")
+    if most:
+        paths = paths[:: max(1, math.ceil(len(paths) / most))]
+    methods = {OURS: of_package(Enhancer.load(package, placement=ComputeSettings().place()))}
+    if minutes:
+        methods[REGRESSION] = of_regression(train_regression(ROOT / "data" / "photos", train_on, minutes))
     methods[AUTO_CONTRAST] = of_baseline(AUTO_CONTRAST)
-    rows = judge(paths, methods, options.side, options.views)
-    with files.replacing(options.out) as temporary:
+    rows = judge(paths, methods, side, views)
+    with files.replacing(out) as temporary:
         rows.to_parquet(temporary, index=False)
     settings = BootstrapSettings(resamples=2000)
     show([point for name in methods for point in curve(rows, name, settings)], Console())
@@ -218,4 +232,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(run(main, program="python -m benchmarks.quality"))

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks import quality
 from benchmarks.quality import LADDERS, STRENGTHS, Edited, cases, curve, judge, of_baseline, of_regression, restrained
 from benchmarks.regression import SIDE, Regression, train_regression
+from components.command_line import run
 from components.evaluation.baselines import BASELINES
 from components.imaging.photo import Photo, write_photo
 from components.metrics.tables import BootstrapSettings
@@ -90,7 +91,7 @@ def test_the_command_prints_the_curves(
     monkeypatch.setattr(quality, "of_package", lambda enhancer: darken)
     out = tmp_path / "quality.parquet"
     arguments = ["--on", str(folder), "--minutes", "0", "--side", "48", "--most", "2", "--out", str(out)]
-    assert quality.main(arguments) == 0
+    assert run(quality.main, arguments) == 0
     printed = capsys.readouterr().out
     assert "auto_contrast" in printed and "0 + 5" in printed and "none" in printed
     assert out.is_file()
