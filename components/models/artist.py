@@ -156,13 +156,17 @@ class Artist:
     @torch.no_grad()
     def decode(self, latents_BSC: Tensor, grid: Grid) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of normalised, packed latents."""
+        return self.decode_differentiably(latents_BSC, grid).clamp(0, 1)
+
+    def decode_differentiably(self, latents_BSC: Tensor, grid: Grid) -> Tensor:
+        """The same, not clamped, for a loss on the pictures."""
         batch, _, packed = latents_BSC.shape
         channels = packed // (PATCH * PATCH)
         patches = latents_BSC.view(batch, grid.height, grid.width, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         latents = patches.reshape(batch, channels, 1, grid.height * PATCH, grid.width * PATCH)
         latents = latents * self._std.to(latents) + self._mean.to(latents)
         pixels = self.vae.decode(latents.to(self.vae.dtype)).sample[:, :, 0]
-        return ((pixels.float() + 1) / 2).clamp(0, 1)
+        return (pixels.float() + 1) / 2
 
     def velocity(
         self, noisy_BSC: Tensor, source_BRC: Tensor, sigma_B: Tensor, latent: ReasoningLatent, grid: Grid

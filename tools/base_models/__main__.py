@@ -17,7 +17,7 @@ from torch import Tensor
 
 from components.command_line import PATH, Command, Number, Option, run
 from components.models.critic import Critic
-from tools.base_models.artist import train_artist
+from tools.base_models.artist import SHOWN_SIZES, train_artist
 from tools.base_models.card import write_card
 from tools.base_models.critic import train_critic
 from tools.base_models.photos import PhotoBank
@@ -63,6 +63,7 @@ _PARAMETERS: list[click.Parameter] = [
     ),
     Option(["--validate"], type=PATH, multiple=True, help="Folder of photos for the curves alone; repeatable."),
     Option(["--like"], type=PATH, help="Folder of a trained autoencoder whose latents the new one shall share."),
+    Option(["--start"], type=PATH, help="Folder of a trained transformer that the Artist goes on from."),
     Option(["--lpips"], type=PATH, help="File with the LPIPS backbone, to put beside the models."),
     Option(["--out"], type=PATH, default="data/base", help="Where the models go."),
     Option(["--work"], type=PATH, default=".spc/base", help="Where checkpoints and curve go."),
@@ -85,6 +86,7 @@ def main(
     further: tuple[Path, ...],
     validate: tuple[Path, ...],
     like: Path | None,
+    start: Path | None,
     lpips: Path | None,
     out: Path,
     work: Path,
@@ -99,14 +101,14 @@ def main(
     torch.set_num_threads(threads)
     bank = PhotoBank(photos, list(further))
     learnt = _sources(photos, "train", further, kept=lambda path: not held_out(path))
-    tiles = Tiles(learnt, SIZES, cuts=4)
+    tiles = Tiles(learnt, (*SIZES, *SHOWN_SIZES), cuts=3)
     judged = Tiles(_sources(photos, "validation", validate), SIZES[:1], cuts=1)
     tracker = CurveTracker(work / "curve.jsonl")
     train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)
     train_critic(tiles, judged, out / "critic", work, tracker, steps["tower_steps"], steps["critic_steps"])
     critic = Critic.load(out / "critic")
     train_artist(
-        bank,
+        tiles,
         critic,
         work / "vae",
         out / "artist",
@@ -114,6 +116,7 @@ def main(
         tracker,
         steps["artist_steps"],
         steps["artist_reasoning_steps"],
+        start=start,
     )
     if lpips:
         shutil.copyfile(lpips, out / lpips.name)

@@ -18,7 +18,7 @@ from tests.conftest import make_photo
 from tools.base_models.correction import NUMBERS, correct, lab_error
 from tools.base_models.faults import edit_badly, nearest_amounts, spoil
 from tools.base_models.tiles import Tiles, held_out, photos_in, source_of
-from tools.base_models.tower import SIZES, Head, look, train_tower
+from tools.base_models.tower import SIZES, Head, initialise, look, train_tower
 
 
 @pytest.fixture
@@ -175,6 +175,13 @@ def test_a_tower_learns_and_goes_on_after_an_interruption(tower, photos, tmp_pat
     assert all(torch.equal(value, trained[name]) for name, value in tower.state_dict().items())
 
 
-def test_an_untrained_head_leaves_photos_alone(tower) -> None:
+def test_an_untrained_head_leaves_photos_alone_and_expects_a_usual_error(tower) -> None:
     guess = Head(32)(look(tower, batch(2)))
-    assert (guess.numbers == 0).all() and (guess.log_error == 0).all()
+    assert (guess.numbers == 0).all()
+    assert guess.log_error.tolist() == pytest.approx([1.8, 1.8])
+
+
+def test_new_weights_keep_the_size_of_what_passes_through(tower) -> None:
+    small = look(tower, batch(4)).std()
+    initialise(tower)
+    assert small < 0.05 < 0.2 < look(tower, batch(4)).std() < 3
