@@ -110,7 +110,7 @@ def _enhance_one(options: EnhanceArguments, source: Path, target: Path, wanted: 
         _check_outputs(source, written, options.overwrite)
         for name, content in made.files.items():
             files.write_bytes(Path(name), content)
-        return made.report, "".join(f"\nWritten to {path}." for path in written)
+        return made.report, f"\n{made.report.strength_in_words}" + "".join(f"\nWritten to {path}." for path in written)
 
     return _print_one(process, options.as_json)
 
@@ -166,7 +166,12 @@ def _run_batch(options: EnhanceArguments, source: "Place", target: "Place", want
         from components.inference.workflow import enhance_file
 
         made = enhance_file(enhancer, photo, result, wanted, _extras(beside, options))
-        return made.files, made.report.model_dump_json() if options.as_json else f"{name}:\n{made.report.text}"
+        return (
+            made.files,
+            made.report.model_dump_json()
+            if options.as_json
+            else f"{name}:\n{made.report.text}\n{made.report.strength_in_words}",
+        )
 
     try:
         summary = run_batch(

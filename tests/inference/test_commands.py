@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 
 from components.imaging.photo import Photo, read_photo, write_photo
 from components.inference.enhancer import Enhancer
+from components.inference.restraint import RestraintSettings
 from components.models.package import PackageError
 from components.verdict.grammar import Verdict, render
 from pipelines.__main__ import main
@@ -30,7 +31,19 @@ def test_a_photo_is_enhanced_with_its_metadata(enhancer, source: Path, tmp_path:
         assert written.getexif()[ExifTags.Base.Make] == "Contax"
         samples = np.asarray(written) / 255
     assert np.abs(samples - read_photo(source).pixels.permute(1, 2, 0).numpy() / 2).mean() < 0.02
-    assert capsys.readouterr().out == f"{render(VERDICT)}\nWritten to {target}.\n"
+    assert capsys.readouterr().out == f"{render(VERDICT)}\nEdited with strength 1.00.\nWritten to {target}.\n"
+
+
+def test_a_photo_that_is_left_as_it_is_is_said_to_be(enhancer, source: Path, tmp_path: Path, capsys) -> None:
+    restraint = RestraintSettings(low=100 - VERDICT.score, width=10)
+    enhancer.settings = enhancer.settings.model_copy(update={"restraint": restraint})
+    target = tmp_path / "out.png"
+    assert main(["enhance", str(source), str(target)]) == 0
+    assert "\nLeft as it is (strength 0); --strength 1 makes the whole edit.\n" in capsys.readouterr().out
+    assert torch.equal(read_photo(target).pixels, read_photo(source).pixels)
+    assert main(["enhance", str(source), str(target), "--overwrite", "--strength", "1"]) == 0
+    assert "\nEdited with strength 1.00.\n" in capsys.readouterr().out
+    assert not torch.equal(read_photo(target).pixels, read_photo(source).pixels)
 
 
 def test_options_reach_the_enhancer(enhancer, source: Path, tmp_path: Path) -> None:
