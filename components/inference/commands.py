@@ -280,6 +280,7 @@ def _fingerprint(options: EnhanceArguments, wanted: "EnhanceOptions", model: str
 
 def _load(name: str) -> tuple["Enhancer", str]:
     """The model that `--model` names, and what tells it from others: the fingerprint in its manifest."""
+    from components import quick_start
     from components.champion.service import REPAIR
     from components.inference.enhancer import Enhancer
     from components.models.package import MANIFEST_FILE, PackageError
@@ -287,6 +288,7 @@ def _load(name: str) -> tuple["Enhancer", str]:
     try:
         with model_folder(name) as folder:
             enhancer, manifest = Enhancer.load(folder), folder / MANIFEST_FILE
+            quick_start.loaded()
             there = manifest.is_file()
             return enhancer, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
     except PackageError as error:

@@ -147,8 +147,9 @@ class Enhancer:
     ) -> "Enhancer":
         """Load base models from ``base/critic`` and ``base/artist`` and adapters from their own directories."""
         placement = placement or Placement()
-        critic = Critic.load(Path(base) / "critic", critic_adapter, placement)
-        return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, placement), settings)
+        critic = Critic.load(Path(base) / "critic", critic_adapter, placement, only_used=True)
+        artist = Artist.load(Path(base) / "artist", artist_adapter, placement, only_used=True)
+        return cls(critic, artist, settings)
 
     def critique(self, photo: Photo | Original) -> Critique:
         """The Critic's opinion of a photo, without an edit."""
