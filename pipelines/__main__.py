@@ -99,4 +99,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    quick_start.begin(in_parts=False)  # steps that train have all of their libraries
+    sys.exit(quick_start.end(main()))

@@ -72,7 +72,8 @@ def dependencies(step_file: Path, root: Path = ROOT) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found if not _does_nothing(path))
 
 
-def data_files(module_file: Path) -> set[Path]:
+@functools.cache
+def data_files(module_file: Path) -> frozenset[Path]:
     """Files that are no Python and belong to a module: those beside it that it names, by their name or their folder's.
 
     What one of them names of the others, as a template does that includes another, belongs to it as well.
@@ -89,7 +90,7 @@ def data_files(module_file: Path) -> set[Path]:
             found.add(path)
             content = path.read_bytes()
             waiting += [other for name, other in beside.items() if name.encode() in content]
-    return found
+    return frozenset(found)
 
 
 def _holds_data(path: Path) -> bool:
@@ -103,6 +104,7 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@functools.cache
 def _does_nothing(path: Path) -> bool:
     """Whether a file is the ``__init__`` of a package and holds nothing but words."""
     if path.name != "__init__.py":

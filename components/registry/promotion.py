@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from components.metrics.full_reference import LOWER_IS_BETTER
 from components.metrics.tables import INTACT_CHANGE, PHOTO, BootstrapSettings, Interval, bootstrap_mean
-from components.strict import Strict
+from components.registry.decision import Comparison, Decision
 
 
 class GateSettings(BootstrapSettings):
@@ -45,29 +45,6 @@ class GateSettings(BootstrapSettings):
         if negative := [name for name, value in self.tolerances.items() if value < 0]:
             raise ValueError(f"tolerances must be 0 or more, found negative ones for {negative}")
         return self
-
-
-class Comparison(Strict):
-    """One measure of the challenger against the same measure of the reference, over the same photos."""
-
-    metric: str
-    challenger: float = Field(description="Mean over photos.")
-    reference: float = Field(description="Mean over photos.")
-    change: float = Field(description="challenger - reference.")
-    low: float = Field(description="Lower end of the interval of the change.")
-    high: float = Field(description="Upper end of the interval of the change.")
-    tolerance: float
-    within: bool = Field(description="high <= tolerance, or low >= -tolerance where higher is better.")
-
-
-class Decision(Strict):
-    """What the gate decided and why."""
-
-    promoted: bool
-    reference: str = Field(description="What the challenger was compared with, in words.")
-    photos: int
-    comparisons: tuple[Comparison, ...]
-    reasons: tuple[str, ...] = Field(description="One sentence for each rule, the broken ones first.")
 
 
 class GateError(ValueError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from components import quick_start
 from components.command_line import Command, CommandError, Option
 from pipelines import console
 from pipelines.commands.common import PROFILE, prepared, report_interruption
@@ -85,6 +86,7 @@ def _run(
     from pipelines.run import run_pipeline
 
     inputs = current_inputs(settings)
+    quick_start.loaded()
     try:
         pipeline, parameters = _chosen_pipeline(from_champion, stack, state, parameters)
         finished = run_pipeline(pipeline, parameters, stack, state, use_cache=not no_cache)
@@ -161,6 +163,7 @@ def _make_page(
 
     try:
         with only_pipeline(state):
+            quick_start.loaded()
             page = make(checked_settings(config, overrides, state))
     except (BusyError, DataUnavailable, ValueError) as error:
         raise CommandError(str(error)) from error

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from components.registry.promotion import Decision, GateSettings, decide
+from components.registry.decision import Decision
+from components.registry.promotion import GateSettings, decide
 from pipelines.outputs import outputs
 from pipelines.results import collect
 

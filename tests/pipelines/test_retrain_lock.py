@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 from zenml import pipeline
 
-from components.registry.promotion import Decision
+from components.registry.decision import Decision
 from steps.folders import output_folder
 from steps.lineage import data_folder
 from steps.stage import stage
