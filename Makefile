@@ -44,7 +44,7 @@ DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -132,6 +132,9 @@ benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestrati
 
 benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
 	@$(RUN) $(BIN)/python -m benchmarks.registry_kills {ARGS:words}
+
+benchmark-start: $(INSTALLED) $(FETCHED) ## measure what commands take to start, into reports/benchmarks/start.json
+	@$(RUN) $(BIN)/python -m benchmarks.start {ARGS:words}
 
 pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures

@@ -79,6 +79,7 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "benchmark-enhance": ["-m", "benchmarks.enhance", "{ARGS}"],
     "benchmark-orchestration": ["-m", "benchmarks.orchestration", "{ARGS}"],
     "benchmark-registry": ["-m", "benchmarks.registry_kills", "{ARGS}"],
+    "benchmark-start": ["-m", "benchmarks.start", "{ARGS}"],
 }
 # `check` ends as `test` does, after `lint`, whose programs are not here.
 WITHOUT_PARAMETERS = {
