@@ -11,7 +11,6 @@ process. `import torch` is the floor: whoever uses a model waits for it.
 Prints a table and writes reports/benchmarks/start.json: {"rows": [{name, value, unit, peer, ratio, target, ok}]}.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -21,17 +20,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 from PIL import Image
 from rich.console import Console
 
 from benchmarks.main import PHOTOS, ROOT, BenchmarkRow, publish
+from components.command_line import PATH, Command, Number, Option, run
 from components.inference.arguments import CHAMPION
 
 RESULT = ROOT / "reports" / "benchmarks" / "start.json"
-COMMAND = [sys.executable, "-m", "components.cli"]
+COMMAND = [sys.executable, "-m", "pipelines"]
 IMPORTS = """
 from components import quick_start
 
+quick_start.own_process()
 quick_start.begin()
 import components.inference.workflow
 
@@ -123,9 +125,19 @@ def rows(told: Cost, torch: Cost, imports: Cost, enhanced: Cost, pipeline: Cost 
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the figures; 1 when a command failed."""
-    options = _parser().parse_args(arguments)
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--model"], default=CHAMPION, metavar="DIR", help="Folder of the package to enhance with."),
+    Option(
+        ["--pipeline/--no-pipeline"], default=True, help="With the pipeline, whose first run is long, or not."
+    ),
+    Option(["--repeats"], type=Number(int, 1), default=5, help="How often each command is run."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(model: str, pipeline: bool, repeats: int, out: Path) -> int:
+    """Measure what commands take from start to end, print and write the figures."""
     console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="spc-benchmark-") as folder:
@@ -133,9 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with Image.open(next(iter(sorted(PHOTOS.glob("*.jpg"))))) as photo:
                 photo.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
                 photo.save(source, quality=92)
-            enhance = ["enhance", str(source), f"{folder}/out.jpg", "--overwrite", "--model", options.model]
+            enhance = ["enhance", str(source), f"{folder}/out.jpg", "--overwrite", "--model", model]
             costs = {
-                what: measure(command, options.repeats)
+                what: measure(command, repeats)
                 for what, command in {
                     "told": [*COMMAND, "--help"],
                     "torch": [sys.executable, "-c", "import torch"],
@@ -143,11 +155,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     "enhanced": [*COMMAND, *enhance],
                 }.items()
             }
-        pipeline = measure_cached_pipeline(options.repeats) if options.pipeline else None
+        cached = measure_cached_pipeline(repeats) if pipeline else None
     except subprocess.CalledProcessError as error:
         console.print(f"[red]{' '.join(map(str, error.cmd))} failed with status {error.returncode}[/]")
         return 1
-    publish(rows(**costs, pipeline=pipeline), options.out, console)
+    publish(rows(**costs, pipeline=cached), out, console)
     return 0
 
 
@@ -163,14 +175,5 @@ def _row(name: str, value: float, unit: str, most: float | None, peer: float | N
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start", description=__doc__)
-    parser.add_argument("--model", default=CHAMPION, metavar="DIR", help="package to enhance with (default: champion)")
-    parser.add_argument("--no-pipeline", dest="pipeline", action="store_false", help="leave the pipeline out")
-    parser.add_argument("--repeats", type=int, default=5, help="times that count (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.start"))

@@ -21,7 +21,6 @@ import atexit
 import contextlib
 import gc
 import importlib
-import importlib.metadata
 import os
 import sys
 import threading
@@ -76,6 +75,12 @@ def _assign(*arguments: Any, **options: Any) -> Any:
     return optimize.linear_sum_assignment(*arguments, **options)
 
 
+def _version(distribution: str) -> str:
+    from importlib.metadata import version  # takes longer to import than all the rest here
+
+    return version(distribution)
+
+
 def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
     """A decorator, with arguments or without, that leaves a function as it is."""
     return _unmarked if function is None else function
@@ -84,9 +89,10 @@ def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
 PLACEHOLDERS: dict[str, Callable[[], dict[str, Any]]] = {
     "scipy.optimize": lambda: {"linear_sum_assignment": _assign},
     "torch._dynamo": _dynamo,
-    "transformers": lambda: {"__version__": importlib.metadata.version("transformers")},
+    "transformers": lambda: {"__version__": _version("transformers")},
 }
 """What some of the packages have before their initialisers give it to them, by the packages' names."""
+_alone = False
 _begun: set[str] = set()
 _lock = threading.RLock()
 _status: list[int] = []
@@ -94,16 +100,27 @@ _USUAL = gc.get_threshold()
 _SELDOM = 200_000  # new objects between two looks; all imports together make about a million
 
 
+def own_process() -> None:
+    """Say that this process is a command's alone, so that it may start and end quickly.
+
+    Once in a process, and before it imports what may register for its end.
+    """
+    global _alone
+    _alone = True
+    atexit.register(_leave)  # before anything else is, so that it is called last
+
+
 def begin(in_parts: bool = True) -> None:
-    """Start quickly from here on; once in a process, and before it imports what may register for its end.
+    """Start quickly from here on, where the process is the command's alone; once in a process.
 
     Args:
         in_parts: put off what is in `PUT_OFF` and has not been imported.
     """
+    if not _alone:
+        return
     gc.set_threshold(_SELDOM)
     if in_parts:
         sys.meta_path.insert(0, _Finder())
-    atexit.register(_leave)  # before anything else is, so that it is called last
 
 
 def loaded() -> None:
@@ -214,6 +231,8 @@ class _Reader(_Later):
     """Loads a module and meanwhile gives it a mapping of distributions that is made when it is needed."""
 
     def exec_module(self, module: ModuleType) -> None:
+        import importlib.metadata
+
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self.loader
         read = importlib.metadata.packages_distributions
@@ -233,7 +252,9 @@ class _Distributions(Mapping[str, list[str]]):
 
     @cached_property
     def _all(self) -> Mapping[str, list[str]]:
-        return importlib.metadata.packages_distributions()
+        from importlib.metadata import packages_distributions
+
+        return packages_distributions()
 
     def __getitem__(self, name: str) -> list[str]:
         return self._all[name]

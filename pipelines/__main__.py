@@ -7,6 +7,7 @@ the code of the folder they are in.
 import sys
 from collections.abc import Sequence
 
+from components import quick_start
 from components.command_line import Lazy, LazyGroup, run
 
 _FETCH = LazyGroup(
@@ -94,8 +95,15 @@ COMMANDS = LazyGroup(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status."""
-    return run(COMMANDS, arguments)
+    """Run a command; its exit status.
+
+    Args:
+        arguments: the words of the command line (default: those of this process, which is then the command's alone).
+    """
+    if arguments is not None:
+        return run(COMMANDS, arguments)
+    quick_start.own_process()
+    return quick_start.end(run(COMMANDS))
 
 
 if __name__ == "__main__":

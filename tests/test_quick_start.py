@@ -39,7 +39,8 @@ NEVER_THERE = ("numba", "pandas", "sklearn")
 """Those of them that a start without `quick_start` does not import either."""
 COMMAND = """
 import json, sys
-from components import cli, quick_start
+from components import quick_start
+from pipelines.__main__ import main
 
 quick, *arguments = sys.argv[1:]
 begun = quick_start.end
@@ -52,8 +53,8 @@ def end(status):
 quick_start.end = end
 if quick == "quick":
     sys.argv = ["smartphotocrafter", *arguments]
-    sys.exit(cli.main())
-sys.exit(end(cli.main(arguments)))
+    sys.exit(main())
+sys.exit(end(main(arguments)))
 """
 
 
@@ -135,6 +136,7 @@ def test_everything_that_was_put_off_can_be_had_later(root: Path) -> None:
 import sys
 from components import quick_start
 
+quick_start.own_process()
 quick_start.begin()
 from components.models.artist import Artist
 from components.models.critic import Critic
@@ -264,7 +266,7 @@ def test_a_process_ends_with_its_status_once_all_have_had_their_turn(
 import atexit, sys
 from components import quick_start
 
-quick_start.begin()
+quick_start.own_process()
 atexit.register(print, "closed")
 print("working")
 {then}
@@ -282,6 +284,9 @@ from components import quick_start
 usual = gc.get_threshold()
 quick_start.loaded()
 assert not gc.get_freeze_count()
+quick_start.begin()
+assert gc.get_threshold() == usual, "not in a process that others share"
+quick_start.own_process()
 quick_start.begin()
 assert gc.get_threshold()[0] > 100 * usual[0]
 quick_start.loaded()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from components import quick_start
 from components.checkout import NoCheckoutError
 from components.command_line import Command, CommandError
 from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, EnhanceArguments
@@ -64,6 +65,7 @@ def enhance(**given: Any) -> int:
     Works at full resolution, keeps EXIF, colour profile, alpha and bit depth, and prints the Critic's text. Reads JPEG,
     PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP and GIF.
     """
+    quick_start.begin()
     from components.inference.workflow import EnhanceOptions
 
     _log_warnings()
@@ -197,6 +199,7 @@ def critique(source: str, sidecar: bool, model: str, as_json: bool) -> int:
 
     Its reasoning, suggestions and score; nothing is edited.
     """
+    quick_start.begin()
     from components.inference.batch import photos_among, result_names
 
     _log_warnings()
@@ -280,7 +283,6 @@ def _fingerprint(options: EnhanceArguments, wanted: "EnhanceOptions", model: str
 
 def _load(name: str) -> tuple["Enhancer", str]:
     """The model that `--model` names, and what tells it from others: the fingerprint in its manifest."""
-    from components import quick_start
     from components.champion.service import REPAIR
     from components.inference.enhancer import Enhancer
     from components.models.package import MANIFEST_FILE, PackageError

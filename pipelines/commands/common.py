@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from components import quick_start
 from components.command_line import PATH, CommandError, Option
 from pipelines import console
 from pipelines.environment import ROOT, Server, prepare
@@ -40,11 +41,14 @@ def prepared(function: Callable[..., int], login: bool = True, log: bool = False
 
     Args:
         login: whether the command talks to the ZenML server that the stack names.
-        log: whether all that is logged goes to the log file of the runs, too.
+        log: whether all that is logged goes to the log file of the runs, too. Such a command starts quickly, and says
+            when all is loaded (`components.quick_start.loaded`).
     """
 
     @functools.wraps(function)
     def command(**given: Any) -> int:
+        if log:
+            quick_start.begin(in_parts=False)  # steps that train have all of their libraries
         try:
             state = prepare(_server(given["stack"]) if login and "stack" in given else None)
             console.before_zenml()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks.start import Cost, main, measure, rows, run_once
+from components.command_line import run
 
 
 def test_rows_hold_figures_against_targets() -> None:
@@ -44,5 +45,5 @@ def test_a_command_that_fails_is_told(tmp_path, capsys) -> None:
 @pytest.mark.slow
 def test_without_the_model_there_are_no_figures(tmp_path) -> None:
     missing = str(tmp_path / "nothing")
-    assert main(["--no-pipeline", "--repeats", "1", "--model", missing, "--out", str(tmp_path / "rows.json")]) == 1
+    assert run(main, ["--no-pipeline", "--repeats", "1", "--model", missing, "--out", str(tmp_path / "rows.json")]) == 1
     assert not (tmp_path / "rows.json").exists()
