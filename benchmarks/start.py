@@ -127,9 +127,7 @@ def rows(told: Cost, torch: Cost, imports: Cost, enhanced: Cost, pipeline: Cost 
 
 _PARAMETERS: list[click.Parameter] = [
     Option(["--model"], default=CHAMPION, metavar="DIR", help="Folder of the package to enhance with."),
-    Option(
-        ["--pipeline/--no-pipeline"], default=True, help="With the pipeline, whose first run is long, or not."
-    ),
+    Option(["--pipeline/--no-pipeline"], default=True, help="With the pipeline, whose first run is long, or not."),
     Option(["--repeats"], type=Number(int, 1), default=5, help="How often each command is run."),
     Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
 ]
