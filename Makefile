@@ -44,13 +44,13 @@ DEVELOPING := $(VENV)/.developing
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
 
 pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted model (CONFIG= SET="key=value ..." STACK=)
-	@$(RUN) $(BIN)/python -m pipelines run --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
+	@$(RUN) $(BIN)/smartphotocrafter run --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
 test: $(DEVELOPING) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
 	@# A file stays in one process: its tests share what is slow to make.
@@ -61,47 +61,47 @@ enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PH
 	@$(RUN) $(BIN)/smartphotocrafter enhance {ARGS:words} -- {PHOTO} {OUT}
 
 tables: $(INSTALLED) $(FETCHED) ## the paper's four tables for registered versions (VERSIONS="enhance=champion other=2")
-	@$(RUN) $(BIN)/python -m pipelines tables --config={CONFIG} --stack={STACK} --set={SET:each} --version={VERSIONS:each}
+	@$(RUN) $(BIN)/smartphotocrafter tables --config={CONFIG} --stack={STACK} --set={SET:each} --version={VERSIONS:each}
 
 ablation: $(INSTALLED) $(FETCHED) ## no RL, RL without r_photo and full from the same stage II, compared
-	@$(RUN) $(BIN)/python -m pipelines ablation --config={CONFIG} --stack={STACK} --set={SET:each}
+	@$(RUN) $(BIN)/smartphotocrafter ablation --config={CONFIG} --stack={STACK} --set={SET:each}
 
 serve: $(INSTALLED) ## serve the champion over HTTP (ARGS="--port 8080 --max-pixels ..."; see --help)
-	@$(RUN) $(BIN)/python -m components.serving {ARGS:words}
+	@$(RUN) $(BIN)/smartphotocrafter serve {ARGS:words}
 
 demo: $(INSTALLED) ## a web page to drop photos into, on http://127.0.0.1:8080 (ARGS="--port ...")
-	@$(RUN) $(BIN)/python -m components.demo {ARGS:words}
+	@$(RUN) $(BIN)/smartphotocrafter demo {ARGS:words}
 
 champion: $(INSTALLED) ## say who is champion; finish what was interrupted, renew a damaged copy (STACK=)
-	@$(RUN) $(BIN)/python -m pipelines champion --stack={STACK}
+	@$(RUN) $(BIN)/smartphotocrafter champion --stack={STACK}
 
 rollback: $(INSTALLED) ## make the previous champion champion again (TO=version REASON="why" STACK=)
-	@$(RUN) $(BIN)/python -m pipelines rollback --stack={STACK} --to={TO:optional} --reason={REASON:optional}
+	@$(RUN) $(BIN)/smartphotocrafter rollback --stack={STACK} --to={TO:optional} --reason={REASON:optional}
 
 browser: $(DEVELOPING) ## install a headless Chromium for the tests of the pages
 	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/python -m playwright install chromium-headless-shell
 
 ui: $(INSTALLED) ## open MLflow's pages (PORT=5000) and ZenML's dashboard (port 8237) on this machine
-	@$(RUN) $(BIN)/python -m pipelines ui --port={PORT}
+	@$(RUN) $(BIN)/smartphotocrafter ui --port={PORT}
 
 stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (STACK=local)
-	@$(RUN) $(BIN)/python -m pipelines stack --stack={STACK}
+	@$(RUN) $(BIN)/smartphotocrafter stack --stack={STACK}
 
 doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
-	@$(RUN) $(BIN)/python -m pipelines doctor --config={CONFIG} --stack={STACK} --set={SET:each}
+	@$(RUN) $(BIN)/smartphotocrafter doctor --config={CONFIG} --stack={STACK} --set={SET:each}
 
 plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
-	@$(RUN) $(BIN)/python -m components.planning --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}
+	@$(RUN) $(BIN)/smartphotocrafter plan --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}
 
 retrain: $(INSTALLED) ## let the champion go on learning if data, code or settings changed (ARGS=--force)
-	@$(RUN) $(BIN)/python -m pipelines retrain --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
+	@$(RUN) $(BIN)/smartphotocrafter retrain --config={CONFIG} --stack={STACK} --set={SET:each} {ARGS:words}
 
 schedule: $(INSTALLED) $(FETCHED) ## retrain on a schedule, UTC (CRON="0 3 * * 1"; on a cluster REPOSITORY= BRANCH=)
 	@test -n "$$CRON" || { echo 'when? make schedule CRON="0 3 * * 1"  (minute hour day month weekday, UTC)' >&2; exit 2; }
-	@$(RUN) $(BIN)/python -m pipelines schedule --cron={CRON} --config={CONFIG} --stack={STACK} --set={SET:each} --repository={REPOSITORY:optional} --branch={BRANCH}
+	@$(RUN) $(BIN)/smartphotocrafter schedule --cron={CRON} --config={CONFIG} --stack={STACK} --set={SET:each} --repository={REPOSITORY:optional} --branch={BRANCH}
 
 unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under way goes on
-	@$(RUN) $(BIN)/python -m pipelines unschedule --stack={STACK}
+	@$(RUN) $(BIN)/smartphotocrafter unschedule --stack={STACK}
 
 test-cluster: $(DEVELOPING) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
 	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster -m '' {ARGS:words}
@@ -111,6 +111,9 @@ base: $(DEVELOPING) $(FETCHED) ## train the tiny base models again (four to five
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json
 	@$(RUN) $(BIN)/python -m benchmarks.main {ARGS:words}
+
+benchmark-quality: $(INSTALLED) $(FETCHED) ## judge the champion on your own photos against a small regression (ARGS="--on FOLDER")
+	@$(RUN) $(BIN)/python -m benchmarks.quality {ARGS:words}
 
 benchmark-data: $(INSTALLED) $(FETCHED) ## measure the data layer, into reports/benchmarks/data.json (ARGS="manifest shards ...")
 	@$(RUN) $(BIN)/python -m benchmarks.data {ARGS:words}
@@ -129,6 +132,9 @@ benchmark-orchestration: $(INSTALLED) $(FETCHED) ## measure what the orchestrati
 
 benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60 times, into reports/benchmarks/registry.json
 	@$(RUN) $(BIN)/python -m benchmarks.registry_kills {ARGS:words}
+
+benchmark-start: $(INSTALLED) $(FETCHED) ## measure what commands take to start, into reports/benchmarks/start.json
+	@$(RUN) $(BIN)/python -m benchmarks.start {ARGS:words}
 
 pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures
@@ -171,5 +177,5 @@ $(DEVELOPING): requirements-dev.lock $(INSTALLED)
 
 $(FETCHED): data.dvc $(if $(and $(wildcard data/photos),$(wildcard data/base)),,force) | $(INSTALLED)
 	@mkdir -p $(STATE)
-	@$(BIN)/python -m pipelines fetch
+	@$(BIN)/smartphotocrafter fetch data
 	@touch $@

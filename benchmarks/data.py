@@ -8,7 +8,6 @@ misses its target is shown as such and is no error. `SECTIONS` is the list: a ne
 folder to work in and gives rows.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -18,13 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 
+import click
 import imagehash
 import numpy as np
 from PIL import Image
@@ -32,6 +32,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.main import ROOT, BenchmarkRow, publish
+from components.command_line import PATH, Command, CommandError, Option, run
 from components.data.building import BuildSettings, build
 from components.data.facts import read_facts
 from components.data.shards import Sample, ShardSet, write_index, write_shard
@@ -181,20 +182,27 @@ def write_corpus(folder: Path, count: int) -> Path:
     return folder
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    click.Argument(
+        ["sections"],
+        nargs=-1,
+        type=click.Choice(list(SECTIONS)),
+        metavar="[SECTION]...",
+        help=f"What to measure, of {', '.join(SECTIONS)}; all by default.",
+    ),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(sections: tuple[str, ...], out: Path) -> int:
     """Measure the sections that are asked for, print and write the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="section", help=f"of {', '.join(SECTIONS)} (default: all)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if unknown := sorted(set(options.sections) - set(SECTIONS)):
-        parser.error(f"unknown section {unknown[0]!r}; expected some of {', '.join(SECTIONS)}")
     console = Console()
-    chosen = options.sections or list(SECTIONS)
+    chosen = list(sections or SECTIONS)
     if "synthesis" in chosen and (missing := [peer for peer in _PEERS if find_spec(peer) is None]):
         problem = f"synthesis is compared with {' and '.join(_PEERS)}; not installed: {', '.join(missing)}; {_INSTALL}"
-        if options.sections:
-            parser.error(problem)
+        if sections:
+            raise CommandError(problem)
         console.print(f"[yellow]{problem}; left out[/]")
         chosen.remove("synthesis")
     rows: list[BenchmarkRow] = []
@@ -202,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in chosen:
             console.print(f"{name} ...")
             rows += SECTIONS[name](Path(work))
-    publish(rows, options.out, console)
+    publish(rows, out, console)
     return 0
 
 
@@ -248,4 +256,4 @@ def _decoded(sample: Sample) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.data"))

@@ -8,7 +8,6 @@ resolution is compared with the true edit there.
 Prints a table and writes reports/benchmarks/enhance.json: {"rows": [{name, value, unit, peer, ratio, target, ok}]}.
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -18,12 +17,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from benchmarks.enhance_speed import QUALITY, THREADS, working_size
 from benchmarks.main import ROOT, BenchmarkRow, publish
+from components.command_line import PATH, Command, Number, Option, run
 from components.imaging.photo import Photo, read_photo, resize, resize_short_side, write_photo
 from components.inference.edit import EditOptions, fit_edit
 from components.inference.transfer import TransferSettings
@@ -110,30 +111,37 @@ def large_photo(path: Path, photos: Sequence[Path]) -> None:
     write_photo(Photo(canvas, format="JPEG"), path, QUALITY)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--photos", "folder"], type=PATH, default=ROOT / "data" / "photos", help="Folder of .jpg files."),
+    Option(["--count"], type=Number(int, 1), default=20, help="Number of photos that faithfulness is measured on."),
+    Option(["--short-side"], type=Number(int, 1), default=768, help="Short side that they are reduced to, in pixels."),
+    Option(["--repeats"], type=Number(int, 1), default=5, help="How often the timed work is done."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(folder: Path, count: int, short_side: int, repeats: int, out: Path) -> int:
     """Measure, print and write the figures."""
-    options = _parser().parse_args(arguments)
     torch.set_num_threads(THREADS)
     console = Console()
-    photos = sorted(options.photos.glob("*.jpg"))
+    photos = sorted(folder.glob("*.jpg"))
     if not photos:
-        console.print(f"[red]{options.photos} holds no .jpg files: run `make data`, or name a folder with --photos[/]")
+        console.print(f"[red]{folder} holds no .jpg files: run `make data`, or name a folder with --photos[/]")
         return 1
     with tempfile.TemporaryDirectory(prefix="spc-benchmark-") as folder:
         console.print("Time and memory on a 24 MP photo ...")
         source = Path(folder) / "large.jpg"
         large_photo(source, photos)
         command = [sys.executable, "-m", "benchmarks.enhance_speed", str(source)]
-        done = subprocess.run(
-            [*command, "--repeats", str(options.repeats)], cwd=ROOT, stdout=subprocess.PIPE, check=True
-        )
+        done = subprocess.run([*command, "--repeats", str(repeats)], cwd=ROOT, stdout=subprocess.PIPE, check=True)
         speed = json.loads(done.stdout.splitlines()[-1])
     console.print("Faithfulness on photos with true edits ...")
-    pictures = [resize_short_side(read_photo(path).pixels, options.short_side) for path in photos[: options.count]]
+    pictures = [resize_short_side(read_photo(path).pixels, short_side) for path in photos[:count]]
     result = rows(
         speed, faithfulness(pictures, 0.0), faithfulness(pictures, 0.05), faithfulness(pictures, 0.0, tone_only=True)
     )
-    publish(result, options.out, console)
+    publish(result, out, console)
     return 0
 
 
@@ -141,15 +149,5 @@ def _single(name: str, value: float, unit: str, target: str, ok: bool) -> Benchm
     return BenchmarkRow(name=name, value=value, unit=unit, peer=None, ratio=None, target=target, ok=ok)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance", description=__doc__)
-    parser.add_argument("--photos", type=Path, default=ROOT / "data" / "photos", help="folder of .jpg files")
-    parser.add_argument("--count", type=int, default=20, help="photos that faithfulness is measured on")
-    parser.add_argument("--short-side", type=int, default=768, help="pixels they are reduced to")
-    parser.add_argument("--repeats", type=int, default=5, help="of the timed work")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    return parser
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.enhance"))

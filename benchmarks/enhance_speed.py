@@ -5,19 +5,19 @@
 A program of its own, because peak memory is that of a process and the rest of the benchmark imports the models.
 """
 
-import argparse
 import io
 import json
 import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import torch
 from PIL import Image
 
+from components.command_line import PATH, Command, Number, Option, run
 from components.imaging.originals import read_original, write_original
 from components.inference.transfer import FieldEdit, fit_field
 
@@ -57,17 +57,20 @@ def recode_file(source: Path, target: Path) -> float:
     return time.perf_counter() - began
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    click.Argument(["photo"], type=PATH, help="A JPEG file; results are written beside it."),
+    Option(["--repeats"], type=Number(int, 1), default=5, help="How often the timed work is done."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(photo: Path, repeats: int) -> int:
     """Measure both in turns and print median seconds and the peak memory of the process as one JSON object."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_speed", description=__doc__)
-    parser.add_argument("photo", type=Path, help="a JPEG file; results are written beside it")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
     ours, theirs = [], []
-    for _ in range(options.repeats):
-        ours.append(transfer_file(options.photo, options.photo.with_name("ours.jpg")))
-        theirs.append(recode_file(options.photo, options.photo.with_name("theirs.jpg")))
+    for _ in range(repeats):
+        ours.append(transfer_file(photo, photo.with_name("ours.jpg")))
+        theirs.append(recode_file(photo, photo.with_name("theirs.jpg")))
     print(json.dumps({"ours": statistics.median(ours), "theirs": statistics.median(theirs), "peak": peak_memory()}))
     return 0
 
@@ -82,4 +85,4 @@ def peak_memory() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.enhance_speed"))

@@ -8,20 +8,20 @@ each that does not count: it imports the libraries and makes the databases. A st
 direct call has not: ZenML's bookkeeping, storing and hashing artifacts, and MLflow.
 """
 
-import argparse
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 
 from benchmarks.main import BenchmarkRow, publish
+from components.command_line import PATH, Command, Number, Option, run
 from pipelines import console as terminal
 from pipelines.configuration import checked_settings
 from pipelines.environment import ROOT, State, prepare
@@ -35,23 +35,26 @@ MOST_SECONDS = 3.0
 """What a step may add."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--config"], type=PATH, default=ROOT / "configs" / "local.yaml", help="Profile to run."),
+    Option(["--repeats"], type=Number(int, 1), default=3, help="How often each way is taken."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(config: Path, repeats: int, out: Path) -> int:
     """Measure, print and write the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.orchestration", description=__doc__)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "local.yaml", help="profile to run")
-    parser.add_argument("--repeats", type=int, default=3, help="of each way (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file to write (default: %(default)s)")
-    options = parser.parse_args(arguments)
     folder = Path(tempfile.mkdtemp(prefix="spc-benchmark-"))
     os.environ["SPC_STATE"] = str(folder)
     try:
         state = prepare()
         terminal.before_zenml()
         with terminal.quiet(state.log):
-            rows = measure(checked_settings(options.config, (), state), state, options.repeats)
+            rows = measure(checked_settings(config, (), state), state, repeats)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    publish(rows, options.out, Console())
+    publish(rows, out, Console())
     return 0
 
 
@@ -168,4 +171,4 @@ def _share(name: str, seconds: float) -> BenchmarkRow:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.orchestration"))

@@ -7,7 +7,6 @@ what they see is compared with what the registry said just before and just after
 single rollbacks are killed and given again until one says what it did: together they go back one champion, not more.
 """
 
-import argparse
 import contextlib
 import itertools
 import json
@@ -25,12 +24,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import click
 import mlflow
 
 from benchmarks.trial_registry import make_registry, tracking_server
 from components.champion import service
 from components.champion.address import CHAMPION, MODEL, Asked, RegistrySilent, ask
 from components.champion.copies import ChampionCopies, Copy
+from components.command_line import PATH, Command, Number, Option, run
 from components.models.package import PackageError, read_package
 from pipelines.environment import ROOT, State
 from pipelines.rollback import restore
@@ -298,24 +299,31 @@ def trial_rows(where: str, found: Trial) -> "list[BenchmarkRow]":
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--processes"], type=Number(int, 1), default=20, help="Number of processes at work at once."),
+    Option(["--kills"], type=Number(int, 0), default=60, help="Number of kills in all, on each registry."),
+    Option(
+        ["--on", "registries"],
+        multiple=True,
+        type=click.Choice(_REGISTRIES),
+        default=_REGISTRIES,
+        help="Registry to try; repeatable.",
+    ),
+    Option(["--seed"], type=Number(int), default=0, help="Seed of the moments."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(processes: int, kills: int, registries: tuple[str, ...], seed: int, out: Path) -> int:
     """Try, print and write the figures; 1 where one is not met."""
     from rich.console import Console
 
     from benchmarks.main import publish
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.registry_kills", description=__doc__)
-    parser.add_argument("--processes", type=int, default=20, help="at work at once (default: %(default)s)")
-    parser.add_argument("--kills", type=int, default=60, help="in all, on each registry (default: %(default)s)")
-    parser.add_argument(
-        "--on", nargs="+", choices=_REGISTRIES, default=_REGISTRIES, help="registries to try (default: both)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="file to write (default: %(default)s)")
-    options = parser.parse_args(arguments)
     os.environ.setdefault("PYTHONWARNINGS", "ignore::RuntimeWarning")  # each process imports this module twice
     rows = []
-    for where in options.on:
+    for where in registries:
         folder = Path(tempfile.mkdtemp(prefix="spc-registry-"))
         (folder / "state").mkdir()
         with contextlib.ExitStack() as stack:
@@ -323,12 +331,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sqlite = f"sqlite:///{folder / 'mlflow.db'}"
             uri = sqlite if where == "sqlite" else stack.enter_context(tracking_server(folder))
             versions = make_registry(uri, folder, 8)
-            found = run_trial(uri, folder / "state", versions, options.processes, options.kills, options.seed)
+            found = run_trial(uri, folder / "state", versions, processes, kills, seed)
             rows += trial_rows(where, found)
             print(f"{where}: {found}", flush=True)
-    publish(rows, options.out, Console())
+    publish(rows, out, Console())
     return 0 if all(row.ok for row in rows) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.registry_kills"))

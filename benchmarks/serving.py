@@ -10,7 +10,6 @@ Prints a table and writes reports/benchmarks/serving.json in the form of benchma
 that misses its target is shown as such and is no error.
 """
 
-import argparse
 import collections
 import io
 import json
@@ -22,12 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import httpx
 import numpy as np
 import psutil
@@ -36,6 +36,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.main import ROOT, BenchmarkRow, publish
+from components.command_line import PATH, Command, Number, Option, run
 
 RESULT = ROOT / "reports" / "benchmarks" / "serving.json"
 _WAITING = 8
@@ -64,7 +65,7 @@ def served(package: Path) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "components.serving", "--package", str(package), "--port", str(port)]
+    command = [sys.executable, "-m", "pipelines", "serve", "--package", str(package), "--port", str(port)]
     process = subprocess.Popen([*command, "--waiting", str(_WAITING)], env=os.environ | {"HF_HUB_OFFLINE": "1"})
     address = f"http://127.0.0.1:{port}"
     try:
@@ -150,27 +151,30 @@ def rows_of(
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--package"], type=PATH, default=ROOT / ".spc" / "champion", help="Folder of the package to serve."),
+    Option(["--requests"], type=Number(int, 1), default=1000, help="Number of requests of each load."),
+    Option(["--wrk-seconds"], type=Number(int, 1), default=20, help="Duration of the load by wrk, in seconds."),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(package: Path, requests: int, wrk_seconds: int, out: Path) -> int:
     """Measure, print and write the figures; 1 when the server could not be started."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--package", type=Path, default=ROOT / ".spc" / "champion", help="default: %(default)s")
-    parser.add_argument("--requests", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument("--wrk-seconds", type=int, default=20, help="of the load by wrk (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=RESULT, help="default: %(default)s")
-    options = parser.parse_args(arguments)
     photo, console = _photo(), Console()
     try:
-        with served(options.package) as (address, process):
+        with served(package) as (address, process):
             apply_load(address, photo, _SETTLING, _WAITING, "settling")
             before = process.memory_info().rss
-            within = apply_load(address, photo, options.requests, _WAITING, "up to saturation")
-            beyond = apply_load(address, photo, options.requests, 8 * _WAITING, "beyond saturation")
-            by_wrk = apply_wrk(address, photo, options.wrk_seconds, 8 * _WAITING)
+            within = apply_load(address, photo, requests, _WAITING, "up to saturation")
+            beyond = apply_load(address, photo, requests, 8 * _WAITING, "beyond saturation")
+            by_wrk = apply_wrk(address, photo, wrk_seconds, 8 * _WAITING)
             after = process.memory_info().rss
     except RuntimeError as error:
         console.print(f"[red]{error}[/]")
         return 1
-    publish(rows_of(within, beyond, before, after, by_wrk), options.out, console)
+    publish(rows_of(within, beyond, before, after, by_wrk), out, console)
     return 0
 
 
@@ -196,4 +200,4 @@ def _row(name: str, value: float, unit: str, target: str, ok: bool) -> Benchmark
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.serving"))

@@ -8,7 +8,6 @@ the format of `benchmarks.main`. A figure that misses its target is shown as suc
 `SECTIONS` is the list: a section is one function that takes `TrialInputs` and a folder to work in and gives rows.
 """
 
-import argparse
 import logging
 import statistics
 import sys
@@ -19,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -27,6 +27,7 @@ from benchmarks.main import ROOT, BenchmarkRow, publish
 from benchmarks.nft import nft_rows
 from benchmarks.training_kills import KillInputs, kill_rows, run_kill_trial
 from components.annotation.annotations import AnnotationSettings, annotate, build_annotator
+from components.command_line import PATH, Command, Option, run
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import Manifest
 from components.data.synthesis import SynthesisSettings, synthesize
@@ -220,23 +221,30 @@ SECTIONS: dict[str, Callable[[TrialInputs, Path], list[BenchmarkRow]]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    click.Argument(
+        ["sections"],
+        nargs=-1,
+        type=click.Choice(list(SECTIONS)),
+        metavar="[SECTION]...",
+        help=f"What to measure, of {', '.join(SECTIONS)}; all by default.",
+    ),
+    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(sections: tuple[str, ...], out: Path) -> int:
     """Measure, print and write the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the rows (default: %(default)s)")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"unknown sections: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     console = Console()
     logging.getLogger("components").setLevel(logging.ERROR)
     rows = []
     with tempfile.TemporaryDirectory(prefix="spc-train-") as folder:
         inputs = prepare(Path(folder) / "inputs")
-        for name in options.sections or SECTIONS:
+        for name in sections or SECTIONS:
             console.print(f"Measuring: {name} ...")
             rows += SECTIONS[name](inputs, Path(folder) / name)
-    publish(rows, options.out, console)
+    publish(rows, out, console)
     return 0
 
 
@@ -253,4 +261,4 @@ def _ratio(name: str, value: float, peer: float, most: float | None = None) -> B
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.training"))

@@ -5,17 +5,18 @@
 Prints one line of JSON: {"seconds": ..., "peak_bytes": ..., "success": ...}.
 """
 
-import argparse
 import hashlib
 import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 
+from components.command_line import PATH, Command, Number, run
 from components.data.expectations import ValidationSettings, validate
 from components.data.records import MANIFEST_FILE, PhotoRecord, read_manifest, record_batches, write_rows
 from components.data.splits import split_of, split_of_pair
@@ -72,15 +73,18 @@ def peak_bytes(status: Path = Path("/proc/self/status")) -> int:
     return 1024 * int(found[1])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    click.Argument(["folder"], type=PATH, help="Where the manifest and its Data Docs go."),
+    click.Argument(["count"], type=Number(int, 1), help="Number of records."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(folder: Path, count: int) -> int:
     """Write the manifest, validate it, print what that took."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.validation_load", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where the manifest and its Data Docs go")
-    parser.add_argument("count", type=int, help="records")
-    options = parser.parse_args(arguments)
-    write_rows(options.folder / MANIFEST_FILE, record_batches(synthetic_records(options.count)))
+    write_rows(folder / MANIFEST_FILE, record_batches(synthetic_records(count)))
     began = time.perf_counter()
-    report = validate(read_manifest(options.folder), options.folder / "docs", ValidationSettings())
+    report = validate(read_manifest(folder), folder / "docs", ValidationSettings())
     seconds = time.perf_counter() - began
     print(
         json.dumps(
@@ -91,4 +95,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m benchmarks.validation_load"))

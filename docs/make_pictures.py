@@ -9,18 +9,19 @@
 Needs a Chromium, as the tests of the pages do (`make browser`).
 """
 
-import argparse
 import io
 import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import click
 import torch
 from PIL import Image
 from torch import Tensor
 
 from components import files
+from components.command_line import PATH, Command, Option, run
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import PhotoRecord
 from components.demo.app import create_demo
@@ -28,7 +29,7 @@ from components.evaluation.evaluate import HeldOutCase, held_out_cases
 from components.evaluation.records import EvaluationSettings, read_evaluation
 from components.imaging.photo import Photo, resize, to_jpeg_bytes
 from components.inference.enhancer import Enhancer
-from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, read_cases
+from components.metrics.tables import CASES_FILE, INPUT, METHOD, OURS, PHOTO, VIEW, faulty, read_cases
 from components.models.compute import ComputeSettings
 from components.serving.service import PhotoService
 from tests.browser import DESKTOP, PHONE, chromium, open_page
@@ -44,7 +45,7 @@ _LARGEST = 150_000  # bytes
 
 def chosen_cases(evaluation: Path, allowed: Collection[str]) -> list[tuple[str, int]]:
     """Photo and view of the cases at the quartiles of the colour error left, best first, photos of ``allowed`` only."""
-    table = read_cases(evaluation / CASES_FILE).pivot(index=[PHOTO, VIEW], columns=METHOD, values="ciede2000")
+    table = faulty(read_cases(evaluation / CASES_FILE)).pivot(index=[PHOTO, VIEW], columns=METHOD, values="ciede2000")
     left = (table[OURS] / table[INPUT]).sort_values()
     chosen: dict[str, int] = {}
     for quartile in _QUARTILES:
@@ -92,27 +93,32 @@ def photograph_pages(report: Path, service: PhotoService, photo: Path, out: Path
             page.close()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--package"], type=PATH, default=ROOT / ".spc" / "champion", help="Folder of the package that enhances."),
+    Option(
+        ["--report"], type=PATH, default=ROOT / "reports" / "latest" / "report.html", help="Report of a pipeline run."
+    ),
+    Option(["--out"], type=PATH, default=PICTURES, help="Folder to write the pictures to."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(package: Path, report: Path, out: Path) -> int:
     """Make all pictures."""
-    parser = argparse.ArgumentParser(prog="python -m docs.make_pictures", description=__doc__)
-    parser.add_argument("--package", type=Path, default=ROOT / ".spc" / "champion", help="default: %(default)s")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports" / "latest" / "report.html")
-    parser.add_argument("--out", type=Path, default=PICTURES, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    evaluation = options.package / "evaluation"
+    evaluation = package / "evaluation"
     settings = read_evaluation(evaluation).settings
-    enhancer = Enhancer.load(options.package, placement=ComputeSettings().place())
+    enhancer = Enhancer.load(package, placement=ComputeSettings().place())
     with tempfile.TemporaryDirectory(prefix="spc-pictures-") as folder:
         records = _records(Path(folder) / "manifest")
         free = [name for name, record in records.items() if record.licence.startswith("CC0")]
         cases = [_case(records[photo], view, settings) for photo, view in chosen_cases(evaluation, free)]
-        write_picture(enhanced_sheet(enhancer, cases, settings.seed), options.out / "enhanced.jpg")
+        write_picture(enhanced_sheet(enhancer, cases, settings.seed), out / "enhanced.jpg")
         faulty = Path(folder) / Path(cases[0].record.path).name
         faulty.write_bytes(to_jpeg_bytes(cases[0].faulty, 95))
-        photograph_pages(options.report.resolve(), PhotoService(enhancer), faulty, options.out)
+        photograph_pages(report.resolve(), PhotoService(enhancer), faulty, out)
     credits = [f"- {case.record.path}: {case.record.author}, {case.record.licence}" for case in cases]
     text = "Photos in `enhanced.jpg`, from top to bottom; the first is also on the demo page:\n\n" + "\n".join(credits)
-    files.write_text(options.out / "CREDITS.md", text + "\n")
+    files.write_text(out / "CREDITS.md", text + "\n")
     return 0
 
 
@@ -137,4 +143,4 @@ def _decoded(png: bytes) -> Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main, program="python -m docs.make_pictures"))

@@ -46,7 +46,7 @@ def serve(state: State, mlflow_port: int, zenml_port: int) -> int:
     if taken := [f"{name}'s port {port}" for name, port in ports.items() if not _free(port)]:
         print(
             f"{' and '.join(taken)} is taken by another program: end it, or name others: make ui PORT=5001 (for "
-            f"ZenML's: .venv/bin/python -m pipelines ui --port 5001 --zenml-port 8238)",
+            f"ZenML's: .venv/bin/smartphotocrafter ui --port 5001 --zenml-port 8238)",
             file=sys.stderr,
         )
         return 2

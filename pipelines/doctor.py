@@ -248,7 +248,8 @@ def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
     `compute.sharding` says.
     """
     from components.models.published import PUBLISHED, read_configurations
-    from components.planning.plan import PlanSettings, make_plan
+    from components.planning.plan import make_plan
+    from components.planning.settings import PlanSettings
     from components.planning.stages import STAGES
     from components.settings import Settings
 
@@ -287,7 +288,7 @@ def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
         if not as_set.fits:
             raise Unhealthy(
                 f"{needs[-1]} on each of {count} {pods.gpu_model}",
-                "`python -m components.planning --config CONFIG --gpu MODEL --count N` shows by what. Set "
+                "`smartphotocrafter plan --config CONFIG --gpu MODEL --count N` shows by what. Set "
                 f"{stage.name}.compute.gradient_checkpointing or a smaller batch, share the models out "
                 f"({stage.name}.compute: processes, sharding: fsdp), or ask for more or larger GPUs",
             )

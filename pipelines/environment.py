@@ -3,7 +3,7 @@
 Nothing outside the repository is read or written: neither the user's ZenML configuration nor a ZenML or MLflow server
 that the shell happens to name. A server is used where the file of a stack names one, and then only that.
 :func:`prepare` must run before the first import of ``zenml``, which reads its environment once, at import;
-:mod:`pipelines.__main__` does so.
+:mod:`pipelines.commands.common` does so.
 """
 
 import os

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from zenml.models import PipelineRunResponse
 
-from components.registry.promotion import Decision
+from components.registry.decision import Decision
 
 
 class Results(NamedTuple):

@@ -119,7 +119,7 @@ def retrain(
 
     Args:
         settings: the checked configuration as plain data.
-        arguments: of `python -m pipelines run`, which does the work.
+        arguments: of `smartphotocrafter run`, which does the work.
 
     The lock of the pipelines is held for all of it, and handed to the run, so that nobody's data changes under their
     feet. Nothing is done, and nobody alerted, while a pipeline runs, be it another retraining: the next retraining

@@ -16,6 +16,7 @@ from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 from zenml.pipelines.pipeline_definition import Pipeline
 
 from pipelines.environment import State
+from pipelines.integrations import leave_out_unused
 from pipelines.lock import only_pipeline
 from pipelines.nodes import nodes_of
 from pipelines.placement import pipeline_options
@@ -59,6 +60,7 @@ def run_pipeline(
 def _run_locked(
     pipeline: Pipeline, parameters: Mapping[str, Any], stack: str, state: State, use_cache: bool
 ) -> FinishedRun:
+    leave_out_unused()
     described = read_stack(stack, state)
     register(described)
     tracker = Client().active_stack.experiment_tracker

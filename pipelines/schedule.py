@@ -1,6 +1,6 @@
 """Scheduled retraining: a small scheduler in a process of its own on this machine, a CronJob on a cluster.
 
-Both fire `python -m pipelines retrain`, which decides whether there is anything to do. Times are UTC, as Kubernetes has
+Both fire `smartphotocrafter retrain`, which decides whether there is anything to do. Times are UTC, as Kubernetes has
 them. ZenML's own schedules are not used: they freeze the data revision and the code at the moment of scheduling.
 """
 
@@ -83,7 +83,7 @@ def find(state: State) -> Scheduled | None:
 def start(cron: str, arguments: Sequence[str], state: State) -> Scheduled:
     """Start a scheduler in the background, in the place of the one that may run; its output goes to a log file.
 
-    It ends with the machine. `python -m pipelines schedule --foreground` is the same for systemd or a container.
+    It ends with the machine. `smartphotocrafter schedule --foreground` is the same for systemd or a container.
     """
     stop(state)
     command = [sys.executable, "-m", "pipelines", "schedule", "--cron", cron, "--foreground", *arguments]
@@ -216,7 +216,7 @@ def in_words(scheduled: Scheduled) -> str:
     due = next_time(scheduled.cron, datetime.now(UTC))
     return (
         f'retraining is scheduled ("{scheduled.cron}" UTC, next {due:%Y-%m-%d %H:%M}, process {scheduled.pid}): '
-        f"python -m pipelines retrain {shlex.join(scheduled.arguments)}"
+        f"smartphotocrafter retrain {shlex.join(scheduled.arguments)}"
     )
 
 

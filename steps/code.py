@@ -6,13 +6,11 @@ The modules are found by reading the import statements, also those inside functi
 look another up by name only where it can be seen which it may be: `import_module(f"{__package__}.{name}")` is any
 module beside it.
 
-    python -m steps.code [STEP]     how many files each step depends on, or which
+    smartphotocrafter dependencies [STEP]     how many files each step depends on, or which
 """
 
-import argparse
 import ast
 import functools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +72,8 @@ def dependencies(step_file: Path, root: Path = ROOT) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in found if not _does_nothing(path))
 
 
-def data_files(module_file: Path) -> set[Path]:
+@functools.cache
+def data_files(module_file: Path) -> frozenset[Path]:
     """Files that are no Python and belong to a module: those beside it that it names, by their name or their folder's.
 
     What one of them names of the others, as a template does that includes another, belongs to it as well.
@@ -91,7 +90,7 @@ def data_files(module_file: Path) -> set[Path]:
             found.add(path)
             content = path.read_bytes()
             waiting += [other for name, other in beside.items() if name.encode() in content]
-    return found
+    return frozenset(found)
 
 
 def _holds_data(path: Path) -> bool:
@@ -105,6 +104,7 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
+@functools.cache
 def _does_nothing(path: Path) -> bool:
     """Whether a file is the ``__init__`` of a package and holds nothing but words."""
     if path.name != "__init__.py":
@@ -166,24 +166,15 @@ def _files_of(module: str, root: Path) -> Iterator[Path]:
             yield source
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print what the steps depend on."""
-    parser = argparse.ArgumentParser(prog="python -m steps.code", description=__doc__.split("\n")[0])
-    parser.add_argument("step", nargs="?", help="such as train_critic; by default the number of files of each")
-    step = parser.parse_args(arguments).step
-    if step:
-        print("\n".join(dependencies(ROOT / "steps" / f"{step}.py")))
-        return 0
-    for path in sorted((ROOT / "steps").glob("*.py")):
-        if any(_decorator(node) in ("stage", "preparation") for node in ast.walk(_tree(path))):
-            print(f"{path.stem:20} {len(dependencies(path)):4}")
-    return 0
+def step_files(root: Path = ROOT) -> list[Path]:
+    """The files of the steps that have such a cache key, by name."""
+    return [
+        path
+        for path in sorted((root / "steps").glob("*.py"))
+        if any(_decorator(node) in ("stage", "preparation") for node in ast.walk(_tree(path)))
+    ]
 
 
 def _decorator(node: ast.AST) -> str:
     decorators = getattr(node, "decorator_list", [])
     return next((getattr(one, "id", "") for one in decorators), "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

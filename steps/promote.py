@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from components.models.package import Package
-from components.registry.promotion import Decision
+from components.registry.decision import Decision
 from steps import registry
 from steps.champion import ChampionChanged, promote_version, taken_down
 from steps.folders import output_folder

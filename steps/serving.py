@@ -49,7 +49,7 @@ def input_example() -> tuple[pd.DataFrame, dict[str, Any]]:
 class EnhancerModel(PythonModel):
     """Critic and Artist behind MLflow's interface; the artifact ``package`` is a directory of components.registry.
 
-    The limits of `components.serving.service.ServingLimits` hold. Serve with other ones through the model's
+    The limits of `components.serving.limits.ServingLimits` hold. Serve with other ones through the model's
     configuration, such as ``mlflow.pyfunc.load_model(uri, model_config={"max_pixels": 10_000_000})``.
     """
 
@@ -57,7 +57,8 @@ class EnhancerModel(PythonModel):
         """Verify and load the package; see ``Enhancer.load`` for what is raised."""
         from components.inference.enhancer import Enhancer
         from components.models.compute import ComputeSettings
-        from components.serving.service import PhotoService, ServingLimits
+        from components.serving.limits import ServingLimits
+        from components.serving.service import PhotoService
 
         limits = ServingLimits.model_validate(dict(context.model_config or {}))
         enhancer = Enhancer.load(Path(context.artifacts["package"]), placement=ComputeSettings().place())

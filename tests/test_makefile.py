@@ -50,34 +50,36 @@ HOSTILE = {
 STAMPS = (".venv/.installed", ".venv/.developing", ".spc/data.stamp")
 ONE = ["--config={CONFIG}", "--stack={STACK}"]
 TARGETS = {  # what each target runs, with the parameters as whole words
-    "pipeline": ["-m", "pipelines", "run", *ONE, "--set={SET}", "{ARGS}"],
+    "pipeline": ["run", *ONE, "--set={SET}", "{ARGS}"],
     "test": ["-m", "pytest", "--numprocesses={WORKERS}", "--dist", "loadfile", "{ARGS}"],
     "enhance": ["enhance", "{ARGS}", "--", "{PHOTO}", "{OUT}"],
-    "tables": ["-m", "pipelines", "tables", *ONE, "--set={SET}", "--version={VERSIONS}"],
-    "ablation": ["-m", "pipelines", "ablation", *ONE, "--set={SET}"],
-    "serve": ["-m", "components.serving", "{ARGS}"],
-    "demo": ["-m", "components.demo", "{ARGS}"],
-    "champion": ["-m", "pipelines", "champion", "--stack={STACK}"],
-    "rollback": ["-m", "pipelines", "rollback", "--stack={STACK}", "--to={TO}", "--reason={REASON}"],
-    "ui": ["-m", "pipelines", "ui", "--port={PORT}"],
-    "stack": ["-m", "pipelines", "stack", "--stack={STACK}"],
-    "doctor": ["-m", "pipelines", "doctor", *ONE, "--set={SET}"],
-    "plan": ["-m", "components.planning", "--config={CONFIG}", "{ARGS}"],
-    "retrain": ["-m", "pipelines", "retrain", *ONE, "--set={SET}", "{ARGS}"],
+    "tables": ["tables", *ONE, "--set={SET}", "--version={VERSIONS}"],
+    "ablation": ["ablation", *ONE, "--set={SET}"],
+    "serve": ["serve", "{ARGS}"],
+    "demo": ["demo", "{ARGS}"],
+    "champion": ["champion", "--stack={STACK}"],
+    "rollback": ["rollback", "--stack={STACK}", "--to={TO}", "--reason={REASON}"],
+    "ui": ["ui", "--port={PORT}"],
+    "stack": ["stack", "--stack={STACK}"],
+    "doctor": ["doctor", *ONE, "--set={SET}"],
+    "plan": ["plan", "--config={CONFIG}", "{ARGS}"],
+    "retrain": ["retrain", *ONE, "--set={SET}", "{ARGS}"],
     "schedule": [
-        *["-m", "pipelines", "schedule", "--cron={CRON}", *ONE, "--set={SET}"],
+        *["schedule", "--cron={CRON}", *ONE, "--set={SET}"],
         *["--repository={REPOSITORY}", "--branch={BRANCH}"],
     ],
-    "unschedule": ["-m", "pipelines", "unschedule", "--stack={STACK}"],
+    "unschedule": ["unschedule", "--stack={STACK}"],
     "test-cluster": ["-m", "pytest", "tests/cluster", "-m", "", "{ARGS}", "{CONTEXT}"],
     "base": ["-m", "tools.base_models", "{ARGS}"],
     "benchmark": ["-m", "benchmarks.main", "{ARGS}"],
+    "benchmark-quality": ["-m", "benchmarks.quality", "{ARGS}"],
     "benchmark-data": ["-m", "benchmarks.data", "{ARGS}"],
     "benchmark-train": ["-m", "benchmarks.training", "{ARGS}"],
     "benchmark-serving": ["-m", "benchmarks.serving", "{ARGS}"],
     "benchmark-enhance": ["-m", "benchmarks.enhance", "{ARGS}"],
     "benchmark-orchestration": ["-m", "benchmarks.orchestration", "{ARGS}"],
     "benchmark-registry": ["-m", "benchmarks.registry_kills", "{ARGS}"],
+    "benchmark-start": ["-m", "benchmarks.start", "{ARGS}"],
 }
 # `check` ends as `test` does, after `lint`, whose programs are not here.
 WITHOUT_PARAMETERS = {
@@ -181,7 +183,7 @@ def test_a_parameter_that_no_target_knows_runs_nothing_either(project: Path) -> 
 def test_lists_and_quoted_words_mean_what_they_did(project: Path) -> None:
     settings = 'a.b=1 reinforce.note="x" c=[1,2]'
     words = make(project, "pipeline", {"SET": settings, "ARGS": """--k "two words" 'and three words' --l=a\\ b"""})
-    assert words[5:] == [
+    assert words[3:] == [
         *["--set=a.b=1", '--set=reinforce.note="x"', "--set=c=[1,2]"],
         *["--k", "two words", "and three words", "--l=a b"],
     ]
@@ -192,9 +194,9 @@ def test_lists_and_quoted_words_mean_what_they_did(project: Path) -> None:
 
 
 def test_what_is_not_given_is_left_out_or_has_its_default(project: Path) -> None:
-    assert make(project, "rollback", {}) == ["-m", "pipelines", "rollback", "--stack=local"]
-    assert make(project, "plan", {}) == ["-m", "components.planning", "--config=configs/gpu.yaml"]
-    assert make(project, "pipeline", {})[3:] == ["--config=configs/local.yaml", "--stack=local"]
+    assert make(project, "rollback", {}) == ["rollback", "--stack=local"]
+    assert make(project, "plan", {}) == ["plan", "--config=configs/gpu.yaml"]
+    assert make(project, "pipeline", {})[1:] == ["--config=configs/local.yaml", "--stack=local"]
 
 
 def test_a_quotation_without_an_end_is_refused_in_words() -> None:

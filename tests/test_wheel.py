@@ -84,14 +84,14 @@ def test_a_package_named_by_its_folder_enhances(commands: Path, tmp_path: Path) 
 
 
 def test_without_a_model_it_asks_for_one(commands: Path, tmp_path: Path) -> None:
-    code = "from components.cli import CHAMPION, model_folder; model_folder(CHAMPION).__enter__()"
+    code = "from components.inference.commands import CHAMPION, model_folder; model_folder(CHAMPION).__enter__()"
     done = run(commands / "python", "-c", code, cwd=tmp_path)
     assert "CommandError: which model?" in done.stderr
     assert "name the directory of one with --model" in done.stderr
 
 
 def test_pipelines_say_that_they_need_a_checkout(commands: Path, tmp_path: Path) -> None:
-    done = run(commands / "python", "-m", "pipelines", "run", cwd=tmp_path)
+    done = run(commands / "smartphotocrafter", "run", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("this needs a checkout of the repository")
     assert "Traceback" not in done.stderr

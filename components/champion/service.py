@@ -45,7 +45,7 @@ def champion(state: Path, follow: Callable[[Path, str], None] | None = None) -> 
 
     Args:
         follow: publishes the champion of the stack of that name in that state folder, and finishes what a killed
-            process began; by default by `python -m pipelines champion`.
+            process began; by default by `smartphotocrafter champion`.
 
     Raises:
         NoChampion: nothing has been promoted yet.
@@ -68,11 +68,11 @@ def follow_by_mlflow(state: Path, stack: str) -> None:
     Raises:
         RuntimeError: it could not be published; the message says why.
     """
-    command = [sys.executable, "-m", "pipelines", "champion", "--stack", stack]
+    words = ["champion", "--stack", stack]
     environment = os.environ | {"SPC_STATE": str(state)}
     try:
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "pipelines", *words],
             cwd=checkout(),
             env=environment,
             capture_output=True,
@@ -81,10 +81,10 @@ def follow_by_mlflow(state: Path, stack: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"`{' '.join(command[1:])}` did not end in {_SETTLE_SECONDS:.0f} s") from error
+        raise RuntimeError(f"`smartphotocrafter {' '.join(words)}` did not end in {_SETTLE_SECONDS:.0f} s") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise RuntimeError(said[-1] if said else f"`{' '.join(command[1:])}` ended with {done.returncode}")
+        raise RuntimeError(said[-1] if said else f"`smartphotocrafter {' '.join(words)}` ended with {done.returncode}")
 
 
 def _registry(copies: ChampionCopies) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Records of an evaluation that the evaluation writes and the report shows."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from components.evaluation.tasks import PaperSettings
 from components.inference.enhancer import EARLIER_NAME, EnhancerSettings
 from components.metrics.tables import TABLE_FILE, BootstrapSettings, Interval, Row
 from components.models.compute import ComputeSettings
-from components.photometry.operations import Operation
 from components.strict import Strict
 from components.verdict.grammar import Verdict
 
@@ -31,7 +31,10 @@ class EvaluationSettings(Strict):
     """On what, and against what, an enhancer is judged."""
 
     split: Split = Field(default="test", description="Split whose photos are evaluated.")
-    views: int = Field(default=3, ge=1, description="Faulty views of each photo.")
+    views: int = Field(default=3, ge=1, description="Views of each photo with the project's own faults.")
+    library_views: int = Field(
+        default=3, ge=0, description="Views of each photo with faults that other people's code makes."
+    )
     max_side: int = Field(default=512, ge=32, description="Photos are reduced to this longer side first. Pixels.")
     baselines: tuple[str, ...] = Field(default=tuple(BASELINES), description="Keys of the classical baselines.")
     seed: int = Field(default=0, ge=0, description="Of the faults and of the Artist's noise.")
@@ -54,11 +57,21 @@ class EvaluationSettings(Strict):
         return check_known(names)
 
 
+class FamilyFigures(Strict):
+    """What is left of the faults of one family, as a share of the input's CIEDE2000."""
+
+    family: str
+    cases: int
+    ratio_to_input: Interval
+    baseline_ratio_to_input: Interval = Field(description="The same for the best baseline of all faulty views.")
+    by_size: dict[str, Interval] = Field(description="The same by the CIEDE2000 of the input.")
+
+
 class Evaluation(Strict):
     """What was measured; `table.json`."""
 
     photos: int
-    cases: int = Field(description="Faulty views: photos times views.")
+    cases: int = Field(description="Faulty views of all photos, of both families.")
     held_out: str | None = Field(
         default=None, description="Digest of the held-out set: equal for evaluations that can be compared."
     )
@@ -67,7 +80,11 @@ class Evaluation(Strict):
     ratio_to_input: Interval = Field(description="CIEDE2000 of the enhancer over that of the faulty input.")
     best_baseline: str = Field(description="The baseline with the lowest CIEDE2000.")
     ratio_to_best_baseline: Interval = Field(description="CIEDE2000 of the enhancer over that of the best baseline.")
+    families: tuple[FamilyFigures, ...] = Field(default=(), description="The same for each family of faults.")
     change_of_intact: Interval = Field(description="CIEDE2000 by which the enhancer changes photos that have no fault.")
+    intact_changed_visibly: float = Field(
+        default=math.nan, description="Share of the photos without a fault that are changed by a CIEDE2000 above 2."
+    )
     critic: CriticFigures
 
 
@@ -91,7 +108,7 @@ class Picture:
     """One case to look at.
 
     Attributes:
-        faults: what was done to the original.
+        faults: what was done to the original, each in a few words.
         original, faulty, enhanced: (3, H, W) in [0, 1].
         text: what the Critic wrote about the faulty picture; ``verdict`` is it parsed, or None.
         input_error, error: mean CIEDE2000 to the original, before and after.
@@ -100,7 +117,7 @@ class Picture:
 
     photo_id: str
     view: int
-    faults: tuple[Operation, ...]
+    faults: tuple[str, ...]
     original: Tensor
     faulty: Tensor
     enhanced: Tensor

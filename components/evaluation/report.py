@@ -20,7 +20,6 @@ from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.imaging.photo import resize
 from components.metrics.full_reference import LOWER_IS_BETTER, UNITS, to_bytes
 from components.metrics.tables import INPUT, OURS, Interval
-from components.photometry.operations import label
 
 TEMPLATE = "report.html.j2"
 
@@ -53,7 +52,10 @@ def write_report(
 
 
 def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings, curves: Curves) -> str:
-    """The HTML of a report. The first view of every photo is shown, then the cases with the largest remaining error.
+    """The HTML of a report.
+
+    The first faulty view of every photo is shown, then the cases with the largest remaining error, and those that the
+    edit made worse, intact photos among them.
 
     Everything that comes from outside (what the Critic wrote, names of authors and files) is escaped.
 
@@ -61,9 +63,10 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
         curves: rewards during reinforcement, drawn one plot each; those with fewer than two points are left out.
     """
     first: dict[str, Picture] = {}
-    for picture in pictures:
+    for picture in filter(lambda picture: picture.faults, pictures):
         first.setdefault(picture.photo_id, picture)
     worst = sorted(pictures, key=lambda picture: picture.error, reverse=True)[: settings.worst_cases]
+    harmed = sorted(pictures, key=lambda picture: picture.error - picture.input_error, reverse=True)
     templates = environment()
     templates.filters["interval"] = _interval
     templates.filters["method"] = method_title
@@ -74,8 +77,10 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
             for name, lower in LOWER_IS_BETTER.items()
         ],
         best={name: _best(evaluation, name) for name in LOWER_IS_BETTER},
+        sizes=list(dict.fromkeys(size for figures in evaluation.families for size in figures.by_size)),
         photos=[_shown(picture, settings) for picture in first.values()],
         worst=[_shown(picture, settings) for picture in worst],
+        harmed=[_shown(item, settings) for item in harmed[: settings.worst_cases] if item.error > item.input_error],
         plots=[drawn for name, curve in curves.items() if (drawn := plot(name, {name: curve}))],
         plot_size=SIZE,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -108,7 +113,7 @@ def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:
         "id": picture.photo_id,
         "view": picture.view,
         "credit": picture.credit,
-        "faults": [label(fault) for fault in picture.faults],
+        "faults": picture.faults,
         "text": picture.text,
         "suggestions": suggestions,
         "score": picture.verdict.score if picture.verdict else None,

@@ -13,6 +13,7 @@ from components.data.records import PhotoRecord
 from components.data.splits import Split
 from components.evaluation.baselines import BASELINES, check_known
 from components.evaluation.generative import GenerativeBaseline
+from components.evaluation.library_faults import apply_library_faults, sample_library_faults
 from components.imaging.photo import quantize, read_photo, resize
 from components.metrics.tables import BootstrapSettings
 from components.models.compute import ComputeSettings
@@ -20,19 +21,26 @@ from components.photometry.operations import TONE, Operation, apply_operations
 from components.seeding import generator_for
 from components.strict import Strict
 
-Task = Literal["enhancement", "restoration", "deblurring", "dehazing", "multi_edit"]
+Task = Literal["enhancement", "library_faults", "intact", "restoration", "deblurring", "dehazing", "multi_edit"]
 TASKS: dict[Task, tuple[str, ...]] = {
     "enhancement": (),
+    "library_faults": (),
+    "intact": (),
     "restoration": ("noise", "jpeg", "low_light"),
     "deblurring": ("motion_blur", "defocus_blur"),
     "dehazing": ("haze",),
     "multi_edit": ("motion_blur", "defocus_blur", "noise", "jpeg", "haze", "low_light"),
 }
-"""The degradations of which each case of a task has one; enhancement and multi-edit have tone faults (as well)."""
+"""The degradations of which each case of a task has one; enhancement and multi-edit have tone faults (as well).
+
+The library's faults are those of `components.evaluation.library_faults`; photos without a fault have one case each.
+"""
 
 _COLOUR = ("ciede2000", *(f"{name}_error" for name in TONE))
 MEASURES: dict[Task, tuple[str, ...]] = {
     "enhancement": ("musiq", "nima", "clip", "fid", "lpips", "dists", *_COLOUR),
+    "library_faults": ("lpips", "dists", *_COLOUR),
+    "intact": ("lpips", "dists", *_COLOUR),
     "restoration": ("psnr", "ssim", "lpips", "dists", "fid"),
     "deblurring": ("psnr", "ssim", "lpips", "dists", "fid"),
     "dehazing": ("psnr", "ssim", "lpips", "dists", "fid"),
@@ -40,6 +48,8 @@ MEASURES: dict[Task, tuple[str, ...]] = {
 }
 TITLES: dict[Task, str] = {
     "enhancement": "Automatic enhancement",
+    "library_faults": "Automatic enhancement: faults that other people's code makes",
+    "intact": "Photos without a fault: what is done to them",
     "restoration": "Restoration: noise, compression, low light",
     "deblurring": "Deblurring",
     "dehazing": "Dehazing",
@@ -69,7 +79,7 @@ class PaperSettings(Strict):
 
 
 class TaskCase(NamedTuple):
-    """A photo as it should be and as it comes, both (3, H, W) on the 8-bit grid."""
+    """A photo as it should be and as it comes, both (3, H, W) on the 8-bit grid, and what is recorded of the way."""
 
     record: PhotoRecord
     view: int
@@ -89,10 +99,17 @@ def intact_picture(record: PhotoRecord, photos_dir: Path, max_side: int) -> Tens
 def task_cases(record: PhotoRecord, photos_dir: Path, task: Task, settings: PaperSettings) -> Iterator[TaskCase]:
     """The cases of one photo; the same record, task and seed always give the same pictures.
 
-    Those of "enhancement" are the faulty views on which `components.evaluation.evaluate` judges.
+    Those of "enhancement" and "library_faults" are the views on which `components.evaluation.evaluate` judges.
     """
     intact = intact_picture(record, photos_dir, settings.max_side)
+    if task == "intact":
+        yield TaskCase(record, 0, intact, intact, ())
+        return
     for view in range(settings.views):
+        if task == "library_faults":
+            faults = sample_library_faults(generator_for(settings.seed, record.sha256, "evaluation/library", view))
+            yield TaskCase(record, view, intact, apply_library_faults(intact, faults), ())
+            continue
         purpose = "evaluation" if task == "enhancement" else f"tables/{task}"
         generator = generator_for(settings.seed, record.sha256, purpose, view)
         operations: tuple[Operation, ...] = (sample_degradation(generator, TASKS[task]),) if TASKS[task] else ()

@@ -21,6 +21,7 @@ from components.champion.copies import held
 from components.imaging.originals import Original
 from components.imaging.photo import Photo, short_side_size
 from components.inference.edit import EditOptions, fit_edit
+from components.inference.restraint import RestraintSettings, restraint
 from components.inference.transfer import TransferSettings
 from components.models.artist import Artist
 from components.models.compute import Placement
@@ -50,6 +51,9 @@ class EnhancerSettings(Strict):
         default=False, description="Judge and edit the mirrored photo too, and average: twice the work."
     )
     strength: float = Field(default=1.0, ge=0, le=2, description="0 leaves the photo, 1 is the Artist's edit.")
+    restraint: RestraintSettings = Field(
+        default_factory=RestraintSettings, description="How much less of it a photo gets that the Critic finds good."
+    )
     transfer: TransferSettings = Field(default_factory=TransferSettings)
 
 
@@ -93,6 +97,7 @@ class Enhanced:
         verdict: the same parsed, or None when it is not in the grammar.
         before_small: (3, h, w) the photo at the Artist's working size, through the autoencoder as the edit is.
         after_small: (3, h, w) the mean of the Artist's edits.
+        strength: of the edit, as asked for or as the Critic's score made it; 0 where the photo was left as it is.
     """
 
     photo: Photo
@@ -100,6 +105,7 @@ class Enhanced:
     verdict: Verdict | None
     before_small: Tensor
     after_small: Tensor
+    strength: float
 
 
 class Enhancer:
@@ -141,8 +147,9 @@ class Enhancer:
     ) -> "Enhancer":
         """Load base models from ``base/critic`` and ``base/artist`` and adapters from their own directories."""
         placement = placement or Placement()
-        critic = Critic.load(Path(base) / "critic", critic_adapter, placement)
-        return cls(critic, Artist.load(Path(base) / "artist", artist_adapter, placement), settings)
+        critic = Critic.load(Path(base) / "critic", critic_adapter, placement, only_used=True)
+        artist = Artist.load(Path(base) / "artist", artist_adapter, placement, only_used=True)
+        return cls(critic, artist, settings)
 
     def critique(self, photo: Photo | Original) -> Critique:
         """The Critic's opinion of a photo, without an edit."""
@@ -157,7 +164,7 @@ class Enhancer:
             photo: of any size from 1x1 up.
             seed: of the Artist's noise; the same seed gives the same bytes.
             draws: how many edits are averaged, by default that of the settings.
-            strength: 0 to 2, by default that of the settings.
+            strength: 0 to 2, by default `strength_for`.
         """
         (result,) = self.enhance_many([photo], seed, draws, strength)
         return result
@@ -182,18 +189,21 @@ class Enhancer:
             ValueError: ``draws`` is below 1 or ``strength`` outside [0, 2].
         """
         draws = self.settings.draws if draws is None else draws
-        strength = self.settings.strength if strength is None else strength
-        if draws < 1 or not 0 <= strength <= 2:
+        if draws < 1 or (strength is not None and not 0 <= strength <= 2):
             raise ValueError(f"expected draws >= 1 and strength in [0, 2], found {draws} and {strength}")
         if not photos:
             return []
-        options = EditOptions(strength=strength)
         results = []
         for photo, plan in zip(photos, self._plan_many(photos, seed, draws), strict=True):
+            options = EditOptions(strength=self.strength_for(plan.verdict) if strength is None else strength)
             edit = fit_edit(plan.before, plan.after, photo.height, options, self.settings.transfer, plan.verdict)
-            pixels = edit(photo.pixels.clone(), 0)
-            results.append(Enhanced(photo.with_pixels(pixels), plan.text, plan.verdict, plan.before, plan.after))
+            edited = photo.with_pixels(edit(photo.pixels.clone(), 0))
+            results.append(Enhanced(edited, plan.text, plan.verdict, plan.before, plan.after, options.strength))
         return results
+
+    def strength_for(self, verdict: Verdict | None) -> float:
+        """The strength of the edit of a photo with such a verdict, where nobody asks for another."""
+        return self.settings.strength * restraint(verdict, self.settings.restraint)
 
     def _plan_many(self, photos: Sequence[Photo | Original], seed: int, draws: int) -> list[EditPlan]:
         """One pass of the Critic over all photos, then each photo's edits."""

@@ -46,6 +46,15 @@ class Sidecar(Strict):
     edit: EditOptions | None = Field(default=None, description="Which part of the edit was applied.")
     seed: int | None = Field(default=None, description="Of the Artist's noise.")
 
+    @property
+    def strength_in_words(self) -> str:
+        """How far the edit went, for people."""
+        if self.edit is None:
+            return "Not edited."
+        if self.edit.strength == 0:
+            return "Left as it is (strength 0); --strength 1 makes the whole edit."
+        return f"Edited with strength {self.edit.strength:.2f}."
+
 
 def camera_raw_settings(verdict: Verdict | None, is_raw: bool, white_kelvin: float | None = None) -> dict[str, str]:
     """The suggestions as Camera Raw settings, by name without prefix; suggestions without a counterpart are left out.

@@ -81,10 +81,10 @@ def enhance_file(
         OSError: ``source`` cannot be read.
     """
     extras = extras or Extras()
-    strength = enhancer.settings.strength if options.strength is None else options.strength
-    edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
     original = read_original(source)
     plan = enhancer.plan(original, options.seed, options.draws)
+    strength = enhancer.strength_for(plan.verdict) if options.strength is None else options.strength
+    edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
     edit = fit_edit(plan.before, plan.after, original.height, edit_options, enhancer.settings.transfer, plan.verdict)
     edited = original.edited(edit, in_place=extras.compare is None)
     report = Sidecar(

@@ -1,7 +1,7 @@
 """Learned quality measures with published weights: DISTS, MUSIQ and NIMA through pyiqa, FID, and CLIP similarity.
 
 None is approximated: where the weights of a measure are not on this machine, it is unavailable and says which command
-fetches them (`components.metrics.fetch`). Weights are read without unpickling anything but tensors.
+fetches them (`smartphotocrafter fetch measures`). Weights are read without unpickling anything but tensors.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def unavailable(name: str) -> Unavailable | None:
     missing = tuple(what for what, path in files.items() if path is None or not path.is_file())
     if not missing:
         return None
-    return Unavailable(name=name, missing=missing, command=f".venv/bin/python -m components.metrics.fetch {name}")
+    return Unavailable(name=name, missing=missing, command=f".venv/bin/smartphotocrafter fetch measures {name}")
 
 
 def load_case_measure(name: str, base: Path, device: str = "cpu") -> CaseMeasure:

@@ -21,9 +21,13 @@ from components import files
 from components.metrics.full_reference import LOWER_IS_BETTER
 from components.strict import Strict
 
-PHOTO, VIEW, METHOD = "photo_id", "view", "method"
+PHOTO, VIEW, METHOD, FAMILY = "photo_id", "view", "method", "family"
 INPUT, OURS = "input", "enhance"
 """Names of two methods: the faulty photo as it came, and the package that is evaluated."""
+OWN, LIBRARY, INTACT = "own", "library", "intact"
+"""Families of cases: the project's own faults, those that other people's code makes, and photos without a fault."""
+INTACT_CHANGE = "intact_change"
+"""Measure of the gate: mean CIEDE2000 by which a photo without a fault is changed."""
 
 CASES_FILE, TABLE_FILE = "cases.parquet", "table.json"
 
@@ -55,7 +59,7 @@ class Row(Strict):
 
 
 def write_cases(cases: pd.DataFrame, path: Path) -> None:
-    """Write rows (columns `photo_id`, `view`, `method` and the measures) as Parquet, whole or not at all."""
+    """Write rows (columns `photo_id`, `view`, `family`, `method`, measures) as Parquet, whole or not at all."""
     with files.replacing(path) as temporary:
         cases.to_parquet(temporary, index=False)
 
@@ -70,7 +74,7 @@ def read_cases(path: Path) -> pd.DataFrame:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: expected the per-case table of an evaluation; run the evaluation first")
     cases = pd.read_parquet(path)
-    if missing := {PHOTO, VIEW, METHOD, *LOWER_IS_BETTER} - set(cases.columns):
+    if missing := {PHOTO, VIEW, METHOD, FAMILY, *LOWER_IS_BETTER} - set(cases.columns):
         raise ValueError(f"{path}: not a table of cases, missing columns: {sorted(missing)}")
     return cases
 
@@ -78,11 +82,21 @@ def read_cases(path: Path) -> pd.DataFrame:
 def gate_table(cases: pd.DataFrame, method: str = OURS) -> pd.DataFrame:
     """The measures of one method with index (photo_id, view): what `components.registry.promotion.decide` compares.
 
+    The views are those with a fault; beside the measures of each stands how much the method changes the same photo
+    without one.
+
     Raises:
         ValueError: the method is not in the table.
     """
-    rows = _of(cases, method).set_index([PHOTO, VIEW])
-    return rows[list(LOWER_IS_BETTER)]
+    rows = _of(cases, method)
+    change = rows[rows[FAMILY] == INTACT].set_index(PHOTO)["ciede2000"]
+    views = faulty(rows).set_index([PHOTO, VIEW])
+    return views[list(LOWER_IS_BETTER)].assign(**{INTACT_CHANGE: change.reindex(views.index, level=PHOTO)})
+
+
+def faulty(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that have a fault."""
+    return cases[cases[FAMILY] != INTACT]
 
 
 def mean_interval(cases: pd.DataFrame, measure: str, settings: BootstrapSettings) -> Interval:

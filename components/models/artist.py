@@ -8,17 +8,22 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
-from peft import PeftModel
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from components.models.compute import Placement
 from components.models.critic import ReasoningLatent
-from components.models.lora import LoraSettings, add_adapter, save_adapter
+from components.models.lora import LoraSettings, add_adapter, load_adapter, put_adapter, save_adapter, without_adapter
 from components.models.weights import load_weights, save_weights, train_weights
 from components.parallel.sharding import shard
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 LORA_TARGETS = [
     "to_q",
@@ -60,7 +65,7 @@ class Artist:
 
     def __init__(
         self,
-        transformer: QwenImageTransformer2DModel | PeftModel,
+        transformer: "QwenImageTransformer2DModel | PeftModel",
         vae: AutoencoderKLQwenImage,
         scheduler: FlowMatchEulerDiscreteScheduler,
         area: int = PRODUCTION_AREA,
@@ -78,10 +83,15 @@ class Artist:
         adapter: Path | None = None,
         placement: Placement | None = None,
         trainable: bool = False,
+        only_used: bool = False,
     ) -> "Artist":
         """Load a diffusers directory (`transformer/`, `vae/`, `scheduler/`) and, when given, a PEFT adapter.
 
         Where the adapter's folder holds weights too (`components.models.weights`), those replace the base model's.
+
+        Args:
+            trainable: the adapter is to be trained.
+            only_used: no adapter will be trained, saved or put beside this one, so it need not be PEFT's.
         """
         device, dtype = placement or Placement()
         transformer = QwenImageTransformer2DModel.from_pretrained(base, subfolder="transformer", torch_dtype=dtype)
@@ -90,7 +100,9 @@ class Artist:
         transformer, vae = transformer.to(device).eval().requires_grad_(False), vae.to(device).eval()
         weights = load_weights(transformer, adapter)
         if adapter is not None:
-            transformer = PeftModel.from_pretrained(transformer, adapter, is_trainable=trainable)
+            transformer = (
+                put_adapter(transformer, adapter) if only_used else load_adapter(transformer, adapter, trainable)
+            )
         description = base / DESCRIPTION_FILE
         area = json.loads(description.read_text())["area"] if description.exists() else PRODUCTION_AREA
         artist = cls(transformer, vae, scheduler, area)
@@ -121,8 +133,7 @@ class Artist:
 
     def checkpoint_gradients(self) -> None:
         """From now on compute activations again in the backward pass instead of keeping them."""
-        model = self.transformer.get_base_model() if isinstance(self.transformer, PeftModel) else self.transformer
-        model.enable_gradient_checkpointing()
+        without_adapter(self.transformer).enable_gradient_checkpointing()
 
     @property
     def device(self) -> torch.device:
@@ -156,13 +167,17 @@ class Artist:
     @torch.no_grad()
     def decode(self, latents_BSC: Tensor, grid: Grid) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] of normalised, packed latents."""
+        return self.decode_differentiably(latents_BSC, grid).clamp(0, 1)
+
+    def decode_differentiably(self, latents_BSC: Tensor, grid: Grid) -> Tensor:
+        """The same, not clamped, for a loss on the pictures."""
         batch, _, packed = latents_BSC.shape
         channels = packed // (PATCH * PATCH)
         patches = latents_BSC.view(batch, grid.height, grid.width, channels, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         latents = patches.reshape(batch, channels, 1, grid.height * PATCH, grid.width * PATCH)
         latents = latents * self._std.to(latents) + self._mean.to(latents)
         pixels = self.vae.decode(latents.to(self.vae.dtype)).sample[:, :, 0]
-        return ((pixels.float() + 1) / 2).clamp(0, 1)
+        return (pixels.float() + 1) / 2
 
     def velocity(
         self, noisy_BSC: Tensor, source_BRC: Tensor, sigma_B: Tensor, latent: ReasoningLatent, grid: Grid

@@ -7,19 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import AutoProcessor, DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.cache_utils import DynamicCache
+from transformers.models.auto.processing_auto import AutoProcessor
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 
 from components.models.compute import Placement, generator_on
-from components.models.lora import LoraSettings, add_adapter, quick_adapters, save_adapter
+from components.models.lora import (
+    LoraSettings,
+    add_adapter,
+    load_adapter,
+    put_adapter,
+    quick_adapters,
+    save_adapter,
+    without_adapter,
+)
 from components.models.weights import load_weights, save_weights, train_weights
 from components.parallel.ranks import Share, all_reduce_max
 from components.parallel.sharding import move_rest, shard
 from components.verdict.prompt import PROMPT, conversation
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
@@ -99,7 +111,7 @@ class Critic:
         processor: its processor (tokenizer, image processor, chat template).
     """
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration | PeftModel, processor: Any, prompt: str = PROMPT):
+    def __init__(self, model: "Qwen2_5_VLForConditionalGeneration | PeftModel", processor: Any, prompt: str = PROMPT):
         self.model, self.processor, self.prompt = model, processor, prompt
         self.gradient_checkpointing = False
         self.weights: Path | None = None  # that a stage trained instead of an adapter
@@ -114,16 +126,21 @@ class Critic:
         adapter: Path | None = None,
         placement: Placement | None = None,
         trainable: bool = False,
+        only_used: bool = False,
     ) -> "Critic":
         """Load `from_pretrained` directories: the base model and, when given, a PEFT adapter on top of it.
 
         Where the adapter's folder holds weights too (`components.models.weights`), those replace the base model's.
+
+        Args:
+            trainable: the adapter is to be trained.
+            only_used: no adapter will be trained, saved or put beside this one, so it need not be PEFT's.
         """
         device, dtype = placement or Placement()
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype).to(device).eval()
         weights = load_weights(model, adapter)
         if adapter is not None:
-            model = PeftModel.from_pretrained(model, adapter, is_trainable=trainable)
+            model = put_adapter(model, adapter) if only_used else load_adapter(model, adapter, trainable)
         critic = cls(model, AutoProcessor.from_pretrained(base))
         critic.weights = weights
         return critic
@@ -165,7 +182,7 @@ class Critic:
     @property
     def vision_language_model(self) -> Qwen2_5_VLForConditionalGeneration:
         """The transformers model beneath a possible PEFT wrapper."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return without_adapter(self.model)
 
     @property
     def device(self) -> torch.device:

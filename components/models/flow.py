@@ -5,7 +5,7 @@ shifted towards noise by the length of the sequence, at inference and in trainin
 """
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 

@@ -7,20 +7,22 @@ is then handed on.
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from components.parallel.ranks import is_main
 from components.parallel.sharding import on_main
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 Trainable = Literal["lora", "full"]
 WEIGHTS_FILE = "block_weights.safetensors"
 
 
-def train_weights(model: PeftModel, blocks: nn.Module) -> None:
+def train_weights(model: "PeftModel", blocks: nn.Module) -> None:
     """From now on train the weights of `blocks`, a part of the model, and no adapter."""
     model.requires_grad_(False)
     for name, parameter in blocks.named_parameters():
@@ -42,7 +44,7 @@ def load_weights(model: nn.Module, folder: Path | None) -> Path | None:
     return file
 
 
-def save_weights(model: PeftModel, out: Path, loaded: Path | None) -> None:
+def save_weights(model: "PeftModel", out: Path, loaded: Path | None) -> None:
     """Write the weights that were trained, or hand on those that were loaded; every rank must call it."""
     weights = {
         name.replace(".base_layer.", "."): on_main(parameter.detach())

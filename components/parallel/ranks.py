@@ -17,7 +17,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
@@ -37,6 +36,8 @@ def joined(device: str, timeout: timedelta | None = None) -> Iterator[None]:
         device: `compute.device` of the stage: "auto", "cpu" or "cuda".
         timeout: how long a rank waits for the others; PyTorch's default where None.
     """
+    from accelerate import PartialState
+
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     options: dict[str, Any] = {}
     if not on_cpu and "LOCAL_RANK" in os.environ:
@@ -208,4 +209,6 @@ def _buckets(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 def _device() -> torch.device:
     """Where the group's fast collectives are: the GPU of this rank, or the CPU."""
+    from accelerate import PartialState
+
     return PartialState().device

@@ -9,7 +9,6 @@ themselves are kept in float32 and gathered in bfloat16.
 from collections.abc import Iterable, Sequence
 
 import torch
-from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -28,6 +27,8 @@ def shard(root: nn.Module, device: torch.device, compute_dtype: torch.dtype, apa
         compute_dtype: of trained block weights while they compute; they are kept in float32.
         apart: modules to shard as groups of their own, inside or outside of `root`: embeddings that are large.
     """
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2)  # takes from the environment what `accelerate launch` put
     named = plugin.transformer_cls_names_to_wrap or _block_classes(root)
     blocks = [module for module in root.modules() if type(module).__name__ in named]

@@ -6,11 +6,9 @@ smooth where few pixels lie, and the identity where none do.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -18,6 +16,9 @@ from torch.nn import functional
 
 from components.photometry.attributes import check_image
 from components.strict import Strict
+
+if TYPE_CHECKING:  # imported where looks are fitted; who applies one does not need it
+    import scipy.sparse
 
 _CORNERS = np.array([(r, g, b) for b in (0, 1) for g in (0, 1) for r in (0, 1)])
 
@@ -66,6 +67,9 @@ def fit_look(pairs: Iterable[tuple[Tensor, Tensor]], title: str, settings: LookS
     Source: Zeng et al. (2020), "Learning image-adaptive 3D lookup tables", for trilinear tables with a smoothness
     term; Garcia and Gupta (2009), "Lattice regression", for the least-squares solution.
     """
+    import scipy.sparse
+    import scipy.sparse.linalg
+
     settings = settings or LookSettings()
     nodes = settings.size**3
     normal, right = scipy.sparse.csr_array((nodes, nodes)), np.zeros((nodes, 3))
@@ -183,8 +187,10 @@ def _sampled(before: Tensor, after: Tensor, most: int) -> tuple[np.ndarray, np.n
     return source, target - source
 
 
-def _trilinear(colours: np.ndarray, size: int) -> scipy.sparse.csr_array:
+def _trilinear(colours: np.ndarray, size: int) -> "scipy.sparse.csr_array":
     """(n, S^3) weights of the eight nodes around each colour (n, 3)."""
+    import scipy.sparse
+
     position = colours * (size - 1)
     corner = np.minimum(position.astype(np.int64), size - 2)
     fraction = position - corner
@@ -195,8 +201,10 @@ def _trilinear(colours: np.ndarray, size: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((weight.ravel(), (row, column.ravel())), shape=(len(colours), size**3))
 
 
-def _bending(size: int) -> scipy.sparse.csr_array:
+def _bending(size: int) -> "scipy.sparse.csr_array":
     """L'L (S^3, S^3) of the second differences along the three axes of the table."""
+    import scipy.sparse
+
     if size < 3:
         return scipy.sparse.csr_array((size**3, size**3))
     second = scipy.sparse.diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(size - 2, size))

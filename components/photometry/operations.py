@@ -2,6 +2,9 @@
 
 Faulty training pictures, recorded pairs, the Critic's suggestions and rewards all speak in these operations. A record
 holds all that its result depends on, so the same picture and the same records give the same pixels.
+
+What compiles its kernels is imported where it is used: whoever only speaks in operations, as the grammar of verdicts
+does, need not wait for a compiler.
 """
 
 from collections.abc import Sequence
@@ -13,12 +16,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.photometry.adjustments import adjust
 from components.photometry.assets import ASSET_PATTERN, read_asset
 from components.photometry.attributes import check_image
-from components.photometry.bokeh import bokeh, elliptic_foreground
-from components.photometry.compositing import place_subject
-from components.photometry.degradations import defocus_blur, haze, jpeg, low_light, motion_blur, noise
 from components.photometry.looks import apply_look, parse_cube
 from components.photometry.masks import decode_cutout, decode_mask
 from components.strict import Strict
@@ -145,6 +144,8 @@ def apply_operations(image: Tensor, operations: Sequence[Operation], assets: Pat
         ValueError: when ``image`` is not such a picture or asks for a gradient, or an asset is not what its name says.
         FileNotFoundError: an asset is not in ``assets``.
     """
+    from components.photometry.adjustments import adjust
+
     check_image(image)
     for is_tone, run in groupby(operations, key=lambda operation: operation.name in TONE):
         if is_tone:
@@ -163,6 +164,10 @@ def _within_gamut(image: Tensor) -> Tensor:
 
 def _degrade(image: Tensor, operation: Operation, assets: Path | None) -> Tensor:
     """Apply one operation to an image in [0, 1], all randomness from the operation's seed."""
+    from components.photometry.bokeh import bokeh, elliptic_foreground
+    from components.photometry.compositing import place_subject
+    from components.photometry.degradations import defocus_blur, haze, jpeg, low_light, motion_blur, noise
+
     generator = torch.Generator().manual_seed(operation.seed)
     content = read_asset(assets, operation.asset) if operation.asset else b""
     match operation.name:

@@ -2,36 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
 
 from components.models.published import Configurations, ModelSize, artist_on_meta, critic_on_meta, size_of
 from components.planning.gpus import Gpu, gpu_named
 from components.planning.memory import Tracer
-from components.planning.stages import STAGES, Phase, Stage, StagePlanner, Workload
+from components.planning.settings import PlanSettings, Sharding
+from components.planning.stages import STAGES, Phase, Stage, StagePlanner
 from components.settings import Settings
 from components.strict import Strict
 
-Sharding = Literal["ddp", "fsdp"]
 ADAPTER_BYTES = 4  # adapters, their gradients, AdamW's moments and averages are float32
 GATHERED_BLOCKS = 2  # the block being computed and the one being fetched
-
-
-class PlanSettings(Strict):
-    """The GPUs and the assumptions of a plan."""
-
-    gpu: str = Field(description="one of components.planning.gpus")
-    count: int = Field(default=1, gt=0, description="GPUs, of one node or of nodes as well connected")
-    shardings: tuple[Sharding, ...] = Field(default=("ddp", "fsdp"), min_length=1)
-    checkpointing: tuple[bool, ...] = Field(default=(False, True), min_length=1)
-    mfu: float = Field(default=0.4, gt=0, le=1, description="share of the GPU's peak arithmetic that is reached")
-    mbu: float = Field(default=0.6, gt=0, le=1, description="share of its memory bandwidth reached while decoding")
-    reserve: float = Field(
-        default=0.08, ge=0, lt=1, description="share of memory left to the driver, kernels' scratch and fragmentation"
-    )
-    workload: Workload = Field(default_factory=Workload)
 
 
 class PhaseMemory(Strict):
@@ -92,7 +75,7 @@ class ModelPlan(Strict):
 
 
 class Plan(Strict):
-    """What `python -m components.planning --json` prints."""
+    """What `smartphotocrafter plan --json` prints."""
 
     gpu: str
     count: int

@@ -8,8 +8,6 @@ known, its longest is taken.
 import math
 from dataclasses import dataclass
 
-from pydantic import Field
-
 from components.models.artist import Artist, Grid
 from components.models.flops import (
     autoencoder_flops,
@@ -21,20 +19,11 @@ from components.models.flops import (
 )
 from components.models.lora import LoraSettings
 from components.planning.memory import Tracer
+from components.planning.settings import Workload
 from components.settings import Settings
-from components.strict import Strict
 from components.training.artist_sft import ArtistSftSettings
 
 STAGES = ("train_critic", "train_artist", "adapt_artist", "reinforce")
-
-
-class Workload(Strict):
-    """What a profile does not say about photos and texts."""
-
-    aspect: float = Field(default=1.5, gt=0, description="width of a photo by its height")
-    prompt_tokens: int = Field(default=64, gt=0, description="of the Critic's prompt, the photo's tokens left out")
-    completion_tokens: int = Field(default=800, gt=0, description="of an annotation that stage I of the Critic learns")
-    area: int | None = Field(default=None, gt=0, description="pixels of the Artist's working picture; else the model's")
 
 
 @dataclass(frozen=True)

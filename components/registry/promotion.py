@@ -7,8 +7,8 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from components.metrics.full_reference import LOWER_IS_BETTER
-from components.metrics.tables import PHOTO, BootstrapSettings, Interval, bootstrap_mean
-from components.strict import Strict
+from components.metrics.tables import INTACT_CHANGE, PHOTO, BootstrapSettings, Interval, bootstrap_mean
+from components.registry.decision import Comparison, Decision
 
 
 class GateSettings(BootstrapSettings):
@@ -28,6 +28,10 @@ class GateSettings(BootstrapSettings):
         },
         description="How much worse each measure may get, in its own unit, at the worse end of the interval.",
     )
+    limits: dict[str, float] = Field(
+        default={INTACT_CHANGE: 6.0},
+        description="How large the mean of a measure may be, whatever the champion's is.",
+    )
     higher_is_better: tuple[str, ...] = Field(
         default=tuple(name for name, lower in LOWER_IS_BETTER.items() if not lower),
         description="Measures that get worse by falling; all others by rising.",
@@ -41,29 +45,6 @@ class GateSettings(BootstrapSettings):
         if negative := [name for name, value in self.tolerances.items() if value < 0]:
             raise ValueError(f"tolerances must be 0 or more, found negative ones for {negative}")
         return self
-
-
-class Comparison(Strict):
-    """One measure of the challenger against the same measure of the reference, over the same photos."""
-
-    metric: str
-    challenger: float = Field(description="Mean over photos.")
-    reference: float = Field(description="Mean over photos.")
-    change: float = Field(description="challenger - reference.")
-    low: float = Field(description="Lower end of the interval of the change.")
-    high: float = Field(description="Upper end of the interval of the change.")
-    tolerance: float
-    within: bool = Field(description="high <= tolerance, or low >= -tolerance where higher is better.")
-
-
-class Decision(Strict):
-    """What the gate decided and why."""
-
-    promoted: bool
-    reference: str = Field(description="What the challenger was compared with, in words.")
-    photos: int
-    comparisons: tuple[Comparison, ...]
-    reasons: tuple[str, ...] = Field(description="One sentence for each rule, the broken ones first.")
 
 
 class GateError(ValueError):
@@ -81,14 +62,18 @@ def decide(
     `components.metrics.tables`). The challenger is promoted if
 
     1. the interval of the primary measure lies entirely on the better side of 0, and
-    2. for every measure the worse end of the interval is no farther than its tolerance on the worse side of 0.
+    2. for every measure the worse end of the interval is no farther than its tolerance on the worse side of 0, and
+    3. the mean of no measure is above its limit: a model that harms good photos is not promoted for mending bad ones.
 
     A challenger equal to the reference is therefore never promoted. The result depends on nothing but the arguments.
 
     Raises:
-        GateError: the tables cover different views, lack a measure named in the tolerances, or hold NaN or infinity.
+        GateError: the tables cover different views, lack a measure named in the tolerances or limits, or hold NaN or
+            infinity.
     """
     names = list(settings.tolerances)
+    limited = _checked(challenger, list(settings.limits), "challenger").groupby(level=PHOTO).mean().mean()
+    beyond = [name for name, limit in settings.limits.items() if limited[name] > limit]
     ours, theirs = _checked(challenger, names, "challenger"), _checked(reference, names, reference_name)
     _check_same_views(ours.index, theirs.index, reference_name)
     theirs = theirs.loc[ours.index]
@@ -110,11 +95,19 @@ def decide(
     )
     better = _worst(intervals[settings.primary], settings.primary, settings) < 0
     return Decision(
-        promoted=better and all(comparison.within for comparison in comparisons),
+        promoted=better and not beyond and all(comparison.within for comparison in comparisons),
         reference=reference_name,
         photos=len(by_photo),
         comparisons=comparisons,
-        reasons=tuple(_reasons(comparisons, settings, better, reference_name)),
+        reasons=(
+            *(f"{name} is {limited[name]:.4g}, above the limit of {settings.limits[name]:g}" for name in beyond),
+            *_reasons(comparisons, settings, better, reference_name),
+            *(
+                f"{n} is {limited[n]:.4g}, within the limit of {settings.limits[n]:g}"
+                for n in limited.index
+                if n not in beyond
+            ),
+        ),
     )
 
 

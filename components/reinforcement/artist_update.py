@@ -1,20 +1,24 @@
 """The Artist's part of stage III: DiffusionNFT on the edits of a round, and the `old` policy that makes them."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from components.models.artist import Artist
-from components.models.flow import interpolate, training_sigmas
+from components.models.flow import inference_sigmas, interpolate, training_sigmas
 from components.models.lora import active_adapter, adapter_tensors
 from components.parallel.ranks import all_reduce
 from components.parallel.sharding import is_sharded, sum_now
-from components.reinforcement.grpo import group_advantages
+from components.reinforcement.grpo import LossType, group_advantages
 from components.reinforcement.nft import follow, nft_loss, old_decay, reference_divergence
 from components.reinforcement.optimisers import adapter_optimiser
 from components.reinforcement.policy_statistics import pass_rates
 from components.reinforcement.rollouts import ArtistExperience
 from components.reinforcement.settings import ReinforceSettings
 from components.training.divergence import require_finite
+
+_EPSILON = 1e-4  # as in `group_advantages`
 
 
 class ArtistUpdate:
@@ -38,6 +42,7 @@ class ArtistUpdate:
             settings.artist_learning_rate,
             settings.artist_updates,
             settings.iterations,
+            settings.average_decay,
         )
 
     @property
@@ -46,14 +51,26 @@ class ArtistUpdate:
         return self.settings.rollouts.verdicts * self.settings.rollouts.edits
 
     def advantages(self, edits: ArtistExperience) -> tuple[Tensor, Tensor]:
-        """Advantages (B,) of this rank's edits, and 1 or 0 (B,): judged, and in a group whose rewards differ enough."""
+        """Advantages (B,) of this rank's edits, and 1 or 0 (B,): judged, and in a group whose rewards differ enough.
+
+        A group is what `artist_baseline` says; every rank must call it.
+        """
+        settings = self.settings
+        size = settings.rollouts.edits if settings.artist_baseline == "verdict" else self.group_size
+        loss_type: LossType = "grpo" if settings.advantage_scale == "group" else "dr_grpo"
         advantages, informative = torch.zeros(len(edits.judged)), torch.zeros(len(edits.judged))
-        for group in torch.arange(len(edits.judged)).split(self.group_size):
+        groups = 0
+        for group in torch.arange(len(edits.judged)).split(size):
             group = group[edits.judged[group]]
-            if len(group) < 2 or float(edits.rewards_B[group].std()) < self.settings.smallest_deviation:
+            if len(group) < 2 or float(edits.rewards_B[group].std()) < settings.smallest_deviation:
                 continue
-            advantages[group] = group_advantages(edits.rewards_B[group][None])[0]
+            advantages[group] = group_advantages(edits.rewards_B[group][None], loss_type)[0]
             informative[group] = 1
+            groups += 1
+        if settings.advantage_scale == "round":
+            here = {"squares": float(advantages.square().sum()), "freedom": float(informative.sum()) - groups}
+            whole = all_reduce({name: value / edits.share.copies for name, value in here.items()})
+            advantages /= (whole["squares"] / max(1.0, whole["freedom"])) ** 0.5 + _EPSILON
         return advantages, informative
 
     def report(self, edits: ArtistExperience, advantages: Tensor, informative: Tensor) -> dict[str, float]:
@@ -86,11 +103,14 @@ class ArtistUpdate:
         kept = kept[torch.randperm(len(kept), generator=self.generator)]
         for update, chosen in enumerate(kept.tensor_split(min(settings.artist_updates, len(kept)))):
             means = {"loss": 0.0, "kl": 0.0}
-            micro_batches = [rows for _ in range(settings.nft.timesteps) for rows in chosen.split(settings.micro_batch)]
-            for number, rows in enumerate(micro_batches, start=1):
+            levels = self._levels(len(chosen), edits.grid.tokens)
+            micro_batches = [
+                (rows, at) for level in levels for rows, at in _in_parts(chosen, level, settings.micro_batch)
+            ]
+            for number, (rows, at) in enumerate(micro_batches, start=1):
                 sum_now(self.artist.transformer, last=number == len(micro_batches))
                 weight = int((here[rows] >= 0).sum()) / (len(chosen) * settings.nft.timesteps) / share.copies
-                loss, divergence = self._loss(edits, here[rows], advantages)
+                loss, divergence = self._loss(edits, here[rows], advantages, at)
                 terms = {"the Artist's loss": loss, "its divergence": divergence}
                 require_finite({name: float(term.detach()) for name, term in terms.items()})
                 if loss.requires_grad:
@@ -109,15 +129,28 @@ class ArtistUpdate:
         self.old_is_current = decay == 0
         return {"old_decay": decay}
 
-    def _loss(self, edits: ArtistExperience, rows: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """DiffusionNFT loss and divergence from the reference, at one random noise level for each edit.
+    def _levels(self, count: int, tokens: int) -> list[Tensor | None]:
+        """For each of `nft.timesteps` passes the noise levels (count,) of the edits, or None to draw them then."""
+        nft, steps = self.settings.nft, self.settings.rollouts.sampling_steps
+        if nft.levels == "distribution":
+            return [None] * nft.timesteps
+        sampler = inference_sigmas(self.artist.scheduler, steps, tokens)[:-1]
+        order = torch.rand(count, steps, generator=self.generator).argsort(dim=1)
+        return list(sampler[order[:, : nft.timesteps]].unbind(dim=1))
+
+    def _loss(
+        self, edits: ArtistExperience, rows: Tensor, advantages: Tensor, sigmas: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """DiffusionNFT loss and divergence from the reference, at one noise level for each edit.
 
         Args:
             rows: of the edits of this rank; -1 for one of another rank, for which noise is drawn and nothing computed.
+            sigmas: the levels; drawn where None.
         """
         artist, nft, measured_share = self.artist, self.settings.nft, self.settings.reference_share
         noise = torch.randn(len(rows), *edits.clean_BSC.shape[1:], generator=self.generator)
-        sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator)
+        if sigmas is None:
+            sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator)
         measured = nft.kl > 0 and float(torch.rand((), generator=self.generator)) < measured_share
         ours = rows >= 0
         if not ours.any():
@@ -140,3 +173,9 @@ class ArtistUpdate:
         if measured:
             divergence = reference_divergence(velocity, predict("reference")).mean() / measured_share  # unbiased
         return loss, divergence
+
+
+def _in_parts(rows: Tensor, levels: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Rows in parts of a size, each with its levels."""
+    for part in torch.arange(len(rows)).split(size):
+        yield rows[part], None if levels is None else levels[part]

@@ -133,6 +133,8 @@ def reinforce(
                 validate(iteration + 1)  # before the checkpoint, which keeps what the alarm has seen
             if ((iteration + 1) % settings.checkpoint_every == 0 and not observer.suspicious) or last:
                 state.save(iteration + 1)
+        for update in (critic_update, artist_update):
+            update.optimiser.use_average()
         closing = validate(settings.iterations)
     critic.save_adapter(out / "critic")
     artist.save_adapter(out / "artist")

@@ -34,7 +34,11 @@ class CriticUpdate:
     def __init__(self, critic: Critic, settings: ReinforceSettings):
         self.critic, self.settings = critic, settings
         self.optimiser = adapter_optimiser(
-            adapter_tensors(critic.model), settings.critic_learning_rate, settings.critic_updates, settings.iterations
+            adapter_tensors(critic.model),
+            settings.critic_learning_rate,
+            settings.critic_updates,
+            settings.iterations,
+            settings.average_decay,
         )
 
     def rewards(self, completions: CriticExperience, edits: ArtistExperience) -> Tensor:

@@ -5,6 +5,7 @@ implicit positive and a negative policy are formed, and the edit's reward says h
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -29,6 +30,11 @@ class NftSettings(Strict):
         description="Weight of the squared distance to the reference policy's prediction; 0 skips its forward pass.",
     )
     timesteps: int = Field(default=2, gt=0, description="Noise levels at which the Artist trains on every edit.")
+    levels: Literal["distribution", "sampler"] = Field(
+        default="distribution",
+        description='Where they come from. "distribution": drawn from all that an Euler run can visit; "sampler": '
+        "those of the rollouts' own steps, each at most once for an edit, as Edit-R1 has it.",
+    )
     decay_rate: float = Field(
         default=0.001, ge=0, description="Growth per update of the decay with which `old` follows."
     )

@@ -1,6 +1,8 @@
 """Settings of stage III, the coordinated reinforcement learning of Critic and Artist."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from components.models.compute import TrainingComputeSettings
 from components.reinforcement.alarm import Action, AlarmRule
@@ -24,6 +26,23 @@ class ReinforceSettings(Strict):
     critic_updates: int = Field(default=1, ge=0, description="Optimiser steps per iteration; 0 freezes the Critic.")
     artist_updates: int = Field(default=2, ge=0, description="Optimiser steps per iteration; 0 freezes the Artist.")
     micro_batch: int = Field(default=16, gt=0, description="Samples in one backward pass, of all ranks together.")
+    artist_baseline: Literal["photo", "verdict"] = Field(
+        default="photo",
+        description='What an edit is compared with. "photo": all edits of its photo; "verdict": those that were made '
+        "for the same verdict, so that what the verdict is worth, which the Artist cannot change, is no noise.",
+    )
+    advantage_scale: Literal["group", "round"] = Field(
+        default="group",
+        description="Standard deviation that the Artist's advantages are divided by: of an edit's group, or of all "
+        "groups of the round together, as Edit-R1 has it.",
+    )
+    average_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay, by optimiser step, of the moving average of both adapters that the stage ends with; 0: "
+        "their last state.",
+    )
     feedback: float = Field(default=0.0, ge=0, description="Weight of an edit's r_PA in the reward of its verdict.")
     smallest_deviation: float = Field(
         default=0.005,
@@ -46,3 +65,17 @@ class ReinforceSettings(Strict):
     observer: ObserverSettings = Field(default_factory=ObserverSettings)
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
     seed: int = Field(default=0, ge=0, description="Of the batches, the sampling and the noise.")
+
+    @model_validator(mode="after")
+    def _edits_can_be_compared(self) -> "ReinforceSettings":
+        if self.artist_baseline == "verdict" and self.rollouts.edits < 2:
+            raise ValueError(
+                f'artist_baseline "verdict" compares the edits of a verdict: rollouts.edits is {self.rollouts.edits}, '
+                f"and must be at least 2"
+            )
+        if self.nft.levels == "sampler" and self.nft.timesteps > self.rollouts.sampling_steps:
+            raise ValueError(
+                f'nft.levels "sampler" has the {self.rollouts.sampling_steps} levels of rollouts.sampling_steps: '
+                f"nft.timesteps is {self.nft.timesteps}, and must not be more"
+            )
+        return self

@@ -170,6 +170,7 @@ def create_app(service: PhotoService) -> FastAPI:
                 "photo": base64.b64encode(made.photo).decode("ascii"),
                 "media_type": MEDIA_TYPES[made.suffix],
                 "suffix": made.suffix,
+                "strength": made.strength,
                 "text": made.text,
                 "verdict": json.loads(made.verdict),
             }

@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydantic import Field
-
 from components.imaging.photo import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
 from components.imaging.source import MemoryFile
-from components.strict import Strict
+from components.serving.limits import ServingLimits
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the enhancer's business
     from components.inference.enhancer import Critique, Enhancer
@@ -33,19 +31,6 @@ MEDIA_TYPES = {
     ".avif": "image/avif",
 }
 """Media type of each suffix (RFC 2046, RFC 9649 and the AVIF registration at IANA)."""
-
-
-class ServingLimits(Strict):
-    """What a server takes on, so that no request can exhaust the machine."""
-
-    max_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest picture file.")
-    max_pixels: int = Field(default=64_000_000, ge=1, description="Largest picture, width times height.")
-    max_photos: int = Field(default=8, ge=1, description="Pictures in one request.")
-    waiting: int = Field(default=16, ge=0, description="Requests that may wait; more are turned away (HTTP 429).")
-    timeout_seconds: float = Field(
-        default=120.0, gt=0, description="Seconds from the arrival of a request to its answer."
-    )
-    upload_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
 
 
 class Reason(Enum):
@@ -76,6 +61,8 @@ class EnhancedPicture(NamedTuple):
     """What the Critic wrote, word for word."""
     verdict: str
     """The same parsed, as JSON; "null" where it is not in the grammar."""
+    strength: float
+    """Of the edit; 0 where the Critic found nothing to mend and the photo is as it was."""
 
 
 class PhotoService:
@@ -105,7 +92,7 @@ class PhotoService:
 
         Args:
             seed: of the Artist's noise, from 0 to 2^63 - 1.
-            strength: from 0 (unchanged) to 2; by default the model's own.
+            strength: from 0 (unchanged) to 2; by default the model's own, less where its Critic finds a photo good.
             deadline: on the clock of `time.monotonic`; a request still waiting then is given up.
 
         Raises:
@@ -120,7 +107,8 @@ class PhotoService:
             result = self._enhancer.enhance(photo, seed=seed, strength=strength)
             suffix = SUFFIXES.get(photo.format, ".png")
             verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            return EnhancedPicture(encode_photo(result.photo, f"photo{suffix}"), suffix, result.text, verdict)
+            picture = encode_photo(result.photo, f"photo{suffix}")
+            return EnhancedPicture(picture, suffix, result.text, verdict, result.strength)
 
     def critique(self, content: bytes, deadline: float | None = None) -> "Critique":
         """The Critic's opinion of the picture file ``content``, without an edit.

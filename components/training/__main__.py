@@ -9,7 +9,6 @@ a profile, and the folders that the stage's function takes. The main rank writes
 a rank that fails writes failure-<rank>.json.
 """
 
-import argparse
 import importlib
 import json
 import logging
@@ -21,6 +20,10 @@ import time
 import traceback
 from pathlib import Path
 
+import click
+
+from components import command_line
+from components.command_line import PATH, Command, Option
 from components.files import write_text
 from components.parallel import ranks
 from components.training.events import EventWriter
@@ -81,17 +84,23 @@ def end_with_the_owner(lock: Path) -> None:
     threading.Thread(target=watch, name="watch over the owner", daemon=True).start()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one rank of a stage; any failure is an exception, so that launchers see it."""
-    parser = argparse.ArgumentParser(prog="python -m components.training", description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--job", type=Path, required=True, help="a JSON file: settings and arguments of the stage")
-    options = parser.parse_args(arguments)
+PARAMETERS: list[click.Parameter] = [
+    click.Argument(["stage"], type=click.Choice(list(STAGES)), help="Stage to take part in."),
+    Option(["--job"], type=PATH, required=True, help="JSON file with the settings and the arguments of the stage."),
+]
+"""What every process of a stage is told."""
+
+
+@click.command(cls=Command, params=PARAMETERS)
+def main(stage: str, job: Path) -> None:
+    """Run one process of a training stage.
+
+    Any failure is an exception, so that the launcher sees it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    end_with_the_owner(options.job.resolve().parent / OWNER_FILE)
-    run(options.stage, options.job)
-    return 0
+    end_with_the_owner(job.resolve().parent / OWNER_FILE)
+    run(stage, job)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(main, program="python -m components.training"))

@@ -150,6 +150,24 @@ def completion_loss(
     texts = [text for _, text in views]
     tokens, mask = critic.encode_completions(texts)
     _, logits = critic.forward(critic.prompts([view for view, _ in views]), tokens, mask)
+    return weighted_cross_entropy(critic, texts, tokens, mask, logits, direction_weight, score_weight)
+
+
+def weighted_cross_entropy(
+    critic: Critic,
+    texts: list[str],
+    tokens: Tensor,
+    mask: Tensor,
+    logits: Tensor,
+    direction_weight: float,
+    score_weight: float,
+) -> Tensor:
+    """`completion_loss` of completions whose logits are known.
+
+    Args:
+        tokens, mask: (B, T) of the ``texts``, as `Critic.encode_completions` gives them.
+        logits: (B, T, V) that predict the tokens.
+    """
     losses = functional.cross_entropy(logits[mask].float(), tokens[mask], reduction="none")
     factors: dict[Spans, float] = {direction_spans: direction_weight, score_spans: score_weight}
     weights = _token_weights(critic, texts, tokens.shape[1], factors)

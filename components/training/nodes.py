@@ -10,7 +10,6 @@ an attempt has finished is not done again. When nodes start again while those of
 last of them.
 """
 
-import argparse
 import logging
 import signal
 import sys
@@ -19,9 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
+from components import command_line
+from components.command_line import Command, Number, Option
 from components.files import write_text
 from components.models.compute import TrainingComputeSettings
-from components.training.__main__ import STAGES
+from components.training.__main__ import PARAMETERS
 from components.training.events import EventReader
 from components.training.job import JOB_FILE, Job, StageError, first_failure, read_job, result, why
 from components.training.launch import Rendezvous, launcher, run
@@ -158,25 +161,26 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one node's part; any failure is an exception."""
-    parser = argparse.ArgumentParser(prog="python -m components.training.nodes", description=__doc__.split("\n")[0])
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--job", type=Path, required=True, help="a JSON file: settings and arguments of the stage")
-    parser.add_argument(
-        "--attempt", required=True, help="name of this start: the same on all nodes, different for every start"
-    )
-    parser.add_argument("--nodes", type=int, required=True, help="number of nodes")
-    parser.add_argument("--node", type=int, required=True, help="number of this one, from 0")
-    parser.add_argument("--address", required=True, help="address of node 0")
-    parser.add_argument("--port", type=int, default=29500, help="port on node 0 (default: %(default)s)")
-    options = parser.parse_args(arguments)
+_PARAMETERS: list[click.Parameter] = [
+    *PARAMETERS,
+    Option(["--attempt"], required=True, help="Name of this start: the same on all nodes, different for every start."),
+    Option(["--nodes"], type=Number(int, 1), required=True, help="Number of nodes."),
+    Option(["--node"], type=Number(int, 0), required=True, help="Number of this one, from 0."),
+    Option(["--address"], required=True, help="Address of node 0."),
+    Option(["--port"], type=Number(int), default=29500, help="Port on node 0."),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(stage: str, job: Path, attempt: str, nodes: int, node: int, address: str, port: int) -> None:
+    """Run one node's part of a training stage.
+
+    Any failure is an exception, so that whatever started the node sees it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     end_on_sigterm()
-    place = Rendezvous(options.nodes, options.node, options.address, options.port)
-    take_part(options.stage, options.job.resolve().parent, options.attempt, place)
-    return 0
+    take_part(stage, job.resolve().parent, attempt, Rendezvous(nodes, node, address, port))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(main, program="python -m components.training.nodes"))

@@ -1,22 +1,19 @@
 """A hook of MkDocs: pages of the reference that are made from the code whenever the site is built.
 
     reference/settings.md     every key of a profile, from the schema in components/settings.py
-    reference/cli.md          every command, from its own `--help`, and every target of the Makefile
+    reference/cli.md          every command, from its help, and every target of the Makefile
     reference/api/<room>.md   every public module of a package of components/, from the docstrings
 
 It also refuses a page that would fetch anything from the network.
 """
 
-import contextlib
-import importlib
-import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -25,18 +22,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from components.settings import Settings
+from components.training.__main__ import main as training
+from components.training.nodes import main as training_nodes
+from pipelines.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = {
-    "smartphotocrafter": "components.cli",
-    "python -m pipelines": "pipelines.__main__",
-    "python -m components.planning": "components.planning.__main__",
-    "python -m components.serving": "components.serving.run",
-    "python -m components.release": "components.release.__main__",
-    "python -m components.training": "components.training.__main__",
-    "python -m components.training.nodes": "components.training.nodes",
-    "python -m components.metrics.fetch": "components.metrics.fetch",
-}
+WORKERS = {"python -m components.training": training, "python -m components.training.nodes": training_nodes}
+"""What launchers start on each node or rank."""
 _BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "below {}", "min_length": "at least {} long"}
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source)[^>]+src=\"(?:https?:)?//|<link[^>]+rel=\"(?:stylesheet|preload)\""
@@ -156,27 +148,22 @@ def cli_page() -> str:
     targets = re.findall(r"^([a-z-]+):.*?## (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     lines = ["# Command line", "", "## make", "", "| target | |", "|---|---|"]
     lines += [f"| `make {name}` | {text.replace('|', chr(92) + '|')} |" for name, text in targets]
-    for name, module in COMMANDS.items():
-        text = _help(module)
-        lines += ["", f"## {name}", "", "```text", text, "```"]
-        for command in re.findall(r"^ {4}([a-z][a-z_-]+)(?= {2}|$)", text, re.MULTILINE):
-            lines += ["", f"### {name} {command}", "", "```text", _help(module, command), "```"]
+    lines += _command("smartphotocrafter", COMMANDS, depth=2)
+    for name, command in WORKERS.items():
+        lines += _command(name, command, depth=2)
     return "\n".join(lines) + "\n"
 
 
-def _help(module: str, *command: str) -> str:
-    text, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"
-    try:
-        with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-            importlib.import_module(module).main([*command, "--help"])
-    finally:
-        os.environ.pop("COLUMNS")
-        if columns is not None:
-            os.environ["COLUMNS"] = columns
-    if not text.getvalue():
-        raise PluginError(f"{module}.main({[*command, '--help']}) printed nothing")
-    return text.getvalue().replace(str(ROOT), ".").rstrip()
+def _command(name: str, command: click.Command, depth: int) -> Iterator[str]:
+    """The help of a command and of all below it."""
+    context = click.Context(command, info_name=name, terminal_width=100, **command.context_settings)
+    yield from ("", f"{'#' * depth} {name}", "", "```text", command.get_help(context).rstrip(), "```")
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            if found is None:
+                raise PluginError(f"{name} lists {inner}, and there is no such command")
+            yield from _command(f"{name} {inner}", found, depth=3)
 
 
 def api_pages() -> dict[str, str]:

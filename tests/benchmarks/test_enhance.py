@@ -8,6 +8,7 @@ from PIL import Image
 
 from benchmarks import enhance as benchmark
 from benchmarks import enhance_speed as speed
+from components.command_line import run
 from components.imaging.photo import Photo, read_photo, write_photo
 from tests.conftest import make_photo
 
@@ -29,7 +30,7 @@ def test_faithfulness_is_measured_against_the_true_edit() -> None:
 
 def test_the_measured_work_is_an_edit_of_the_file(tmp_path: Path, capsys) -> None:
     write_photo(Photo(make_photo(60, 90)), tmp_path / "a.jpg")
-    assert speed.main([str(tmp_path / "a.jpg"), "--repeats", "1"]) == 0
+    assert run(speed.main, [str(tmp_path / "a.jpg"), "--repeats", "1"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["ours"] > 0 and result["theirs"] > 0 and result["peak"] > 1e7
     before, ours = read_photo(tmp_path / "a.jpg").pixels, read_photo(tmp_path / "ours.jpg").pixels

@@ -13,9 +13,10 @@ from rich.console import Console
 from benchmarks import main as benchmark
 from benchmarks.main import BenchmarkRow, ProcessUsage, evaluation_rows, measure_command, pipeline_rows, show, stage_row
 from benchmarks.stages import StageGain, stage_gain
+from components.command_line import run
 from components.data.records import Manifest, write_manifest
 from components.evaluation import evaluate
-from components.evaluation.records import Evaluation, EvaluationSettings
+from components.evaluation.records import Evaluation, EvaluationSettings, FamilyFigures
 from components.inference.enhancer import EnhancerSettings
 from components.metrics.full_reference import LPIPS_FILE, measure_case
 from components.metrics.tables import BootstrapSettings, Interval
@@ -30,11 +31,28 @@ def exactly(value: float) -> Interval:
     return Interval(value=value, low=value, high=value)
 
 
-def measured(ratio: float, margin: float, parse: float, direction: float, correlation: float) -> Evaluation:
+def measured(
+    own: float, library: float, harm: float, margin: float, parse: float, direction: float, correlation: float
+) -> Evaluation:
     critic = make_figures(
         parse_rate=exactly(parse), direction_accuracy=exactly(direction), score_correlation=correlation
     )
-    return make_evaluation(ratio_to_input=exactly(ratio), ratio_to_best_baseline=exactly(margin), critic=critic)
+    families = tuple(
+        FamilyFigures(
+            family=family,
+            cases=8,
+            ratio_to_input=exactly(left),
+            baseline_ratio_to_input=exactly(1.2),
+            by_size={"4 to 7": exactly(left)},
+        )
+        for family, left in (("own", own), ("library", library))
+    )
+    return make_evaluation(
+        families=families,
+        change_of_intact=exactly(harm),
+        ratio_to_best_baseline=exactly(margin),
+        critic=critic,
+    )
 
 
 def make_scores(totals: list[float], photos: list[str] | None = None) -> PolicyScores:
@@ -44,15 +62,13 @@ def make_scores(totals: list[float], photos: list[str] | None = None) -> PolicyS
 
 
 def test_figures_at_their_targets_are_met_and_just_beyond_are_not() -> None:
-    assert all(row.ok for row in evaluation_rows(measured(0.65, 0.85, 1.0, 0.75, 0.6)))
-    assert not any(row.ok for row in evaluation_rows(measured(0.66, 0.86, 0.99, 0.74, 0.59)))
+    assert all(row.ok for row in evaluation_rows(measured(0.65, 0.66, 1.5, 0.85, 1.0, 0.75, 0.6)))
+    assert not any(row.ok for row in evaluation_rows(measured(0.66, 0.67, 1.6, 0.86, 0.99, 0.74, 0.59)))
 
 
 def test_rows_carry_value_peer_and_ratio() -> None:
-    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
-    first = evaluation_rows(evaluation)[0]
-    error = {row.method: row.measures["ciede2000"].value for row in evaluation.rows}
-    assert (first.value, first.peer, first.ratio) == (error["enhance"], error["input"], 0.6)
+    first = evaluation_rows(measured(0.6, 0.7, 1.0, 0.5, 1.0, 0.8, 0.7))[0]
+    assert (first.value, first.peer, first.ratio) == (0.6, 1.2, pytest.approx(0.5))
 
 
 def test_time_and_memory() -> None:
@@ -104,11 +120,11 @@ def test_the_environment_reaches_the_command(tmp_path: Path) -> None:
 
 def test_missed_figures_are_shown_as_missed() -> None:
     stream = io.StringIO()
-    rows = evaluation_rows(measured(0.7, 0.5, 1.0, 0.8, 0.7))
+    rows = evaluation_rows(measured(0.7, 0.6, 1.0, 0.5, 1.0, 0.8, 0.7))
     show(rows, Console(file=stream, width=160))
     lines = stream.getvalue().splitlines()
-    assert any("against the faulty input" in line and "missed" in line for line in lines)
-    assert sum("met" in line for line in lines) == 4
+    assert any("our own faults" in line and "missed" in line for line in lines)
+    assert sum("met" in line for line in lines) == 6
 
 
 def test_photos_are_judged_as_large_as_they_are(
@@ -129,7 +145,9 @@ def test_photos_are_judged_as_large_as_they_are(
 
     monkeypatch.setattr(evaluate, "measure_case", seen)
     enhancer = EnhancerSettings(critic_short_side=28, max_new_tokens=4, steps=1, draws=1)
-    settings = EvaluationSettings(views=1, max_side=40, enhancer=enhancer, bootstrap=BootstrapSettings(resamples=100))
+    settings = EvaluationSettings(
+        views=1, library_views=0, max_side=40, enhancer=enhancer, bootstrap=BootstrapSettings(resamples=100)
+    )
     evaluation = benchmark.judge_in_full(tmp_path / "manifest", adapters, settings)
     assert evaluation.cases == 3
     assert set(sizes) == {(60, 90), (76, 90), (84, 90)}
@@ -146,10 +164,10 @@ def test_the_rows_are_written_as_json(monkeypatch: pytest.MonkeyPatch, tmp_path:
     )
     monkeypatch.setattr(benchmark, "_outputs", lambda environment: {s: str(tmp_path / s.split("/")[1]) for s in steps})
     gain = StageGain(before=0.4, after=0.5, gain=Interval(value=0.1, low=0.01, high=0.2))
-    evaluation = measured(0.6, 0.5, 1.0, 0.8, 0.7)
+    evaluation = measured(0.6, 0.66, 1.0, 0.5, 1.0, 0.8, 0.7)
     monkeypatch.setattr(benchmark, "judge_in_full", lambda *arguments: evaluation)
     monkeypatch.setattr(benchmark, "compare_stages", lambda *arguments: gain)
-    assert benchmark.main(["--no-pipeline", "--out", str(tmp_path / "main.json")]) == 0
+    assert run(benchmark.main, ["--no-pipeline", "--out", str(tmp_path / "main.json")]) == 0
     rows = json.loads((tmp_path / "main.json").read_text())["rows"]
-    assert [BenchmarkRow(**row).ok for row in rows] == [True] * 6
+    assert [BenchmarkRow(**row).ok for row in rows] == [True] * 8
     assert list(rows[0]) == ["name", "value", "unit", "peer", "ratio", "target", "ok"]

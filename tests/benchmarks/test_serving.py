@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from benchmarks.serving import Load, apply_load, apply_wrk, rows_of
 from components.serving.app import create_app
-from components.serving.service import PhotoService, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService
 from tests.serving.stubs import Brightener, picture
 
 

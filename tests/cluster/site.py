@@ -44,6 +44,7 @@ ITERATIONS = 16
 _IGNORED = "/data/\n/.spc/\n/.dvc/cache/\n/.dvc/tmp/\n/reports/\n__pycache__/\n"
 _LENIENT = {
     "tolerances": dict.fromkeys(("psnr", "ciede2000", "lpips", "ssim"), 100.0),
+    "limits": {},
     "confidence": 0.51,
     "resamples": 200,
 }
@@ -109,7 +110,7 @@ class Site:
         return Site(environment, *known, project, self.cluster, self.services, self.s3)
 
     def run(self, *arguments: str, during: Callable[[], None] | None = None) -> Outcome:
-        """`python -m pipelines` with these arguments; ``during`` is called once it was started."""
+        """`smartphotocrafter` with these arguments; ``during`` is called once it was started."""
         return self._submit(["pipelines", *arguments], during)
 
     def drive(self, during: Callable[[], None] | None = None, **settings: Any) -> Outcome:

@@ -57,9 +57,10 @@ def test_it_completes_with_every_stage_in_a_pod_of_its_own(profile: Run) -> None
 
 def test_its_model_beats_what_needs_no_training_on_photos_it_has_not_seen(evaluation: Evaluation) -> None:
     """By the limits of `make benchmark`."""
-    to_input, to_best_baseline, *_ = evaluation_rows(evaluation)
-    assert to_input.ok, to_input
-    assert to_best_baseline.ok, to_best_baseline
+    rows = evaluation_rows(evaluation)
+    for row in rows:
+        if "our own faults" in row.name or "best baseline" in row.name:
+            assert row.ok, row
 
 
 def test_its_model_takes_the_place_of_the_champion_before(profile: Run, evaluation: Evaluation) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from components.demo.app import create_demo
-from components.serving.service import PhotoService, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
 from tests.serving.conftest import running
 from tests.serving.stubs import Brightener, level, picture
@@ -135,10 +136,10 @@ def test_it_can_be_used_by_keyboard_alone(browser, address: str, photo: Path) ->
     page.get_by_label("Choose a photo").set_input_files(photo)
     page.locator("body").press("Tab")
     order = []
-    for _ in range(4):
+    for _ in range(5):
         order.append(page.evaluate("document.activeElement.id"))
         page.keyboard.press("Tab")
-    assert order == ["file", "strength", "enhance", "critique"]
+    assert order == ["file", "strength", "auto", "enhance", "critique"]
     page.keyboard.press("Shift+Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.locator("#enhance").press("Enter")

@@ -88,4 +88,4 @@ class KnowingEnhancer:
         verdict = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=suggestions, score=score)
         text = self.text or render(verdict)
         edited = faulty + self.share * (intact - faulty)
-        return Enhanced(Photo(edited), text, None if self.text else verdict, faulty, edited)
+        return Enhanced(Photo(edited), text, None if self.text else verdict, faulty, edited, 1.0)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from tests.tiny_models import write_tiny_package
 
 pytestmark = pytest.mark.slow
 
-QUICK = EvaluationSettings(views=2, max_side=48, bootstrap=BootstrapSettings(resamples=200))
+QUICK = EvaluationSettings(views=2, library_views=1, max_side=48, bootstrap=BootstrapSettings(resamples=200))
 
 
 class Recorder(NullTracker):
@@ -77,12 +78,14 @@ def half_way(run: Callable[..., Run]) -> Run:
 
 def test_a_enhancer_that_knows_the_original_has_no_error(run: Callable[..., Run]) -> None:
     evaluation, out, _ = run(share=1.0)
-    assert (evaluation.photos, evaluation.cases) == (3, 6)
-    assert evaluation.ratio_to_input.value == 0
-    assert evaluation.change_of_intact.value == 0
+    assert (evaluation.photos, evaluation.cases) == (3, 9)
+    assert evaluation.ratio_to_input.value == pytest.approx(0, abs=1e-6)
+    assert evaluation.change_of_intact.value == evaluation.intact_changed_visibly == 0
     cases = read_cases(out / "cases.parquet")
+    assert cases.groupby("family").size().to_dict() == {
+        family: count * 3 * (2 + len(BASELINES)) for family, count in (("own", 2), ("library", 1), ("intact", 1))
+    }
     assert set(cases.method) == {"input", "enhance", *BASELINES}
-    assert len(cases) == 6 * (2 + len(BASELINES))
     assert set(cases.photo_id) == {"sample/0.png", "sample/2.png", "sample/3.png"}  # the train photo is not judged
 
 
@@ -98,6 +101,31 @@ def test_half_way_is_about_half_the_error(half_way: Run) -> None:
     assert half_way.evaluation.ratio_to_input.value == pytest.approx(0.5, abs=0.08)
 
 
+def test_families_and_sizes_of_faults_are_told_apart(half_way: Run) -> None:
+    own, library = half_way.evaluation.families
+    assert (own.family, own.cases, library.family, library.cases) == ("own", 6, "library", 3)
+    cases = read_cases(half_way.out / "cases.parquet").pivot(
+        index=["photo_id", "view", "family"], columns="method", values="ciede2000"
+    )
+    for figures in (own, library):
+        of_family = cases.xs(figures.family, level="family")
+        by_photo = of_family.groupby("photo_id").mean()
+        assert figures.ratio_to_input.value == pytest.approx(by_photo.enhance.mean() / by_photo.input.mean())
+        borders = [0, 4, 7, 10, 15, np.inf]
+        counts = {
+            f"{a} to {b}": int(((of_family.input >= a) & (of_family.input < b)).sum()) for a, b in pairwise(borders)
+        }
+        assert list(figures.by_size) == [name.replace("15 to inf", "above 15") for name, n in counts.items() if n]
+
+
+def test_photos_that_the_edit_makes_worse_are_shown(run: Callable[..., Run]) -> None:
+    evaluation, out, _ = run(share=-0.5)
+    assert evaluation.ratio_to_input.value > 1
+    assert "Made worse" in (out / "report.html").read_text()
+    _, out, _ = run(share=0.5)
+    assert "Made worse" not in (out / "report.html").read_text()
+
+
 def test_the_best_baseline_is_compared_with(half_way: Run) -> None:
     evaluation = half_way.evaluation
     means = {row.method: row.measures["ciede2000"].value for row in evaluation.rows}
@@ -109,7 +137,7 @@ def test_the_best_baseline_is_compared_with(half_way: Run) -> None:
 def test_the_critic_is_judged_on_every_view(half_way: Run) -> None:
     evaluation = half_way.evaluation
     verdicts = pd.read_parquet(half_way.out / "verdicts.parquet")
-    assert len(verdicts) == 3 * (1 + 2)
+    assert len(verdicts) == 3 * (1 + 2 + 1)
     assert evaluation.critic.parse_rate.value == 1
     assert evaluation.critic.score_correlation > 0.8
     assert evaluation.critic.faults == sum(len(json.loads(faults)) for faults in verdicts.faults)
@@ -157,9 +185,11 @@ def test_cases_are_the_same_every_time_and_follow_the_seed(photos: tuple[Path, M
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a.faulty, b.faulty) and a.faults == b.faults
     assert [case.faults for case in first[1:]] != [case.faults for case in other[1:]]
-    assert [case.view for case in first] == [-1, 0, 1]
+    assert [(case.view, case.family) for case in first] == [(-1, "intact"), (0, "own"), (1, "own"), (2, "library")]
     for case in first:
         assert max(case.intact.shape[-2:]) == 48
+        assert bool(case.labels) == (case.view >= 0) == (not torch.equal(case.faulty, case.intact))
+    for case in first[:3]:
         error = case.faulty - apply_operations(case.intact, case.faults)
         assert error.abs().max() <= 0.5 / 255 + 1e-6
 
@@ -172,7 +202,7 @@ def test_a_real_package_is_evaluated(photos: tuple[Path, Manifest], backbone: Pa
     evaluation = evaluate_enhancer(
         Enhancer.load(package), manifest, folder, backbone.parent, tmp_path / "out", settings, NullTracker()
     )
-    assert evaluation.cases == 3
+    assert evaluation.cases == 6
     assert evaluation.settings.enhancer == enhancer
     judged = write_tiny_package(tmp_path / "more", tmp_path / "judged", tmp_path / "out")
     assert Enhancer.load(judged.folder).settings == enhancer

@@ -13,7 +13,6 @@ from torch import Tensor
 from components.evaluation.records import Evaluation, Picture, ReportSettings
 from components.evaluation.report import render_report
 from components.metrics.full_reference import LOWER_IS_BETTER
-from components.photometry.operations import Operation
 from components.verdict.grammar import Verdict, render, suggest
 from tests.evaluation.builders import make_evaluation
 
@@ -58,7 +57,7 @@ def make_picture(photo: Tensor, name: str, view: int, error: float, text: str | 
     return Picture(
         photo_id=f"sample/{name}",
         view=view,
-        faults=(Operation(name="exposure", amount=-0.5),),
+        faults=("underexposed by 0.5 EV",),
         original=photo,
         faulty=photo * 0.7,
         enhanced=photo * 0.95,

@@ -6,19 +6,18 @@ import pytest
 from PIL import ExifTags, Image
 
 from components.imaging.originals import Original
-from components.inference.enhancer import Critique, EditPlan, Enhancer, EnhancerSettings
+from components.inference.enhancer import Critique, EditPlan, Enhancer
 from components.verdict.grammar import Verdict, render, suggest
 from tests.conftest import make_photo
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(suggest("exposure", -0.5),), score=55.0)
 
 
-class HalvingEnhancer:
+class HalvingEnhancer(Enhancer):
     """Halves every sample, and remembers how it was asked."""
 
-    settings = EnhancerSettings()
-
     def __init__(self) -> None:
+        super().__init__(critic=None, artist=None)
         self.asked: list[tuple[int, int | None]] = []
 
     def plan(self, original: Original, seed: int, draws: int | None) -> EditPlan:

@@ -13,6 +13,7 @@ from components.imaging.photo import Photo, read_photo, resize, write_photo
 from components.inference import enhancer as module
 from components.inference.edit import EditOptions, fit_edit
 from components.inference.enhancer import Enhancer, EnhancerSettings
+from components.inference.restraint import RestraintSettings
 from components.models.critic import ReasoningLatent
 from components.models.package import PackageError
 from components.photometry.operations import Operation, apply_operations
@@ -154,6 +155,28 @@ def test_strength_scales_the_change(scripted: Enhancer, photo_factory) -> None:
     none, half, full = (scripted.enhance(photo, strength=strength).photo.pixels for strength in (0.0, 0.5, 1.0))
     assert torch.equal(none, photo.pixels)
     torch.testing.assert_close(half, (none + full) / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "share"), [(60.0, 0.0), (50.0, 0.5), (40.0, 1.0)])
+def test_a_photo_that_the_critic_finds_good_gets_less_of_the_edit(
+    scripted: Enhancer, photo_factory, low: float, share: float
+) -> None:
+    photo = Photo(photo_factory(64, 64))
+    asked = scripted.enhance(photo, strength=share)
+    scripted.settings = scripted.settings.model_copy(update={"restraint": RestraintSettings(low=low, width=20)})
+    restrained = scripted.enhance(photo)  # its score of 40 is a fault of 60
+    assert restrained.strength == share
+    assert torch.equal(restrained.photo.pixels, asked.photo.pixels)
+    assert torch.equal(restrained.photo.pixels, photo.pixels) == (share == 0)
+    whole = scripted.enhance(photo, strength=1.0)
+    assert whole.strength == 1, "what is asked for is done"
+    assert not torch.equal(whole.photo.pixels, photo.pixels)
+
+
+def test_an_unreadable_verdict_restrains_nothing(scripted: Enhancer, photo_factory) -> None:
+    scripted.critic.texts = ["no verdict"]
+    scripted.settings = scripted.settings.model_copy(update={"restraint": RestraintSettings(low=90, width=5)})
+    assert scripted.enhance(Photo(photo_factory(64, 64))).strength == 1
 
 
 def test_mirrored_edits_are_turned_back(monkeypatch: pytest.MonkeyPatch, scripted: Enhancer) -> None:

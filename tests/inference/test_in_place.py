@@ -11,11 +11,11 @@ from types import FrameType
 import pytest
 from PIL import Image
 
-from components import cli
 from components.imaging.photo import Photo, read_photo, write_photo
 from components.imaging.source import PictureFile
 from components.inference.batch import BusyError, Summary, run_batch
 from components.inference.places import Place
+from pipelines.__main__ import main
 from tests.conftest import make_photo
 
 
@@ -43,7 +43,7 @@ def test_a_folder_is_replaced_once_whatever_the_options(enhancer, tmp_path: Path
     folder = folder_of(tmp_path)
     before = {path.name: read_photo(path).pixels for path in folder.iterdir()}
     for options in ([], [], ["--strength", "0.5"], ["--redo"], ["--sidecar"]):
-        assert cli.main(["enhance", str(folder), "--in-place", *options]) == 0
+        assert main(["enhance", str(folder), "--in-place", *options]) == 0
     assert len(enhancer.asked) == 3
     for name, pixels in before.items():
         assert (read_photo(folder / name).pixels - pixels / 2).abs().max() < 0.02
@@ -53,7 +53,7 @@ def test_a_folder_is_replaced_once_whatever_the_options(enhancer, tmp_path: Path
 def test_a_single_photo_is_replaced_once(enhancer, source: Path) -> None:
     before = read_photo(source).pixels
     for _ in range(2):
-        assert cli.main(["enhance", str(source), "--in-place", "--sidecar"]) == 0
+        assert main(["enhance", str(source), "--in-place", "--sidecar"]) == 0
     assert (read_photo(source).pixels - before / 2).abs().mean() < 0.02
     assert source.with_suffix(".xmp").exists()
     with Image.open(source) as image:
@@ -81,7 +81,7 @@ def test_nothing_is_replaced_when_something_fails(tmp_path: Path, enhancer, caps
     folder = folder_of(tmp_path, 2)
     (folder / "0.json").write_text('{"exported": true}')
     before = (folder / "0.png").read_bytes()
-    assert cli.main(["enhance", str(folder), "--in-place", "--sidecar"]) == 1
+    assert main(["enhance", str(folder), "--in-place", "--sidecar"]) == 1
     assert "0.json in OUT was not written by this program" in capsys.readouterr().err
     assert (folder / "0.png").read_bytes() == before and not (folder / "0.xmp").exists()
     assert (folder / "1.xmp").exists()

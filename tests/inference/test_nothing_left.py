@@ -16,11 +16,11 @@ import httpx
 import pytest
 import uvicorn
 
-from components import cli
 from components.imaging.originals import Original
 from components.inference.enhancer import EditPlan, Enhancer
 from components.serving.app import create_app
 from components.serving.service import PhotoService
+from pipelines.__main__ import main
 from tests.inference.conftest import HalvingEnhancer
 from tests.serving.stubs import Brightener, picture
 
@@ -89,7 +89,7 @@ def enhance(at_work, *arguments: str) -> None:
             raise AssertionError("it should have been killed")
 
     Enhancer.load = lambda folder: Stuck()
-    cli.main(["enhance", *arguments])
+    main(["enhance", *arguments])
 
 
 def test_a_killed_batch(enhancer, temporary: Path, tmp_path: Path) -> None:
@@ -99,5 +99,5 @@ def test_a_killed_batch(enhancer, temporary: Path, tmp_path: Path) -> None:
     arguments = (str(tmp_path / "photos.zip"), str(out), "--sidecar", "--compare")
     killed_at_work(temporary, enhance, *arguments)
     assert left(temporary) == [] and {Path(name).parts[0] for name in left(out)} == {".smartphotocrafter"}
-    assert cli.main(["enhance", *arguments]) == 0
+    assert main(["enhance", *arguments]) == 0
     assert "a.png" in left(out) and left(temporary) == []

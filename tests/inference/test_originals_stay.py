@@ -6,8 +6,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from components import cli
 from components.imaging.photo import Photo, write_photo
+from pipelines.__main__ import main
 from tests.conftest import make_photo
 from tests.inference.test_batch import contents, fill, run
 
@@ -38,7 +38,7 @@ def test_a_folder_is_never_its_own_out(enhancer, photos: Path, monkeypatch, caps
     (photos.parent / "link").symlink_to("photos")
     monkeypatch.chdir(photos)
     before = contents(photos)
-    assert cli.main(["enhance", source.format(photos.parent), target.format(photos.parent), "--overwrite"]) == 2
+    assert main(["enhance", source.format(photos.parent), target.format(photos.parent), "--overwrite"]) == 2
     assert "OUT is IN; the originals would be lost" in capsys.readouterr().err
     assert contents(photos) == before and enhancer.asked == []
 
@@ -47,7 +47,7 @@ def test_a_prefix_of_a_bucket_is_never_its_own_out(enhancer) -> None:
     system = fsspec.filesystem("memory")
     system.pipe("/camera/in/a.jpg", b"ab")
     for target in ("memory://camera/in", "memory:///camera/in/", "memory://camera//in"):
-        assert cli.main(["enhance", "memory://camera/in", target, "--overwrite"]) != 0
+        assert main(["enhance", "memory://camera/in", target, "--overwrite"]) != 0
         assert system.cat("/camera/in/a.jpg") == b"ab"
 
 
@@ -63,7 +63,7 @@ def test_a_photo_is_never_its_own_out(
     before = source.read_bytes()
     target = spelling.format(tmp_path)
     for arguments in ([target], ["out.png", "--compare", target]):
-        assert cli.main(["enhance", "in.jpg", *arguments, *overwrite]) == 2
+        assert main(["enhance", "in.jpg", *arguments, *overwrite]) == 2
         assert "the original would be lost" in capsys.readouterr().err
     assert source.read_bytes() == before and Path("link.jpg").is_symlink() and Path("hard.jpg").samefile(source)
 
@@ -128,10 +128,10 @@ def test_an_existing_out_stays_unless_it_is_to_be_overwritten(enhancer, source: 
     out = tmp_path / "out.jpg"
     for taken in ("out.jpg", "out.compare.jpg", "out.json", "out.xmp", "out.cube"):
         (tmp_path / taken).write_text("mine")
-        assert cli.main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare"]) == 2
+        assert main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare"]) == 2
         assert taken in capsys.readouterr().err
         assert (tmp_path / taken).read_text() == "mine" and enhancer.asked == []
-        overwritten = cli.main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare", "--overwrite"])
+        overwritten = main(["enhance", str(source), str(out), "--sidecar", "--cube", "--compare", "--overwrite"])
         assert overwritten == (2 if taken in ("out.json", "out.xmp") else 0)
         for path in tmp_path.glob("out.*"):
             path.unlink()
@@ -142,10 +142,10 @@ def test_critique_keeps_what_a_photo_library_exported(enhancer, source: Path, tm
     exported = '{"title": "IMG", "geoData": {}}'
     (tmp_path / "in.json").write_text(exported)
     (tmp_path / "in.jpg.json").write_text(exported)
-    assert cli.main(["critique", str(source), "--sidecar"]) == 1
+    assert main(["critique", str(source), "--sidecar"]) == 1
     assert "in.json belongs to another program" in capsys.readouterr().err
     write_photo(Photo(make_photo(20, 30)), tmp_path / "in.png")  # now the sidecars keep the whole names
-    assert cli.main(["critique", str(tmp_path), "--sidecar"]) == 1
+    assert main(["critique", str(tmp_path), "--sidecar"]) == 1
     assert "in.jpg.json belongs to another program" in capsys.readouterr().err
     assert (tmp_path / "in.json").read_text() == (tmp_path / "in.jpg.json").read_text() == exported
     assert (tmp_path / "in.png.json").exists() and not (tmp_path / "in.jpg.xmp").exists()

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from components.metrics import fetch, learned
+from components.metrics import learned
 from components.metrics.full_reference import psnr
 from components.metrics.learned import (
     LEARNED,
@@ -21,13 +21,14 @@ from components.metrics.learned import (
     tensors_only,
     unavailable,
 )
+from pipelines.__main__ import main
 
 
 def test_what_is_not_here_says_what_is_missing_and_how_to_get_it(no_weights: Path) -> None:
     for name in LEARNED:
         gap = unavailable(name)
         assert gap is not None and gap.name == name and gap.missing
-        assert gap.command == f".venv/bin/python -m components.metrics.fetch {name}"
+        assert gap.command == f".venv/bin/smartphotocrafter fetch measures {name}"
     assert unavailable("dists").missing == ("vgg16-397923af.pth", "DISTS_weights-f5e65c96.pth")
 
 
@@ -41,14 +42,13 @@ def test_fetching_names_what_is_still_missing(
     monkeypatch.setattr(learned, "PyiqaMeasure", offline)
     monkeypatch.setattr(learned, "InceptionFeatures", offline)
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    assert fetch.main([]) == 1
+    assert main(["fetch", "measures"]) == 1
     said = capsys.readouterr()
     for name in LEARNED:
         assert f"{name}: still missing: " in said.out and f"{name}: no network" in said.err
-    assert fetch.main(["fid"]) == 1
+    assert main(["fetch", "measures", "fid"]) == 1
     assert "musiq" not in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        fetch.main(["fid", "magic"])
+    assert main(["fetch", "measures", "fid", "magic"]) == 2
     assert "unknown measures magic" in capsys.readouterr().err
 
 

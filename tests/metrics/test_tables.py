@@ -128,11 +128,16 @@ def test_the_best_baseline_is_the_one_with_the_lowest_error(cases: pd.DataFrame)
         best_baseline(cases, ["unsharp_mask"])
 
 
-def test_the_gate_can_compare_two_tables(cases: pd.DataFrame) -> None:
-    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 1.0}, resamples=1000)
+def test_the_gate_can_compare_two_tables() -> None:
+    cases = make_cases(intact_change=1.5)
+    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 1.0}, limits={"intact_change": 1.6}, resamples=1000)
     assert decide(gate_table(cases), gate_table(cases, INPUT), settings).promoted
     assert not decide(gate_table(cases), gate_table(cases), settings).promoted
-    assert list(gate_table(cases).columns) == list(LOWER_IS_BETTER)
+    table = gate_table(cases)
+    assert list(table.columns) == [*LOWER_IS_BETTER, "intact_change"]
+    assert len(table) == 12 * 3, "the intact view is no case of its own"
+    assert (table.intact_change == 1.5).all()
+    assert (gate_table(cases, INPUT).intact_change == 0).all()
 
 
 def test_methods_on_other_cases_are_not_compared(cases: pd.DataFrame) -> None:

@@ -1,5 +1,6 @@
 """Adapters against the formula alpha / rank * B A, and several of them on one model without getting mixed up."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from components.models.lora import (
+    AdaptedLinear,
     LoraSettings,
     active_adapter,
     adapter_tensors,
     add_adapter,
     copy_adapter,
+    load_adapter,
+    put_adapter,
     quick_adapters,
+    without_adapter,
 )
 
 INPUT = torch.linspace(-1, 1, 12).view(2, 6)
@@ -154,6 +159,33 @@ def test_quick_adapters_compute_the_same_to_the_bit(three: PeftModel) -> None:
         plain = three(INPUT)
         with quick_adapters(three):
             assert torch.equal(three(INPUT), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_adapter_that_is_only_used_computes_what_pefts_does_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = build()
+    teach(model)
+    model.save_pretrained(tmp_path)
+    base, other = Network().to(dtype), Network().to(dtype)
+    other.load_state_dict(base.state_dict())
+    x = INPUT.to(dtype)
+    before = base(x)
+    peft, used = load_adapter(base, tmp_path), put_adapter(other, tmp_path)
+    assert type(used.first) is AdaptedLinear and type(used.second) is nn.Linear and used is without_adapter(used)
+    assert torch.equal(used(x), peft(x)) and used(x).dtype == dtype and not torch.equal(used(x), before)
+    assert torch.equal(used.first.weight, other.first.base_layer.weight) and used.first.bias is not None
+    assert not any(p.requires_grad for name, p in used.named_parameters() if "lora_" in name)
+
+
+@pytest.mark.parametrize("more", [{"use_rslora": True}, {"use_dora": True}, {"a_later_kind": "of update"}])
+def test_peft_puts_adapters_that_are_more_than_plain(tmp_path: Path, more: dict) -> None:
+    model = build()
+    teach(model)
+    model.save_pretrained(tmp_path)
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | more))
+    used = put_adapter(Network(), tmp_path)
+    assert isinstance(used, PeftModel) and isinstance(without_adapter(used), Network)
 
 
 def test_quick_adapters_follow_weights_that_are_replaced(three: PeftModel) -> None:

@@ -31,7 +31,7 @@ reinforce:
   rollouts: {photos: 2, verdicts: 2, edits: 2, sampling_steps: 2}
   comparison: {draws: 1}
 evaluate: {views: 1, max_side: 160, bootstrap: {resamples: 200}, enhancer: {steps: 2, draws: 1}}
-gate: {resamples: 200}
+gate: {resamples: 200, limits: {}}
 """
 BROKEN = {"garbage.jpg", "empty.jpg", "cut.jpg", "pixel.png"}
 UNUSUAL = {"sixteen.tif", "grey.jpg", "cmyk.jpg", "alpha.png", "rotated.jpg"}

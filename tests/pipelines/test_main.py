@@ -9,7 +9,8 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from components import settings as settings_module
 from pipelines import run as run_module
-from pipelines.__main__ import checked_settings, main
+from pipelines.__main__ import main
+from pipelines.configuration import checked_settings
 from pipelines.environment import ROOT, State, prepare
 from pipelines.sharded_training import sharded_training
 from pipelines.stack_file import StackError

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from components.registry.promotion import Decision, GateSettings, decide
+from components.registry.decision import Decision
+from components.registry.promotion import GateSettings, decide
 from pipelines.outputs import outputs
 from pipelines.results import collect
 
@@ -26,7 +27,7 @@ class Version:
 def decision() -> Decision:
     index = pd.MultiIndex.from_product([["a", "b", "c"], [0]], names=["photo_id", "view"])
     reference = pd.DataFrame({"ciede2000": [9.0, 8.0, 7.0], "lpips": [0.1, 0.2, 0.3]}, index=index)
-    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 0.005}, resamples=100)
+    settings = GateSettings(tolerances={"ciede2000": 0.0, "lpips": 0.005}, limits={}, resamples=100)
     return decide(reference / 2, reference, settings, "the untouched input")
 
 

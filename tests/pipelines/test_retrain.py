@@ -32,7 +32,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone of a repository whose `python -m pipelines` notes that it ran and ends as $END says."""
+    """A clone of a repository whose `smartphotocrafter` notes that it ran and ends as $END says."""
     origin = tmp_path / "origin"
     for name in ("components", "steps", "pipelines"):
         (origin / name).mkdir(parents=True)

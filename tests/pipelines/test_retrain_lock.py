@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 from zenml import pipeline
 
-from components.registry.promotion import Decision
+from components.registry.decision import Decision
 from steps.folders import output_folder
 from steps.lineage import data_folder
 from steps.stage import stage
@@ -161,7 +161,7 @@ def test_a_pipeline_that_runs_keeps_its_data_and_a_retraining_after_it_takes_the
         time.sleep(0.05)
     retraining.kill()  # the run that it started holds the lock, too
     retraining.wait()
-    code, output = finish(start(clone, "pipelines", "fetch"))
+    code, output = finish(start(clone, "pipelines", "fetch", "data"))
     assert (code, output.count("another pipeline is running here")) == (2, 1), output
     assert (clone / "data" / "photos" / "a.txt").read_text() == "new"
     (clone / "go").touch()

@@ -62,7 +62,7 @@ def test_one_scheduler_a_machine_that_can_be_stopped(tmp_path: Path) -> None:
     second = schedule.start("30 4 * * 2", ["--stack", "local"], state)
     try:
         assert schedule.find(state) == second
-        assert "python -m pipelines retrain --stack local" in schedule.in_words(second)
+        assert "smartphotocrafter retrain --stack local" in schedule.in_words(second)
         wait_for_end(first.pid)
         assert not first.alive
     finally:

@@ -112,7 +112,7 @@ def test_the_model_is_registered_and_enhances_a_photo(
     command = [
         sys.executable,
         "-m",
-        "components.cli",
+        "pipelines",
         "enhance",
         str(source),
         str(out),

@@ -13,7 +13,7 @@ from scipy import stats
 from components.metrics.full_reference import LOWER_IS_BETTER
 from components.registry.promotion import GateError, GateSettings, decide
 
-SETTINGS = GateSettings(resamples=2000, tolerances={"ciede2000": 0.0, "lpips": 0.005})
+SETTINGS = GateSettings(resamples=2000, tolerances={"ciede2000": 0.0, "lpips": 0.005}, limits={})
 
 
 def table(ciede2000: list[float], lpips: list[float], views: int = 1) -> pd.DataFrame:
@@ -44,6 +44,7 @@ def random_gate(generator: np.random.Generator) -> GateSettings:
     return GateSettings(
         primary=str(generator.choice(names)),
         tolerances={str(name): float(generator.choice([0.0, SCALES[name] * generator.gamma(2, 1)])) for name in names},
+        limits={},
         confidence=float(generator.choice([0.8, 0.9, 0.95])),
         resamples=100,
         seed=int(generator.integers(100)),
@@ -119,7 +120,7 @@ def test_hundreds_of_random_tables_agree_with_the_rule_restated() -> None:
 
 def test_falling_is_worse_where_higher_is_better() -> None:
     reference = table([10, 12, 9, 11], [0.2, 0.3, 0.25, 0.2]).rename(columns={"lpips": "psnr"})
-    gate = GateSettings(resamples=200, tolerances={"ciede2000": 0.0, "psnr": 0.5})
+    gate = GateSettings(resamples=200, tolerances={"ciede2000": 0.0, "psnr": 0.5}, limits={})
     assert decide(reference * [0.8, 1.0] + [0.0, 9.0], reference, gate).promoted
     decision = decide(reference * [0.8, 1.0] - [0.0, 0.6], reference, gate)
     assert not decision.promoted
@@ -129,6 +130,7 @@ def test_falling_is_worse_where_higher_is_better() -> None:
 def test_every_measure_of_an_evaluation_has_a_limit() -> None:
     gate = GateSettings()
     assert set(gate.tolerances) == set(LOWER_IS_BETTER)
+    assert set(gate.limits) == {"intact_change"}
     assert set(gate.higher_is_better) == {name for name, lower in LOWER_IS_BETTER.items() if not lower}
 
 
@@ -177,6 +179,21 @@ def test_better_colour_at_the_price_of_perception_is_not_promoted() -> None:
 def test_a_rise_within_the_tolerance_is_forgiven() -> None:
     reference = table([10, 12, 9, 11], [0.2, 0.3, 0.25, 0.2])
     assert decide(reference * [0.8, 1.0] + [0.0, 0.004], reference, SETTINGS).promoted
+
+
+@pytest.mark.parametrize(("change", "promoted"), [(3.9, True), (4.1, False)])
+def test_a_model_that_harms_good_photos_is_not_promoted(change: float, promoted: bool) -> None:
+    gate = SETTINGS.model_copy(update={"limits": {"intact_change": 4.0}})
+    reference = table([10, 12, 9, 11], [0.2, 0.3, 0.25, 0.2])
+    challenger = (reference * [0.5, 1.0]).assign(intact_change=[change, 8 - change, change, change])
+    means = challenger.intact_change.mean()
+    decision = decide(challenger, reference, gate)
+    assert decision.promoted == promoted == (means <= 4)
+    said = f"intact_change is {means:.4g}, {'within' if promoted else 'above'} the limit of 4"
+    assert said in decision.reasons
+    assert (decision.reasons[0] == said) == (not promoted), "what is broken comes first"
+    with pytest.raises(GateError, match=r"the table of challenger lacks \['intact_change'\]"):
+        decide(reference, reference, gate)
 
 
 def test_views_of_one_photo_do_not_count_as_photos() -> None:

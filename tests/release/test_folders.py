@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.weights import WEIGHTS_FILE
-from components.release.__main__ import main
 from components.release.folders import export_release, import_release
 from components.release.layout import ReleaseError, fingerprint, stored_shapes
+from pipelines.__main__ import main
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +134,13 @@ def test_an_adapter_is_not_parted_from_its_weights(base: Path, adapters: Path, t
 
 def test_command_line(base: Path, adapters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["export", "--base", str(base), "--artist", str(adapters / "artist"), "--adapters-only"]
-    assert main([*command, "--diffusers", "--out", str(tmp_path / "lora")]) == 0
+    assert main(["release", *command, "--diffusers", "--out", str(tmp_path / "lora")]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "lora" / "dit_lora")]
     assert (tmp_path / "lora" / "dit_lora" / "pytorch_lora_weights.safetensors").is_file()
-    assert main([*command, "--out", str(tmp_path / "lora")]) == 2
+    assert main(["release", *command, "--out", str(tmp_path / "lora")]) == 2
     assert "has content" in capsys.readouterr().err
     imported = ["import", "--models", str(base), "--source", str(tmp_path / "lora"), "--out", str(tmp_path / "in")]
-    assert main(imported) == 0
+    assert main(["release", *imported]) == 0
     assert Artist.load(base / "artist", tmp_path / "in" / "artist").transformer.peft_config["default"].r == 32
     with pytest.raises(ReleaseError, match=r"dit\.safetensors"):
         import_release(tmp_path / "nowhere", tmp_path / "nothing", models=base)

@@ -22,6 +22,7 @@ class Result:
     text: str
     verdict: Verdict | None
     photo: Photo | None = None
+    strength: float = 0.0
 
 
 class Brightener:
@@ -37,7 +38,7 @@ class Brightener:
         self._work()
         strength = self.settings.strength if strength is None else strength
         brighter = photo.with_pixels((photo.pixels + strength / 10).clamp(0, 1))
-        return Result(f"seed {seed}", VERDICT if seed else None, brighter)
+        return Result(f"seed {seed}", VERDICT if seed else None, brighter, strength)
 
     def critique(self, photo: Photo) -> Result:
         self._work()

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from components.imaging.photo import Photo
 from components.serving.app import create_app
-from components.serving.service import PhotoService, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService
 from tests.serving.stubs import VERDICT, Brightener, Result, level, picture
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -52,7 +53,7 @@ def test_mlflows_protocol(serve: Serve) -> None:
 def test_files_as_they_are(serve: Serve) -> None:
     address = start(serve)
     answer = httpx.post(f"{address}/enhance?seed=1&strength=2", content=picture("WEBP"), headers=JPEG).json()
-    assert (answer["media_type"], answer["suffix"]) == ("image/webp", ".webp")
+    assert (answer["media_type"], answer["suffix"], answer["strength"]) == ("image/webp", ".webp", 2)
     assert level(base64.b64decode(answer["photo"])) == pytest.approx(151, abs=2)
     assert VERDICT.model_validate_json(json.dumps(answer["verdict"])) == VERDICT
     judged = httpx.post(f"{address}/critique", content=picture(), headers=JPEG).json()

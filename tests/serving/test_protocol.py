@@ -78,5 +78,5 @@ def test_damaged_requests_are_read_or_refused_and_nothing_else() -> None:
 
 
 def test_predictions_are_what_mlflow_clients_read() -> None:
-    body = json.loads(predictions([EnhancedPicture(PHOTO, ".jpg", "words", "null")]))
+    body = json.loads(predictions([EnhancedPicture(PHOTO, ".jpg", "words", "null", 1.0)]))
     assert body == {"predictions": [{"photo": TEXT, "text": "words", "verdict": "null"}]}

@@ -9,7 +9,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from components.serving.service import PhotoService, Reason, Refused, ServingLimits
+from components.serving.limits import ServingLimits
+from components.serving.service import PhotoService, Reason, Refused
 from tests.serving.stubs import VERDICT, Brightener, level, picture
 
 

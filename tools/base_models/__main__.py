@@ -3,25 +3,30 @@
 Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
 """
 
-import argparse
 import json
 import logging
 import shutil
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 
+from components.command_line import PATH, Command, Number, Option, run
 from components.models.critic import Critic
-from tools.base_models.artist import train_artist
+from tools.base_models.artist import SHOWN_SIZES, train_artist
 from tools.base_models.card import write_card
 from tools.base_models.critic import train_critic
 from tools.base_models.photos import PhotoBank
+from tools.base_models.tiles import Tiles, held_out, own_photos, photos_in, source_of
+from tools.base_models.tower import SIZES
 from tools.base_models.vae import train_vae
 
 log = logging.getLogger(__name__)
-STEPS = {"vae": 1000, "critic": 4650, "artist": 7600, "artist_reasoning": 450}
+STEPS = {"vae": 1000, "tower": 16000, "critic": 3000, "artist": 7600, "artist_reasoning": 450}
 
 
 class CurveTracker:
@@ -51,43 +56,81 @@ class CurveTracker:
         log.info("%s", text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.base_models", description=__doc__)
-    parser.add_argument(
-        "--photos", type=Path, default=Path("data/photos"), help="own photos: only the train split is used"
-    )
-    parser.add_argument("--further", type=Path, nargs="*", default=[], help="folders of further photos, all used")
-    parser.add_argument("--like", type=Path, help="a trained autoencoder whose latents the new one shall share")
-    parser.add_argument("--lpips", type=Path, help="LPIPS backbone to put beside the models")
-    parser.add_argument("--out", type=Path, default=Path("data/base"), help="where the models go")
-    parser.add_argument("--work", type=Path, default=Path(".spc/base"), help="checkpoints and curve")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    for part, steps in STEPS.items():
-        parser.add_argument(f"--{part.replace('_', '-')}-steps", type=int, default=steps, help=f"default {steps}")
-    arguments = parser.parse_args()
+_PARAMETERS: list[click.Parameter] = [
+    Option(["--photos"], type=PATH, default="data/photos", help="Folder of own photos: only the train split is used."),
+    Option(
+        ["--further"], type=PATH, multiple=True, help="Folder of further photos; one in ten is left out; repeatable."
+    ),
+    Option(["--validate"], type=PATH, multiple=True, help="Folder of photos for the curves alone; repeatable."),
+    Option(["--like"], type=PATH, help="Folder of a trained autoencoder whose latents the new one shall share."),
+    Option(["--start"], type=PATH, help="Folder of a trained transformer that the Artist goes on from."),
+    Option(["--lpips"], type=PATH, help="File with the LPIPS backbone, to put beside the models."),
+    Option(["--out"], type=PATH, default="data/base", help="Where the models go."),
+    Option(["--work"], type=PATH, default=".spc/base", help="Where checkpoints and curve go."),
+    Option(["--threads"], type=Number(int, 1), default=torch.get_num_threads(), help="Number of CPU threads."),
+    *(
+        Option(
+            [f"--{part.replace('_', '-')}-steps"],
+            type=Number(int, 0),
+            default=steps,
+            help=f"Training steps of `{part}`.",
+        )
+        for part, steps in STEPS.items()
+    ),
+]
+
+
+@click.command(cls=Command, params=_PARAMETERS)
+def main(
+    photos: Path,
+    further: tuple[Path, ...],
+    validate: tuple[Path, ...],
+    like: Path | None,
+    start: Path | None,
+    lpips: Path | None,
+    out: Path,
+    work: Path,
+    threads: int,
+    **steps: int,
+) -> None:
+    """Train the tiny base models from scratch.
+
+    Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(arguments.threads)
-    bank = PhotoBank(arguments.photos, arguments.further)
-    tracker = CurveTracker(arguments.work / "curve.jsonl")
-    out, work = arguments.out, arguments.work
-    train_vae(bank, work / "vae", work, tracker, arguments.vae_steps, like=arguments.like)
-    train_critic(bank, out / "critic", work, tracker, arguments.critic_steps)
+    torch.set_num_threads(threads)
+    bank = PhotoBank(photos, list(further))
+    learnt = _sources(photos, "train", further, kept=lambda path: not held_out(path))
+    tiles = Tiles(learnt, (*SIZES, *SHOWN_SIZES), cuts=3)
+    judged = Tiles(_sources(photos, "validation", validate), SIZES[:1], cuts=1)
+    tracker = CurveTracker(work / "curve.jsonl")
+    train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)
+    train_critic(tiles, judged, out / "critic", work, tracker, steps["tower_steps"], steps["critic_steps"])
     critic = Critic.load(out / "critic")
     train_artist(
-        bank,
+        tiles,
         critic,
         work / "vae",
         out / "artist",
         work,
         tracker,
-        arguments.artist_steps,
-        arguments.artist_reasoning_steps,
+        steps["artist_steps"],
+        steps["artist_reasoning_steps"],
+        start=start,
     )
-    if arguments.lpips:
-        shutil.copyfile(arguments.lpips, out / arguments.lpips.name)
+    if lpips:
+        shutil.copyfile(lpips, out / lpips.name)
     write_card(out, tracker.path, len(bank.photos))
     log.info("base models are in %s; put them under version control with `dvc add data`", out)
 
 
+def _sources(
+    own: Path, split: str, further: Sequence[Path], kept: Callable[[Path], bool] = lambda path: True
+) -> list[tuple[Path, str]]:
+    """Photos with the collections they are of: a split of the project's own, and those of further folders."""
+    found = [(path, "own") for path in own_photos(own, split)]
+    return found + [(path, source_of(path, root)) for root in further for path in photos_in(root) if kept(path)]
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main, program="python -m tools.base_models"))

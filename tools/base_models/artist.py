@@ -1,12 +1,18 @@
 """Build and train the tiny Artist: Qwen-Image's diffusion transformer at eight million parameters, from scratch.
 
-It learns in two parts. First to undo faults from the photo alone, from as many photos, crops and faults as time allows;
-then with the Critic's hidden states, on verdicts that the Critic itself wrote, right or wrong: taught on true verdicts
-it would believe whatever it reads.
+It learns in two parts, always from the Critic's hidden states. First from those of the prompt alone, which hold what
+the Critic sees, on as many photos, crops and faults as time allows; then on verdicts that the Critic itself wrote,
+right or wrong: taught on true verdicts it would believe whatever it reads.
+
+Beside the flow matching loss there is one on what the user gets. An edit of a photo starts from pure noise, is decoded
+after one step, and reaches the photo as a map of its colours: that map is fitted inside the loss, and the colours that
+it gives to the photo are compared with those of the intact one. A quarter of the photos are intact.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
@@ -17,21 +23,44 @@ from tqdm import trange
 from components.models.artist import DESCRIPTION_FILE, Artist
 from components.models.critic import Critic, ReasoningLatent
 from components.models.flow import flow_matching_loss, interpolate, training_sigmas
+from components.photometry.colour import srgb_to_lab
 from components.training.checkpoints import CheckpointStore
 from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
-from tools.base_models.photos import WORKING_AREA, PhotoBank
+from tools.base_models.correction import lab_error
+from tools.base_models.faults import Spoilt, spoil
+from tools.base_models.photos import WORKING_AREA, WORKING_SIZES
+from tools.base_models.tiles import Size, Tiles
+from tools.base_models.tower import INTACT_WEIGHT
 
-POOL_SIZE, POOL_BATCH = 3072, 48
+SHOWN_SIZES: tuple[Size, ...] = tuple((2 * height, 2 * width) for height, width in WORKING_SIZES)
+"""Sizes of the tiles: the Critic looks at more pixels than the Artist works on."""
+COLOUR_WEIGHT = 0.05
+"""Of a CIELAB unit beside the flow matching loss, which is of about unit size."""
+_RIDGE = 1e-3  # of the fitted colour map, in squared sRGB units
+_POOL, _AT_ONCE = 3072, 48
 
 
-def build_transformer(latent_width: int) -> QwenImageTransformer2DModel:
-    """An untrained tiny transformer: six double-stream blocks of six heads, as wide as three tokens."""
+class Example(NamedTuple):
+    """Pictures of one size as the Critic sees them, the same at the Artist's working size, and the H_c to edit by.
+
+    Attributes:
+        spoilt, intact: (B, 3, h, w) at the working size, with and without faults.
+        latent: what the Critic makes of the larger pictures.
+    """
+
+    spoilt: Spoilt
+    intact: Tensor
+    latent: ReasoningLatent
+
+
+def build_transformer(latent_width: int, layers: int = 6) -> QwenImageTransformer2DModel:
+    """An untrained tiny transformer: double-stream blocks of six heads, as wide as three tokens."""
     return QwenImageTransformer2DModel(
         patch_size=2,
         in_channels=64,
         out_channels=16,
-        num_layers=6,
+        num_layers=layers,
         attention_head_dim=32,
         num_attention_heads=6,
         joint_attention_dim=latent_width,
@@ -55,7 +84,7 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 
 def train_artist(
-    bank: PhotoBank,
+    tiles: Tiles,
     critic: Critic,
     vae_folder: Path,
     out: Path,
@@ -64,66 +93,129 @@ def train_artist(
     steps: int,
     conditioned_steps: int,
     batch: int = 16,
+    start: Path | None = None,
 ) -> None:
-    """Flow matching from the photo alone, then with H_c; writes a diffusers directory to `out`.
+    """Train the Artist on the Critic's hidden states; writes a diffusers directory to `out`.
 
     Args:
-        critic: the trained tiny Critic that conditions the second part; unused when `conditioned_steps` is 0.
+        tiles: to train on, of the sizes `SHOWN_SIZES`.
+        critic: the trained tiny Critic.
         vae_folder: the trained autoencoder.
+        steps: on the hidden states of the prompt alone.
+        conditioned_steps: on those of verdicts, too.
+        start: folder of a trained transformer to go on from.
     """
     torch.manual_seed(0)
-    width = critic.vision_language_model.config.text_config.hidden_size
     vae = AutoencoderKLQwenImage.from_pretrained(vae_folder, torch_dtype=torch.float32).eval()
-    artist = Artist(build_transformer(width), vae, build_scheduler(), WORKING_AREA)
+    transformer = build_transformer(critic.vision_language_model.config.text_config.hidden_size)
+    if start:
+        transformer = QwenImageTransformer2DModel.from_pretrained(start, torch_dtype=torch.float32)
+    artist = Artist(transformer, vae, build_scheduler(), WORKING_AREA)
 
-    def loss_of(faulty: Tensor, intact: Tensor, latent: ReasoningLatent, generator: torch.Generator) -> Tensor:
-        grid, clean = artist.grid(faulty), artist.encode(intact)
-        noise = torch.randn(clean.shape, generator=generator)
-        sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator)
-        sigmas[::2] = 1.0  # every edit starts from pure noise, and there its tone and colour are decided
-        noisy = interpolate(clean, noise, sigmas)
-        velocity = artist.velocity(noisy, artist.encode(faulty), sigmas, latent, grid)
-        return flow_matching_loss(velocity, clean, noise).mean()
+    def losses_on(draw: Callable[[int, torch.Generator], Example]) -> Callable[..., dict[str, Tensor]]:
+        return lambda step, generator: edit_loss(artist, draw(step, generator), generator)
 
-    def from_photo_alone(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        pair = bank.faulty(batch, bank.working_size(generator), generator)
-        silence = ReasoningLatent(torch.zeros(batch, 1, width), torch.ones(batch, 1, dtype=torch.bool))
-        return {"loss": loss_of(pair.faulty, pair.intact, silence, generator)}
-
-    settings = OptimiserSettings(learning_rate=1e-3, steps=steps, warmup_steps=100, ema_decay=0.998, final_fraction=0.2)
     parameters = list(artist.transformer.named_parameters())
-    fit("base_artist", parameters, from_photo_alone, settings, tracker, CheckpointStore(work / "artist"), 3, 100, 20)
+    settings = OptimiserSettings(learning_rate=1e-3, steps=steps, warmup_steps=100, ema_decay=0.998, final_fraction=0.1)
+    draw = losses_on(lambda step, generator: _draw(tiles, critic, batch, generator))
+    fit("base_artist", parameters, draw, settings, tracker, CheckpointStore(work / "artist"), 3, 100, 20)
     if conditioned_steps:
-        pool = _verdict_pool(bank, critic)
-
-        def with_reasoning(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-            faulty, intact, latent = pool[int(torch.randint(len(pool), (), generator=generator))]
-            chosen = torch.randperm(len(faulty), generator=generator)[:batch]
-            latent = ReasoningLatent(latent.states_BLD[chosen].float(), latent.mask_BL[chosen])
-            mirrored = (lambda x: x.flip(-1)) if step % 2 else (lambda x: x)
-            return {"loss": loss_of(mirrored(faulty[chosen]), mirrored(intact[chosen]), latent, generator)}
-
+        pool = verdict_pool(tiles, critic)
+        draw = losses_on(lambda step, generator: _draw_from(pool, batch, step, generator))
         settings = OptimiserSettings(
             learning_rate=5e-4, steps=conditioned_steps, warmup_steps=50, ema_decay=0.998, final_fraction=0.02
         )
         store = CheckpointStore(work / "artist_conditioned")
-        fit("base_artist_reasoning", parameters, with_reasoning, settings, tracker, store, 4, 100, 20)
+        fit("base_artist_reasoning", parameters, draw, settings, tracker, store, 4, 100, 20)
     artist.transformer.to(torch.float16).save_pretrained(out / "transformer")
     vae.to(torch.float16).save_pretrained(out / "vae")
     artist.scheduler.save_pretrained(out / "scheduler")
     (out / DESCRIPTION_FILE).write_text(json.dumps({"area": WORKING_AREA}))
 
 
-def _verdict_pool(bank: PhotoBank, critic: Critic) -> list[tuple[Tensor, Tensor, ReasoningLatent]]:
-    """Batches of faulty crops, intact crops and H_c of what the Critic says: half of it greedy, half sampled."""
+def edit_loss(artist: Artist, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
+    """Flow matching, and the colours that the edit of the first half, which starts from pure noise, gives to the photo.
+
+    Returns:
+        "loss", and the parts it is made of; "left" is the colour error of faulty photos as a share of what it was.
+    """
+    spoilt, intact, latent = example
+    grid, clean, source = artist.grid(intact), artist.encode(intact), artist.encode(spoilt.pictures)
+    noise = torch.randn(clean.shape, generator=generator)
+    half = len(clean) // 2
+    sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator)
+    sigmas[:half] = 1.0  # every edit starts from pure noise, and there its tone and colour are decided
+    velocity = artist.velocity(interpolate(clean, noise, sigmas), source, sigmas, latent, grid)
+    flow = flow_matching_loss(velocity, clean, noise).mean()
+    before = artist.decode(source[:half], grid)
+    after = artist.decode_differentiably(noise[:half] - velocity[:half], grid)
+    seen, truth = spoilt.pictures[:half], srgb_to_lab(intact[:half])
+    error = lab_error(srgb_to_lab(with_colours(seen, before, after)), truth)
+    faulty = spoilt.faulty[:half]
+    colour = (error * torch.where(faulty, 1.0, INTACT_WEIGHT)).mean()
+    left = error[faulty].sum() / lab_error(srgb_to_lab(seen), truth)[faulty].sum().clamp(min=1e-6)
+    return {"loss": flow + COLOUR_WEIGHT * colour, "flow": flow.detach(), "left": left.detach()}
+
+
+def with_colours(photos: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """The photos with the affine map of colours that turns `before` into `after`, fitted to each by least squares.
+
+    One map for the whole picture, where the product fits one for every place (`components.inference.transfer`).
+
+    Args:
+        photos, before, after: (B, 3, h, w) sRGB.
+
+    Returns:
+        (B, 3, h, w), not clamped.
+    """
+    guide, change = before.flatten(2).transpose(1, 2), (after - before).flatten(2).transpose(1, 2)
+    mean_guide, mean_change = guide.mean(1, keepdim=True), change.mean(1, keepdim=True)
+    centred = guide - mean_guide
+    covariance = centred.transpose(1, 2) @ centred / guide.shape[1]
+    products = centred.transpose(1, 2) @ (change - mean_change) / guide.shape[1]
+    slope = torch.linalg.solve(covariance + _RIDGE * torch.eye(3), products)
+    flat = photos.flatten(2).transpose(1, 2)
+    mapped = flat + (flat - mean_guide) @ slope + mean_change
+    return mapped.transpose(1, 2).unflatten(2, photos.shape[-2:])
+
+
+def verdict_pool(tiles: Tiles, critic: Critic, count: int = _POOL, at_once: int = _AT_ONCE) -> list[Example]:
+    """Batches with the H_c of what the Critic says: half of it greedy, half sampled."""
     generator = torch.Generator().manual_seed(5)
     pool = []
-    for index in trange(POOL_SIZE // POOL_BATCH, desc="verdicts for the Artist", unit="batch"):
-        height, width = bank.working_size(generator)
-        pair = bank.faulty(POOL_BATCH, (2 * height, 2 * width), generator)
+    for index in trange(count // at_once, desc="verdicts for the Artist", unit="batch"):
+        spoilt, intact = _pictures(tiles, at_once, generator)
         rollout = critic.generate(
-            list(pair.faulty), temperature=float(index % 2), max_new_tokens=160, generator=generator
+            list(spoilt.pictures), temperature=float(index % 2), max_new_tokens=160, generator=generator
         )
         latent = ReasoningLatent(rollout.latent.states_BLD.half(), rollout.latent.mask_BL)
-        pool.append((functional.avg_pool2d(pair.faulty, 2), functional.avg_pool2d(pair.intact, 2), latent))
+        pool.append(_at_working_size(spoilt, intact, latent))
     return pool
+
+
+def _pictures(tiles: Tiles, count: int, generator: torch.Generator) -> tuple[Spoilt, Tensor]:
+    size = SHOWN_SIZES[int(torch.randint(len(SHOWN_SIZES), (), generator=generator))]
+    intact = tiles.draw(count, size, generator)
+    return spoil(intact, generator), intact
+
+
+def _at_working_size(spoilt: Spoilt, intact: Tensor, latent: ReasoningLatent) -> Example:
+    small = Spoilt(functional.avg_pool2d(spoilt.pictures, 2), spoilt.faulty)
+    return Example(small, functional.avg_pool2d(intact, 2), latent)
+
+
+def _draw(tiles: Tiles, critic: Critic, count: int, generator: torch.Generator) -> Example:
+    """New pictures with the hidden states of the prompt."""
+    spoilt, intact = _pictures(tiles, count, generator)
+    latent = critic.instruction_latent(list(spoilt.pictures), [critic.prompt] * count)
+    return _at_working_size(spoilt, intact, latent)
+
+
+def _draw_from(pool: list[Example], count: int, step: int, generator: torch.Generator) -> Example:
+    """Some of a batch of the pool, every second time mirrored."""
+    spoilt, intact, latent = pool[int(torch.randint(len(pool), (), generator=generator))]
+    rows = torch.randperm(len(intact), generator=generator)[:count]
+    mirrored: Callable[[Tensor], Tensor] = (lambda x: x.flip(-1)) if step % 2 else (lambda x: x)
+    chosen = Spoilt(mirrored(spoilt.pictures[rows]), spoilt.faulty[rows])
+    states = ReasoningLatent(latent.states_BLD[rows].float(), latent.mask_BL[rows])
+    return Example(chosen, mirrored(intact[rows]), states)

@@ -1,15 +1,23 @@
 """Build and train the tiny Critic: Qwen2.5-VL's architecture at a few million parameters, from scratch.
 
+First its vision tower learns to see what is wrong with a photo (`tools.base_models.tower`), then the whole Critic to
+put it into words. Beside the words, the hidden states of the prompt are asked for the numbers that would mend the
+photo: they are what the Artist gets to see, and the words alone would not keep the numbers in them.
+
 Tokenizer and processor are of the published classes in the published on-disk format; the byte-level BPE is trained
 on what the Critic reads and writes, so that a word is mostly one token.
 """
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor
+from tqdm import trange
 from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -20,18 +28,24 @@ from transformers import (
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 from components.annotation.offline import describe
-from components.data.faults import sample_faults
+from components.data.faults import SEVERITY
 from components.models.critic import Critic
-from components.photometry.operations import apply_operations
+from components.photometry.operations import TONE, Operation
 from components.training.checkpoints import CheckpointStore
-from components.training.critic_sft import DIRECTION_WEIGHT, SCORE_WEIGHT, completion_loss
+from components.training.critic_sft import DIRECTION_WEIGHT, SCORE_WEIGHT, weighted_cross_entropy
 from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 from components.verdict.grammar import render
 from components.verdict.prompt import PROMPT, SYSTEM
-from tools.base_models.photos import PhotoBank
+from tools.base_models.faults import Spoilt, nearest_amounts, spoil
+from tools.base_models.tiles import Size, Tiles
+from tools.base_models.tower import SIZES, Head, guess_loss, train_tower
 
-MAX_PIXELS = 140 * 112
+MAX_PIXELS = 112 * 112
+NUMBERS_WEIGHT = 0.1
+"""Of the loss in colour units, beside a cross-entropy in nats."""
+_WORTH_A_WORD = 0.5
+"""Share of the just visible amount from which a fault is named."""
 SPECIAL_TOKENS = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -114,34 +128,114 @@ def build_model(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGener
     return Qwen2_5_VLForConditionalGeneration(config)
 
 
-def annotated_crops(bank: PhotoBank, count: int, generator: torch.Generator) -> tuple[list[torch.Tensor], list[str]]:
-    """Faulty crops and the verdicts that the offline annotator writes for them."""
-    height, width = bank.working_size(generator)
-    batch = bank.crops(count, (2 * height, 2 * width), generator)
-    views, texts = [], []
-    for intact in batch:
-        faults = sample_faults(generator, intact=0.12)
-        view = apply_operations(intact, faults)
-        views.append(view)
-        texts.append(render(describe(view, intact, faults)))
-    return views, texts
+class Annotated(NamedTuple):
+    """Pictures of one size, what they were, and the verdicts that the offline annotator writes about them.
+
+    Attributes:
+        pictures, intact: (N, 3, H, W) uint8, with and without the fault.
+        faulty: (N) which of them have one.
+        texts: N completions.
+    """
+
+    pictures: Tensor
+    intact: Tensor
+    faulty: Tensor
+    texts: list[str]
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Spoilt, Tensor, list[str]]:
+        """Some of them, with the pictures (count, 3, H, W) in [0, 1]."""
+        rows = torch.randint(len(self.texts), (count,), generator=generator)
+        spoilt = Spoilt(self.pictures[rows].float() / 255, self.faulty[rows])
+        return spoilt, self.intact[rows].float() / 255, [self.texts[row] for row in rows.tolist()]
 
 
-def train_critic(bank: PhotoBank, out: Path, work: Path, tracker: Tracker, steps: int, batch: int = 32) -> None:
-    """Supervised training on [reasoning -> suggestions -> score]; writes a `from_pretrained` directory to `out`."""
+def annotate(tiles: Tiles, size: Size, count: int, generator: torch.Generator) -> Annotated:
+    """Pictures with faults of both families or none, and the verdict about each.
+
+    A verdict speaks in the project's four operations. What an editor did to a picture is told by the amounts of those
+    that come nearest to it.
+    """
+    batches = []
+    for start in trange(0, count, 64, desc=f"verdicts about {size[1]}x{size[0]}", unit="batch"):
+        intact = tiles.draw(min(64, count - start), size, generator)
+        spoilt = spoil(intact, generator)
+        amounts = nearest_amounts(spoilt.pictures, intact)
+        texts = [
+            render(describe(picture, original, _operations(row) if bad else ()))
+            for picture, original, row, bad in zip(
+                spoilt.pictures, intact, amounts.tolist(), spoilt.faulty.tolist(), strict=True
+            )
+        ]
+        batches.append(Annotated(_bytes(spoilt.pictures), _bytes(intact), spoilt.faulty, texts))
+    return Annotated(
+        torch.cat([part.pictures for part in batches]),
+        torch.cat([part.intact for part in batches]),
+        torch.cat([part.faulty for part in batches]),
+        [text for part in batches for text in part.texts],
+    )
+
+
+def _operations(amounts: Sequence[float]) -> tuple[Operation, ...]:
+    """The faults that are large enough to be worth a word."""
+    return tuple(
+        Operation(name=name, amount=round(amount, 4))
+        for name, amount in zip(TONE, amounts, strict=True)
+        if abs(amount) >= _WORTH_A_WORD * SEVERITY[name][0]
+    )
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures * 255).round().to(torch.uint8)
+
+
+def train_critic(
+    tiles: Tiles,
+    held_out: Tiles,
+    out: Path,
+    work: Path,
+    tracker: Tracker,
+    tower_steps: int,
+    steps: int,
+    batch: int = 32,
+    pool: int = 12_288,
+) -> None:
+    """Train the tower, then supervised on [reasoning -> suggestions -> score]; writes a `from_pretrained` directory.
+
+    Args:
+        tiles: to train on, of all sizes of the tower; ``held_out`` are looked at for the curve.
+        out: the directory.
+        pool: pictures with verdicts that are made at the start and drawn from.
+    """
     torch.manual_seed(0)
-    _, corpus = annotated_crops(bank, 400, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    share = [annotate(tiles, size, pool // len(SIZES), generator) for size in SIZES]
+    corpus = [text for part in share for text in part.texts[:150]]
     processor = build_processor([*corpus, PROMPT, SYSTEM, "system user assistant"])
     critic = Critic(build_model(processor), processor)
+    train_tower(critic.model.model.visual, tiles, held_out, work, tracker, tower_steps)
     critic.model.train()
+    head = Head(critic.model.config.text_config.hidden_size)
 
-    def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        views, texts = annotated_crops(bank, batch, generator)
-        verdicts = list(zip(views, texts, strict=True))
-        return {"loss": completion_loss(critic, verdicts, DIRECTION_WEIGHT, SCORE_WEIGHT)}
+    def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        spoilt, intact, texts = share[step % len(share)].draw(batch, generator)
+        tokens, mask = critic.encode_completions(texts)
+        prompts = critic.prompts(list(spoilt.pictures))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden, logits = critic.forward(prompts, tokens, mask)
+            guess = head(hidden[:, : prompts.input_ids_BP.shape[1]])  # one size, so no prompt is padded
+        words = weighted_cross_entropy(critic, texts, tokens, mask, logits, DIRECTION_WEIGHT, SCORE_WEIGHT)
+        numbers = guess_loss(guess, spoilt, intact)
+        return {"loss": words + NUMBERS_WEIGHT * numbers["loss"], "words": words.detach()} | {
+            name: numbers[name].detach() for name in ("left", "intact", "expected")
+        }
 
-    settings = OptimiserSettings(learning_rate=1.5e-3, steps=steps, warmup_steps=100, weight_decay=0.05)
-    parameters = critic.model.named_parameters()
+    settings = OptimiserSettings(
+        learning_rate=1.5e-3, steps=steps, warmup_steps=100, weight_decay=0.05, ema_decay=0.998, final_fraction=0.02
+    )
+    parameters = [
+        *critic.model.named_parameters(),
+        *((f"head.{name}", value) for name, value in head.named_parameters()),
+    ]
     fit("base_critic", parameters, losses, settings, tracker, CheckpointStore(work / "critic"), 2, 200, 20)
     critic.model.eval().to(torch.float16).save_pretrained(out)
     processor.save_pretrained(out)

@@ -1,6 +1,6 @@
 """Photos for training the base models: decoded once, kept small in memory, cropped and spoilt at random.
 
-Of the project's own photos only the `train` split enters; the folders of further photos are used whole.
+Of the project's own photos only the `train` split enters; of the folders of further photos one in ten is left out.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from components.data.splits import split_of
 from components.imaging.photo import UnreadablePhoto, read_photo, resize_short_side
 from components.photometry.adjustments import adjust
 from components.photometry.operations import TONE
+from tools.base_models.tiles import held_out, photos_in
 
 log = logging.getLogger(__name__)
 WORKING_AREA = 64 * 64
 WORKING_SIZES = ((64, 64), (56, 72), (56, 80), (48, 88), (72, 56), (80, 56), (88, 48))
 """(height, width) of about 64x64 pixels in the aspects of photos, in whole tokens of 8 pixels."""
-EXTENSIONS = {".jpg", ".jpeg", ".png"}
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class PhotoBank:
 
     Args:
         own: the project's photos, of which only the `train` split is taken.
-        further: folders of other photos, all taken.
+        further: folders of other photos, of which one in ten is left out (`tools.base_models.tiles.held_out`).
     """
 
     def __init__(self, own: Path | None, further: list[Path], short_side: int = 160):
         self.photos: list[Tensor] = []
-        held_out, unreadable = 0, 0
-        paths = [(p, True) for p in _photos(own)] if own else []
-        paths += [(p, False) for folder in further for p in _photos(folder)]
+        kept, unreadable = 0, 0
+        paths = [(p, True) for p in photos_in(own)] if own else []
+        paths += [(p, False) for folder in further for p in photos_in(folder) if not held_out(p)]
         for path, is_own in tqdm(paths, desc="reading photos", unit="photo"):
             if is_own and split_of(hashlib.sha256(path.read_bytes()).hexdigest()) != "train":
-                held_out += 1
+                kept += 1
                 continue
             try:
                 pixels = read_photo(path).pixels
@@ -60,7 +60,7 @@ class PhotoBank:
                 continue
             small = resize_short_side(pixels, short_side)
             self.photos.append((small * 255).round().to(torch.uint8))
-        log.info("%d photos; left out: %d held out, %d unreadable", len(self.photos), held_out, unreadable)
+        log.info("%d photos; left out: %d of other splits, %d unreadable", len(self.photos), kept, unreadable)
         if not self.photos:
             raise ValueError(f"no photos under {[str(p) for p in [own, *further]]}: expected .jpg or .png files")
 
@@ -101,7 +101,3 @@ class PhotoBank:
             for crop, row in zip(crops, amounts.tolist(), strict=True)
         ]
         return FaultyBatch(crops, torch.stack(faulty), amounts)
-
-
-def _photos(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)

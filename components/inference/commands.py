@@ -1,4 +1,4 @@
-"""The command `smartphotocrafter`: enhance a photo or many photos, or only read what the Critic says.
+"""The commands `enhance` and `critique`: enhance a photo or many photos, or only read what the Critic says.
 
     smartphotocrafter enhance in.jpg out.jpg --compare --sidecar --cube look.cube
     smartphotocrafter enhance photos/ enhanced/ --strength 0.8 --format jpg
@@ -9,7 +9,6 @@
 Exit status: 0 when every photo was processed, 1 when some could not be, 2 for a mistake in the command.
 """
 
-import argparse
 import json
 import logging
 import sys
@@ -18,10 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import click
 from tqdm import tqdm
 
+from components import quick_start
 from components.checkout import NoCheckoutError
-from components.inference.arguments import CHAMPION, parser
+from components.command_line import Command, CommandError
+from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, EnhanceArguments
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.imaging.source import PictureFile
@@ -29,24 +31,6 @@ if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--hel
     from components.inference.places import Place
     from components.inference.sidecar import Sidecar
     from components.inference.workflow import EnhanceOptions, Extras
-
-
-class CommandError(Exception):
-    """A mistake in the command, said in one sentence."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parser(_enhance, _critique).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        return int(options.command(options))
-    except CommandError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 @contextmanager
@@ -74,9 +58,18 @@ def model_folder(name: str) -> Iterator[Path]:
         ) from error
 
 
-def _enhance(options: argparse.Namespace) -> int:
+@click.command(cls=Command, params=ENHANCE)
+def enhance(**given: Any) -> int:
+    """Enhance a photo, or every photo of a folder, archive or bucket.
+
+    Works at full resolution, keeps EXIF, colour profile, alpha and bit depth, and prints the Critic's text. Reads JPEG,
+    PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP and GIF.
+    """
+    quick_start.begin()
     from components.inference.workflow import EnhanceOptions
 
+    _log_warnings()
+    options = EnhanceArguments(**given)
     if options.tone_only and options.restore != "never":
         raise CommandError("--tone-only changes no detail, so it does not go with --restore")
     wanted = EnhanceOptions(
@@ -94,10 +87,10 @@ def _enhance(options: argparse.Namespace) -> int:
         raise CommandError("where to? Name OUT, or replace the original with --in-place")
     if source.only and source.folder is not None and "://" not in options.target:
         return _enhance_one(options, source.folder / source.only, Path(options.target), wanted)
-    return _enhance_many(options, source, wanted)
+    return _enhance_many(options, source, _place(options.target), wanted)
 
 
-def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted: "EnhanceOptions") -> int:
+def _enhance_one(options: EnhanceArguments, source: Path, target: Path, wanted: "EnhanceOptions") -> int:
     from components.imaging.formats import FORMAT_OF_SUFFIX
 
     if target.is_dir():
@@ -119,9 +112,9 @@ def _enhance_one(options: argparse.Namespace, source: Path, target: Path, wanted
         _check_outputs(source, written, options.overwrite)
         for name, content in made.files.items():
             files.write_bytes(Path(name), content)
-        return made.report, "".join(f"\nWritten to {path}." for path in written)
+        return made.report, f"\n{made.report.strength_in_words}" + "".join(f"\nWritten to {path}." for path in written)
 
-    return _print_one(process, options.json)
+    return _print_one(process, options.as_json)
 
 
 def _check_outputs(source: Path, written: Sequence[Path], overwrite: bool) -> None:
@@ -143,7 +136,7 @@ def _check_outputs(source: Path, written: Sequence[Path], overwrite: bool) -> No
             raise CommandError(f"{path} exists: choose another name, or replace it with --overwrite")
 
 
-def _enhance_in_place(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
+def _enhance_in_place(options: EnhanceArguments, source: "Place", wanted: "EnhanceOptions") -> int:
     if options.target is not None:
         raise CommandError(f"--in-place replaces IN, so there is no OUT: {options.target} is one too many")
     if source.folder is None:
@@ -153,8 +146,7 @@ def _enhance_in_place(options: argparse.Namespace, source: "Place", wanted: "Enh
     return _run_batch(options, source, _place(str(source.folder)), wanted)
 
 
-def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "EnhanceOptions") -> int:
-    target = _place(options.target)
+def _enhance_many(options: EnhanceArguments, source: "Place", target: "Place", wanted: "EnhanceOptions") -> int:
     if target.only:
         raise CommandError(f"IN is not a single photo, so OUT must be a folder or URL: {options.target} is a file")
     if target.is_same(source):
@@ -162,7 +154,7 @@ def _enhance_many(options: argparse.Namespace, source: "Place", wanted: "Enhance
     return _run_batch(options, source, target, wanted)
 
 
-def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wanted: "EnhanceOptions") -> int:
+def _run_batch(options: EnhanceArguments, source: "Place", target: "Place", wanted: "EnhanceOptions") -> int:
     from components.inference.batch import BusyError, run_batch
 
     if options.cube or options.compare:
@@ -176,7 +168,12 @@ def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wa
         from components.inference.workflow import enhance_file
 
         made = enhance_file(enhancer, photo, result, wanted, _extras(beside, options))
-        return made.files, made.report.model_dump_json() if options.json else f"{name}:\n{made.report.text}"
+        return (
+            made.files,
+            made.report.model_dump_json()
+            if options.as_json
+            else f"{name}:\n{made.report.text}\n{made.report.strength_in_words}",
+        )
 
     try:
         summary = run_batch(
@@ -196,16 +193,23 @@ def _run_batch(options: argparse.Namespace, source: "Place", target: "Place", wa
     return 1 if summary.failed else 0
 
 
-def _critique(options: argparse.Namespace) -> int:
+@click.command(cls=Command, params=CRITIQUE)
+def critique(source: str, sidecar: bool, model: str, as_json: bool) -> int:
+    """Print what the Critic says about a photo.
+
+    Its reasoning, suggestions and score; nothing is edited.
+    """
+    quick_start.begin()
     from components.inference.batch import photos_among, result_names
 
-    source = _place(options.source, must_exist=True)
-    names = [source.only] if source.only else list(photos_among(source.names()))
+    _log_warnings()
+    place = _place(source, must_exist=True)
+    names = [place.only] if place.only else list(photos_among(place.names()))
     if not names:
-        raise CommandError(f"IN: {options.source} holds no photos")
-    if options.sidecar and source.folder is None:
+        raise CommandError(f"IN: {source} holds no photos")
+    if sidecar and place.folder is None:
         raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
-    enhancer, _ = _load(options.model)
+    enhancer, _ = _load(model)
     sidecars = result_names(names, ".json")
     failed = 0
     for name in tqdm(names, unit="photo", disable=len(names) == 1):
@@ -213,13 +217,17 @@ def _critique(options: argparse.Namespace) -> int:
         def process(name: str = name) -> tuple["Sidecar", str]:
             from components.inference.workflow import critique_file
 
-            sidecar = source.folder / sidecars[name] if options.sidecar and source.folder else None
-            return critique_file(enhancer, source.read(name), sidecar), ""
+            beside = place.folder / sidecars[name] if sidecar and place.folder else None
+            return critique_file(enhancer, place.read(name), beside), ""
 
-        failed += _print_one(process, options.json, title=name if len(names) > 1 else None)
+        failed += _print_one(process, as_json, title=name if len(names) > 1 else None)
     if failed:
         print(f"{len(names) - failed} of {len(names)} photos judged, {failed} failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _log_warnings() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
 
 
 def _print_one(process: Any, as_json: bool, title: str | None = None) -> int:
@@ -248,7 +256,7 @@ def _place(url: str, must_exist: bool = False) -> "Place":
     return place
 
 
-def _extras(target: str, options: argparse.Namespace) -> "Extras":
+def _extras(target: str, options: EnhanceArguments) -> "Extras":
     """The names of the files that go with the result ``target``, like its own unless another one is given."""
     from components.imaging.formats import FORMAT_OF_SUFFIX
     from components.inference.workflow import Extras
@@ -267,7 +275,7 @@ def _extras(target: str, options: argparse.Namespace) -> "Extras":
     return Extras(**names)
 
 
-def _fingerprint(options: argparse.Namespace, wanted: "EnhanceOptions", model: str) -> str:
+def _fingerprint(options: EnhanceArguments, wanted: "EnhanceOptions", model: str) -> str:
     """What decides on the result of a photo: the model and the options."""
     extras = [options.sidecar, options.cube is not None, options.compare is not None]
     return json.dumps([model, wanted.model_dump(mode="json"), extras], sort_keys=True)
@@ -282,11 +290,8 @@ def _load(name: str) -> tuple["Enhancer", str]:
     try:
         with model_folder(name) as folder:
             enhancer, manifest = Enhancer.load(folder), folder / MANIFEST_FILE
+            quick_start.loaded()
             there = manifest.is_file()
             return enhancer, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
     except PackageError as error:
         raise CommandError(f"{error}{REPAIR if name == CHAMPION else ''}") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,26 +1,36 @@
-"""Download the published weights of learned measures: `python -m components.metrics.fetch dists fid ...`.
+"""The command `fetch measures`: download the published weights of learned measures.
+
+    smartphotocrafter fetch measures dists fid
 
 They go where torch, pyiqa and the Hugging Face hub keep theirs ($TORCH_HOME, $HF_HOME), hundreds of megabytes each.
 """
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
+
+import click
+
+from components.command_line import Command, CommandError
+
+_NAMES = click.Argument(
+    ["names"], nargs=-1, metavar="[NAME]...", help="Some of musiq, nima, dists, clip and fid; all of them by default."
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch what is named; 1 when something is still missing afterwards."""
+@click.command("measures", cls=Command, params=[_NAMES])
+def fetch_measures(names: tuple[str, ...]) -> int:
+    """Download the published weights of learned measures.
+
+    They go where torch, pyiqa and the Hugging Face hub keep theirs ($TORCH_HOME, $HF_HOME), hundreds of megabytes each.
+    The exit status is 1 when something is still missing afterwards.
+    """
     os.environ["HF_HUB_OFFLINE"] = "0"  # read at import, below
     from components.metrics.learned import CLIP_MODEL, LEARNED, InceptionFeatures, PyiqaMeasure, unavailable
 
-    parser = argparse.ArgumentParser(prog="python -m components.metrics.fetch", description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join(LEARNED)} (default: all of them)")
-    names = parser.parse_args(arguments).names or list(LEARNED)
     if unknown := set(names) - set(LEARNED):
-        parser.error(f"unknown measures {', '.join(sorted(unknown))}; expected some of {', '.join(LEARNED)}")
+        raise CommandError(f"unknown measures {', '.join(sorted(unknown))}; expected some of {', '.join(LEARNED)}")
     missing = 0
-    for name in names:
+    for name in names or LEARNED:
         try:
             if name == "clip":
                 from huggingface_hub import snapshot_download
@@ -36,7 +46,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing += left is not None
         print(f"{name}: {'is here' if left is None else 'still missing: ' + ', '.join(left.missing)}")
     return 1 if missing else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The command `serve`: the champion, or another package, over HTTP; and what `demo` shares with it."""
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from pydantic import ValidationError
+
+from components.command_line import PATH, Command, CommandError, Number, Option
+from components.serving.limits import ServingLimits
+
+if TYPE_CHECKING:  # takes seconds to import, which `--help` need not wait for
+    from fastapi import FastAPI
+    from pydantic_core import ErrorDetails
+
+    from components.serving.service import PhotoService
+
+OPTIONS: list[click.Parameter] = [
+    Option(["--package"], type=PATH, show_default="the champion", help="Folder of a package."),
+    Option(["--host"], default="127.0.0.1", help="Address to listen on."),
+    Option(["--port"], type=Number(int), default=8080, help="Port to listen on."),
+    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
+    Option(
+        ["--dtype"],
+        type=click.Choice(("float32", "bfloat16")),
+        default="float32",
+        help="Number format of the models' weights.",
+    ),
+    *(
+        Option(
+            [f"--{name.replace('_', '-')}"],
+            section="Limits",
+            type=Number(type(field.default)),
+            default=field.default,
+            help=field.description,
+        )
+        for name, field in ServingLimits.model_fields.items()
+    ),
+]
+"""Options of both commands."""
+
+
+@click.command(cls=Command, params=OPTIONS)
+def serve(**given: Any) -> int:
+    """Serve the champion over HTTP.
+
+    Until it is interrupted. The exit status is 1 when the package cannot be loaded, 2 for a limit out of range.
+    """
+    from components.serving.app import create_app
+
+    return run_server(create_app, **given)
+
+
+def run_server(
+    build: "Callable[[PhotoService], FastAPI]",
+    package: Path | None,
+    host: str,
+    port: int,
+    device: Literal["auto", "cpu", "cuda"],
+    dtype: Literal["float32", "bfloat16"],
+    **limits: Any,
+) -> int:
+    """Load a package and serve an application of it with uvicorn until interrupted; the exit status.
+
+    Args:
+        build: makes the application of a service.
+        package: folder of a package; None: the champion.
+        limits: the fields of `ServingLimits`.
+
+    Raises:
+        CommandError: a limit is out of range.
+    """
+    try:
+        checked = ServingLimits.model_validate(limits)
+    except ValidationError as error:
+        raise CommandError("\n".join(map(_in_words, error.errors()))) from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    import uvicorn
+
+    from components.champion.service import REPAIR, champion, state_folder
+    from components.inference.enhancer import Enhancer
+    from components.models.compute import ComputeSettings
+    from components.models.package import PackageError
+    from components.serving.service import PhotoService
+
+    try:
+        placement = ComputeSettings(device=device, dtype=dtype).place()
+        with nullcontext(package) if package else champion(state_folder()) as folder:
+            enhancer = Enhancer.load(folder, placement=placement)
+    except PackageError as error:
+        print(f"{error}{'' if package else REPAIR}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:  # of NoChampion and of the device
+        print(error, file=sys.stderr)
+        return 1
+    app = build(PhotoService(enhancer, checked))
+    print(f"serving {folder} on http://{host}:{port} (stop with Ctrl-C)", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=30)
+    return 0
+
+
+def _in_words(problem: "ErrorDetails") -> str:
+    option = str(problem["loc"][0]).replace("_", "-")
+    return f"--{option} {problem['input']}: {problem['msg'].replace('Input should be', 'expected a number')}"

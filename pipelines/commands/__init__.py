@@ -1,0 +1,1 @@
+"""The commands of `smartphotocrafter` that need a checkout, ZenML and MLflow."""
