@@ -394,10 +394,9 @@ def test_a_divergence_without_weight_costs_no_forward_pass(
 
 def test_a_stage_may_end_with_the_average_of_its_weights(inputs: Inputs, finished: Run, tmp_path: Path) -> None:
     averaged = run(inputs, tmp_path / "averaged", settings(average_decay=0.5))
-    for module in ("critic", "artist"):
-        last, mean = adapter(finished.out / module), adapter(averaged.out / module)
-        assert not same(last, mean)
     shutil.copytree(averaged.out / "checkpoints", tmp_path / "again" / "checkpoints")
     again = run(inputs, tmp_path / "again", settings(average_decay=0.5))  # from the last checkpoint
-    for module in ("critic", "artist"):
-        assert same(adapter(averaged.out / module), adapter(again.out / module))
+    for last, mean, resumed in (
+        [adapter(r.out / m) for r in (finished, averaged, again)] for m in ("critic", "artist")
+    ):
+        assert not same(last, mean) and same(mean, resumed)
