@@ -1,7 +1,6 @@
 """Stage III on tiny models: what it reports, what it moves and leaves alone, what it drops, and how it resumes."""
 
 import dataclasses
-import shutil
 import signal
 import subprocess
 import sys
@@ -390,13 +389,3 @@ def test_a_divergence_without_weight_costs_no_forward_pass(
     assert "reference" not in asked
     assert "old" not in asked, "before the first update the old policy is the current one"
     assert done.tracker.series("reinforce/artist/kl")[0][1] == 0
-
-
-def test_a_stage_may_end_with_the_average_of_its_weights(inputs: Inputs, finished: Run, tmp_path: Path) -> None:
-    averaged = run(inputs, tmp_path / "averaged", settings(average_decay=0.5))
-    shutil.copytree(averaged.out / "checkpoints", tmp_path / "again" / "checkpoints")
-    again = run(inputs, tmp_path / "again", settings(average_decay=0.5))  # from the last checkpoint
-    for last, mean, resumed in (
-        [adapter(r.out / m) for r in (finished, averaged, again)] for m in ("critic", "artist")
-    ):
-        assert not same(last, mean) and same(mean, resumed)
