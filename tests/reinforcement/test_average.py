@@ -1,4 +1,4 @@
-"""Stage III that ends with the average of its weights: other adapters than the last ones, and the same after a resume."""
+"""Stage III that ends with the average of its weights: other adapters than the last ones, the same after a resume."""
 
 import shutil
 from pathlib import Path
