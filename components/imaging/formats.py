@@ -26,6 +26,8 @@ RAW_SUFFIXES = frozenset((
 PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif"))
 """Everything that can be read."""
 
+MAX_PIXELS = 2**28
+"""Largest picture that is decoded unless another limit is named: above the 200 megapixels of telephones."""
 MAX_CHANNELS = 8
 """Samples a pixel; a header that promises more is refused before memory is taken for them."""
 

@@ -25,6 +25,7 @@ from torch.nn import functional
 from components import files
 from components.imaging import codecs, profiles
 from components.imaging.formats import FORMAT_OF_SUFFIX, Beside, Header, RawImage
+from components.imaging.formats import MAX_PIXELS as MAX_PIXELS  # what every reader takes by default
 from components.imaging.metadata import upright_exif
 from components.imaging.png import encode_png
 from components.imaging.source import PictureFile, decoding
@@ -32,9 +33,6 @@ from components.imaging.source import UnreadablePhoto as UnreadablePhoto  # what
 from components.imaging.xmp import promises_gain_map, upright_xmp, without_claims
 
 log = logging.getLogger(__name__)
-
-MAX_PIXELS = 178_956_970
-"""Largest picture that is decoded: twice Pillow's own warning limit (about 2 GB as float32)."""
 
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 _DEEP_FORMATS = ("PNG", "TIFF", "HEIF")

@@ -6,7 +6,6 @@ file that was read without one can be called damaged.
 """
 
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from components.imaging.formats import FormatError
+
+Image.MAX_IMAGE_PIXELS = None  # every reader here has a limit of its own, which may be above Pillow's
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,7 @@ def decoding(file: PictureFile) -> Iterator[Source]:
     """
     source = Source(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
-            yield source
+        yield source
     except (MemoryError, UnreadablePhoto):
         raise
     except Exception as error:  # decoders raise anything on a corrupt file
@@ -127,8 +126,6 @@ def decoding(file: PictureFile) -> Iterator[Source]:
 def _reason(error: Exception) -> str:
     if isinstance(error, FormatError):
         return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"the picture is too large to decode safely: {error}"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
     return f"corrupt or truncated: {str(error) or type(error).__name__}"

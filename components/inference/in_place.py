@@ -1,5 +1,7 @@
 """Which photos a result may take the place of: those that lose nothing but the pixels that were meant to change."""
 
+import sys
+
 from components.imaging.formats import FORMAT_OF_SUFFIX
 from components.imaging.photo import read_header
 from components.inference.places import Place
@@ -24,7 +26,7 @@ def check_in_place(place: Place, name: str) -> None:
         raise InPlaceError(f"{path.suffix} files are only read, never written: name an OUT for the result")
     if path.resolve() != folder.resolve() / name:
         raise InPlaceError("it is reached by a link: enhance it in the folder where it lies")
-    header = read_header(path)
+    header = read_header(path, sys.maxsize)  # what is too large is refused where it is decoded
     if header.format != written:
         raise InPlaceError(f"its name says {written}, its content is {header.format}: rename it, or name an OUT")
     if header.pictures > 1:
