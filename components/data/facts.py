@@ -9,6 +9,7 @@ import hashlib
 import os
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ from components.imaging.source import MemoryFile, PictureFile, decoding
 _HASHED_SHORT_SIDE = 256
 _DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
-_RECIPE = 3  # raise it when the same file gives other facts
+_RECIPE = 4  # raise it when the same file gives other facts
 _COMMIT_SECONDS = 1.0
 
 
@@ -57,10 +58,11 @@ def read_facts(path: Path, max_pixels: int) -> FileFacts:
     try:
         header = read_header(path, max_pixels)
         upright = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+        hashes = None
         if header.bit_depth == 8 and header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L"):
-            digest, fingerprint = _hashes_of_plain_picture(path, header.orientation)
-        else:
-            digest, fingerprint = sha256_of(path), perceptual_hash(read_photo(path, max_pixels).pixels)
+            with suppress(UnreadablePhoto):  # that Pillow does not read it says nothing of what the library reads
+                hashes = _hashes_of_plain_picture(path, header.orientation)
+        digest, fingerprint = hashes or (sha256_of(path), perceptual_hash(read_photo(path, max_pixels).pixels))
     except UnreadablePhoto as error:
         return FileFacts(reason=error.reason)
     return FileFacts(digest, fingerprint, *upright, header.bit_depth, header.mode)

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from components.imaging.boxes import Boxes
 from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
 from components.imaging.metadata import EXIF_PREFIX, exif_orientation, tiff_exif
-from components.imaging.source import Source
+from components.imaging.source import Source, decoder_text
 
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
@@ -138,7 +138,7 @@ def raw_samples(source: Source, header: Header) -> RawImage:
             kelvin = _white_kelvin(*balances, np.asarray(raw.color_matrix))
             exif = _raw_exif(source, raw)
         except rawpy.LibRawError as error:
-            raise FormatError(f"the raw data cannot be developed: {error}") from error
+            raise FormatError(f"the raw data cannot be developed: {decoder_text(error)}") from error
     return RawImage(samples, "RGB", None, header, exif=exif, icc=None, xmp=None, white_kelvin=kelvin)
 
 
@@ -224,7 +224,7 @@ def _open_raw(source: Source) -> Any:
         with source.open() as file:
             return rawpy.imread(file)
     except rawpy.LibRawError as error:
-        raise FormatError(f"not a raw photo that LibRaw knows: {error}") from error
+        raise FormatError(f"not a raw photo that LibRaw knows: {decoder_text(error)}") from error
 
 
 def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray) -> float | None:

@@ -7,6 +7,8 @@ import numpy as np
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -14,6 +16,7 @@ FORMAT_OF_SUFFIX = {
     ".avif": "AVIF",
     ".heic": "HEIF",
     ".heif": "HEIF",
+    ".hif": "HEIF",
 }
 """What can be written, by the suffix of the name."""
 # fmt: off
@@ -23,7 +26,7 @@ RAW_SUFFIXES = frozenset((
 ))
 # fmt: on
 """Camera raw."""
-PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif"))
+PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif", ".mpo"))
 """Everything that can be read."""
 
 MAX_PIXELS = 2**28

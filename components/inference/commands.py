@@ -252,6 +252,8 @@ def _place(url: str, must_exist: bool = False) -> "Place":
         place = Place.open(url)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{url}: the system says: {error.strerror or error}") from error
     if must_exist and place.folder is not None and not Path(url).exists() and "://" not in url:
         raise CommandError(f"IN: there is no photo and no folder {url}")
     return place

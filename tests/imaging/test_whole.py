@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from components.imaging.originals import read_original
 from components.imaging.photo import UnreadablePhoto, read_header, read_photo
+from components.imaging.source import decoding
 from tests.imaging.test_colours import png, with_chunks
 from tests.imaging.test_photo import exif_block, picture
 
@@ -142,3 +143,23 @@ def test_an_old_text_with_exif_turns_a_png(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.load(photo.exif)
     assert exif[ExifTags.Base.Make] == "Contax"
+
+
+def test_reasons_are_words_and_nobodys_inside(tmp_path: Path) -> None:
+    (tmp_path / "a.nef").write_bytes(b"II*\x00" + bytes(100))
+    (tmp_path / "a.heic").write_bytes(struct.pack(">I8s4s", 16, b"ftypheic", bytes(4)) + bytes(50))
+    (tmp_path / "a.tif").write_bytes(b"II*\x00\x08\0\0\0\xff\xff" + bytes(64))
+    (tmp_path / "a.gif").write_bytes(b"GIF89a\x05\0\x05\0\xff")
+    (tmp_path / "a.webp").write_bytes(b"RIFF\x20\0\0\0WEBPVP8 " + bytes(20))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(UnreadablePhoto) as caught:
+            read_original(path)
+        assert not re.search(r"b'|0x|object at|argument|unpack|attribute|NoneType|Error", caught.value.reason)
+        assert len(caught.value.reason) > 20
+
+
+def test_an_error_of_python_is_not_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(UnreadablePhoto, match="its parts do not fit together"), decoding(tmp_path / "a"):
+        bytes.fromhex("xyz")
+    with pytest.raises(UnreadablePhoto, match="truncated: image file is truncated"), decoding(tmp_path / "a"):
+        raise OSError("image file is truncated (3 bytes not processed)")
