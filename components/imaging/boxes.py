@@ -14,6 +14,7 @@ from components.imaging.formats import FormatError
 
 _MOST_BOXES = 100_000
 """Boxes that are looked at in one file; a file that holds more is a trap."""
+_CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 _IN_FILE = 0  # construction method of iloc: offsets count from the beginning of the file
 
 
@@ -60,6 +61,19 @@ class Boxes:
                 primaries, transfer = struct.unpack_from(">HH", data, 4)
                 return primaries, transfer
         return None
+
+    @property
+    def canon_blocks(self) -> dict[bytes, bytes]:
+        """The blocks CMT1, CMT2 and CMT4 of a CR3 file, each a TIFF structure of one directory of EXIF."""
+        found: dict[bytes, bytes] = {}
+        for kind, start, end in self._boxes(0, len(self.content)):
+            if kind == b"moov":
+                for inner, first, last in self._boxes(start, end):
+                    if inner == b"uuid" and self.content[first : first + 16] == _CANON:
+                        for name, begin, stop in self._boxes(first + 16, last):
+                            if name in (b"CMT1", b"CMT2", b"CMT4"):
+                                found.setdefault(name, self.content[begin:stop])
+        return found
 
     @cached_property
     def _meta(self) -> dict[bytes, tuple[int, int]]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from components.imaging.boxes import Boxes
 from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
-from components.imaging.metadata import EXIF_PREFIX, exif_orientation, tiff_exif
+from components.imaging.metadata import EXIF_PREFIX, exif_orientation, made_block
+from components.imaging.raw_metadata import raw_exif
 from components.imaging.source import Source, decoder_text
 
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
@@ -136,7 +137,7 @@ def raw_samples(source: Source, header: Header) -> RawImage:
             samples = _framed(samples, _default_crop(source), flip)
             balances = (np.asarray(raw.camera_whitebalance), np.asarray(raw.daylight_whitebalance))
             kelvin = _white_kelvin(*balances, np.asarray(raw.color_matrix))
-            exif = _raw_exif(source, raw)
+            exif = raw_exif(source, _preview(raw)) or _known_exif(raw)
         except rawpy.LibRawError as error:
             raise FormatError(f"the raw data cannot be developed: {decoder_text(error)}") from error
     return RawImage(samples, "RGB", None, header, exif=exif, icc=None, xmp=None, white_kelvin=kelvin)
@@ -250,18 +251,25 @@ def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray
     return float(kelvin) if 1500 <= kelvin <= 30_000 else None
 
 
-def _raw_exif(source: Source, raw: Any) -> bytes | None:
-    """EXIF of a TIFF-based raw file as it is; of the others what LibRaw knows of the shot."""
-    with source.open() as file:
-        if file.read(4) in _TIFF_SIGNATURES:
-            return tiff_exif(source)
-    other, exif = raw.other, Image.Exif()
-    shot = exif.get_ifd(ExifTags.IFD.Exif)
+def _preview(raw: Any) -> bytes | None:
+    """The JPEG in a raw file, or None."""
+    import rawpy
+
+    try:
+        thumbnail = raw.extract_thumb()
+    except rawpy.LibRawError:
+        return None
+    return bytes(thumbnail.data) if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+
+
+def _known_exif(raw: Any) -> bytes | None:
+    """What LibRaw itself knows of the shot, as an EXIF block."""
+    other = raw.other
     values = {
         ExifTags.Base.ISOSpeedRatings: int(other.iso_speed),
         ExifTags.Base.ExposureTime: float(other.shutter_speed),
         ExifTags.Base.FNumber: float(other.aperture),
         ExifTags.Base.FocalLength: float(other.focal_length),
     }
-    shot.update({tag: value for tag, value in values.items() if value > 0})
-    return exif.tobytes().removeprefix(EXIF_PREFIX) if shot else None
+    shot = {int(tag): value for tag, value in values.items() if value > 0}
+    return made_block({}, {int(ExifTags.IFD.Exif): shot}) if shot else None

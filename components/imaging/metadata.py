@@ -154,10 +154,11 @@ def _load(block: Image.Exif, file: BinaryIO) -> None:
         block.load_from_fp(file)
 
 
-def upright_exif(exif: bytes, width: int, height: int) -> bytes:
+def upright_exif(exif: bytes, width: int, height: int, is_srgb: bool = False) -> bytes:
     """Patch an EXIF block in place for pixels already turned upright: orientation 1, stored size, no stale thumbnail.
 
-    Every other byte stays as it was, maker notes included. A block too damaged to walk is returned unchanged.
+    With ``is_srgb`` it also says sRGB, as a block from a camera that was set to Adobe RGB would not. Every other byte
+    stays as it was, maker notes included. A block too damaged to walk is returned unchanged.
     """
     block = bytearray(exif)
     try:
@@ -167,6 +168,7 @@ def upright_exif(exif: bytes, width: int, height: int) -> bytes:
         struct.pack_into(order + "I", block, first + 2 + 12 * count, 0)  # no next IFD: it held the old thumbnail
         pointers = _patch_ifd(block, order, first, {ExifTags.Base.Orientation: 1}, ExifTags.IFD.Exif)
         sizes = {ExifTags.Base.ExifImageWidth: width, ExifTags.Base.ExifImageHeight: height}
+        sizes |= {ExifTags.Base.ColorSpace: 1} if is_srgb else {}
         for pointer in pointers:
             _patch_ifd(block, order, pointer, sizes, None)
     except (KeyError, struct.error):

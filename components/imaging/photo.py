@@ -26,7 +26,7 @@ from components import files
 from components.imaging import codecs, profiles
 from components.imaging.formats import FORMAT_OF_SUFFIX, Beside, Header, RawImage
 from components.imaging.formats import MAX_PIXELS as MAX_PIXELS  # what every reader takes by default
-from components.imaging.metadata import upright_exif
+from components.imaging.metadata import says_adobe_rgb, upright_exif
 from components.imaging.png import encode_png
 from components.imaging.source import PictureFile, decoding
 from components.imaging.source import UnreadablePhoto as UnreadablePhoto  # what every reader raises
@@ -208,7 +208,7 @@ def encode(
     if alpha is not None:
         samples = np.concatenate([samples, alpha[..., None]], axis=-1)
     height, width = samples.shape[:2]
-    exif = upright_exif(exif, width, height) if exif else None
+    exif = upright_exif(exif, width, height, is_srgb=icc is None and says_adobe_rgb(exif)) if exif else None
     beside = beside or Beside()
     has_video = beside.video is not None and file_format == "JPEG"
     if beside.video is not None and not has_video:
