@@ -41,6 +41,8 @@ export TOKENIZERS_PARALLELISM := false
 
 INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
+# An environment knows its path by heart: "force" where it lies elsewhere than where it was made, so that it is made anew.
+MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VENV)/pyvenv.cfg 2>/dev/null)"; test -z "$$made" || test "$$made" -ef $(VENV) || echo force)
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
@@ -161,9 +163,10 @@ clean: ## remove reports and caches; runs, models, data and .venv stay
 distclean: clean ## remove all that is not in git: runs, models, fetched data and .venv
 	rm -rf $(STATE) $(VENV) data
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(MOVED)
 	@command -v "$$PYTHON" >/dev/null || { echo "$$PYTHON is not on PATH: install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "Creating $(VENV)"; "$$PYTHON" -m venv $(VENV); }
+	@test -z "$(MOVED)" && $(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; "$$PYTHON" -m venv --clear $(VENV) \
+	  || { echo "$$PYTHON cannot make $(VENV): it lacks venv or ensurepip (on Debian and Ubuntu: apt install python3.11-venv)" >&2; exit 2; }; }
 	@echo "Installing the pinned dependencies (once; takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -149,7 +149,15 @@ def _other_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, i
         icc = image.info.get("icc_profile") or None
         image.load()
         colour, space, alpha = _pillow_samples(image)
-        return RawImage(colour, space, alpha, header, _exif(image), icc, _xmp(image)), points
+        beside = Beside(is_lossless=header.format == "WEBP" and _is_lossless_webp(source))
+        return RawImage(colour, space, alpha, header, _exif(image), icc, _xmp(image), beside=beside), points
+
+
+def _is_lossless_webp(source: Source) -> bool:
+    """Whether the first picture of a WebP file is a VP8L one (RFC 9649)."""
+    content = source.read_bytes()
+    lossless, lossy = content.find(b"VP8L"), content.find(b"VP8 ")
+    return lossless >= 0 and not 0 <= lossy < lossless
 
 
 def _exif(image: Image.Image) -> bytes | None:
@@ -192,6 +200,8 @@ def encode(
     if file_format == "JPEG":
         return jpeg.encode_jpeg(samples, icc, exif, xmp, quality, beside)
     options: dict[str, Any] = {"quality": quality, "icc_profile": icc}
+    if file_format == "WEBP" and beside is not None and beside.is_lossless:
+        options |= {"lossless": True, "quality": 75, "exact": True}  # the quality is the effort then
     if exif:
         options["exif"] = EXIF_PREFIX + exif
     if xmp:

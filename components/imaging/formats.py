@@ -65,6 +65,7 @@ class Beside:
         texts: keyword and text of each text of a PNG.
         density: pixels an inch, horizontally and vertically, where the file says so outside of EXIF.
         video: the film of a motion photo, which lies at the very end of the file.
+        is_lossless: whether a format that has both kinds kept every sample.
     """
 
     iptc: bytes | None = None
@@ -72,6 +73,7 @@ class Beside:
     texts: tuple[tuple[str, str], ...] = ()
     density: tuple[float, float] | None = None
     video: bytes | None = field(default=None, repr=False)
+    is_lossless: bool = False
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,14 @@ def test_names_of_a_tiff_stay_in_a_tiff(tmp_path: Path) -> None:
     assert ARTIST.encode() in target.read_bytes()
 
 
+@pytest.mark.parametrize("is_lossless", [True, False])
+def test_a_lossless_webp_stays_lossless(tmp_path: Path, is_lossless: bool) -> None:
+    samples = picture(channels=4)
+    Image.fromarray(samples).save(tmp_path / "a.webp", lossless=is_lossless, exact=True)
+    same = np.array_equal(np.asarray(Image.open(passed_on(tmp_path / "a.webp", "webp"))), samples)
+    assert same == is_lossless
+
+
 def packet(inside: str) -> bytes:
     return (
         '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='

@@ -39,6 +39,19 @@ def check_refusal(response: httpx.Response, status: int, reason: str) -> None:
     assert reason in content["message"]
 
 
+@pytest.mark.parametrize("query", ["stregth=0.5", "seed=1&seed=2", "strength=1&Seed=3"])
+def test_parameters_without_effect_are_refused(serve: Serve, query: str) -> None:
+    address = start(serve)
+    answer = httpx.post(f"{address}/enhance?{query}", content=picture(), headers=JPEG)
+    check_refusal(answer, 400, "expected at most seed and strength, once each, found")
+    check_refusal(httpx.post(f"{address}/critique?seed=1", content=picture(), headers=JPEG), 400, "expected none")
+
+
+def test_a_form_is_told_what_to_send_instead(serve: Serve) -> None:
+    answer = httpx.post(f"{start(serve)}/enhance", files={"photo": picture()})
+    check_refusal(answer, 415, "send the file itself as the body")
+
+
 def test_mlflows_protocol(serve: Serve) -> None:
     address = start(serve)
     for path in ("/ping", "/health", "/version"):

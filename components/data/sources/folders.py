@@ -151,11 +151,24 @@ def match(
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and values by column of each row of a CSV file with a header, read as it goes.
 
+    Values are separated by commas, or by semicolons or tabs where the header is.
+
     Raises:
-        AlteredFile: a column is missing, or a row is shorter than the header.
+        AlteredFile: a column is missing, a row is shorter than the header, or the file is not in UTF-8.
     """
+    try:
+        yield from _csv_rows(path, columns)
+    except UnicodeDecodeError as error:
+        found = f"byte {error.object[error.start]:#04x}"
+        raise AlteredFile(f"{found} is not UTF-8: save the table as UTF-8") from error
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
+        header = file.readline()
+        file.seek(0)
+        delimiter = "," if "," in header else next((sign for sign in ";\t" if sign in header), ",")
+        reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
         names = [name.strip() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         if missing := [column for column in columns if column not in names]:
