@@ -52,6 +52,7 @@ ONE = ["--config={CONFIG}", "--stack={STACK}"]
 TARGETS = {  # what each target runs, with the parameters as whole words
     "pipeline": ["run", *ONE, "--set={SET}", "{ARGS}"],
     "test": ["-m", "pytest", "--numprocesses={WORKERS}", "--dist", "loadfile", "{ARGS}"],
+    "test-files": ["-m", "tools.photo_files", "--", "{FOLDER}"],
     "enhance": ["enhance", "{ARGS}", "--", "{PHOTO}", "{OUT}"],
     "tables": ["tables", *ONE, "--set={SET}", "--version={VERSIONS}"],
     "ablation": ["ablation", *ONE, "--set={SET}"],
