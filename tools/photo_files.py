@@ -39,7 +39,9 @@ _VERDICTS = ("right", "unchecked", "refused", "wrong")
 _CHANGED_ON_PURPOSE = (
     "Orientation", "ExifImageWidth", "ExifImageHeight", "ImageWidth", "ImageHeight", "Thumbnail", "PreviewImage",
     "ByteOrder", "Compression", "Predictor", "FillOrder", "RowsPerStrip", "Strip", "Tile", "PageNumber", "ColorSpace",
-    "MotionPhoto", "MicroVideo", "Directory", "GainMap",
+    "MotionPhoto", "MicroVideo", "Directory", "GainMap", "PhotometricInterpretation", "BitsPerSample",
+    "SamplesPerPixel",
+    "SubfileType", "SampleFormat", "YCbCrPositioning", "SampleValue",
 )  # fmt: skip
 
 

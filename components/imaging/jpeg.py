@@ -25,7 +25,7 @@ from components.imaging.metadata import (
     without_maker_note,
 )
 from components.imaging.source import Source
-from components.imaging.xmp import video_length
+from components.imaging.xmp import promises_gain_map, video_length
 
 log = logging.getLogger(__name__)
 
@@ -98,20 +98,27 @@ class Segments:
 
     @property
     def pictures(self) -> int:
-        """Pictures in the file by its index of several (CIPA DC-007, NumberOfImages)."""
+        """Pictures in the file by its index of several (CIPA DC-007, NumberOfImages), or by XMP's gain map."""
+        least = 2 if self.xmp and promises_gain_map(self.xmp) else 1
         for data in self.blocks.get(_APP2, []):
             if data.startswith(b"MPF\x00") and data[4:6] in (b"II", b"MM"):
-                order = "<" if data[4:6] == b"II" else ">"
-                try:
-                    (first,) = struct.unpack_from(order + "I", data, 8)
-                    (count,) = struct.unpack_from(order + "H", data, 4 + first)
-                    for index in range(count):
-                        tag, _, _, value = struct.unpack_from(order + "HHII", data, 4 + first + 2 + 12 * index)
-                        if tag == 0xB001:
-                            return max(1, min(value, 1000))
-                except struct.error:
-                    return 1
-        return 1
+                return max(least, _indexed(data))
+        return least
+
+
+def _indexed(data: bytes) -> int:
+    """NumberOfImages of an index of several pictures; 1 where it is damaged."""
+    order = "<" if data[4:6] == b"II" else ">"
+    try:
+        (first,) = struct.unpack_from(order + "I", data, 8)
+        (count,) = struct.unpack_from(order + "H", data, 4 + first)
+        for index in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHII", data, 4 + first + 2 + 12 * index)
+            if tag == 0xB001:
+                return max(1, min(value, 1000))
+    except struct.error:
+        pass
+    return 1
 
 
 def read_segments(file: BinaryIO) -> Segments:

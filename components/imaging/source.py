@@ -21,6 +21,7 @@ from components.imaging.formats import FormatError
 log = logging.getLogger(__name__)
 
 _IN_MEMORY = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+_NUMBER_ONLY = re.compile(r"(?:decoder|encoder) error -?\d+")
 _LIBHEIF = ("Invalid input", "Unsupported", "Memory allocation", "Security limit", "Decoder plugin", "End of file")
 _MOST_WORDS = 200
 
@@ -138,6 +139,8 @@ def _reason(error: Exception) -> str:
         return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
     log.debug("a decoder failed", exc_info=error)
     words = decoder_text(error) if _is_decoders(error) else ""
+    if words.lower().startswith("unsupported"):
+        return f"of a kind that is not read here: {words}"
     return f"corrupt or truncated: {words or 'its parts do not fit together'}"
 
 
@@ -153,8 +156,9 @@ def _is_decoders(error: Exception) -> bool:
     """Whether an error is a decoder's judgement of the file, and not one of Python on the way to it."""
     if isinstance(error, ValueError):  # libheif's are such, and so are Python's
         return str(error).startswith(_LIBHEIF)
-    python_ones = isinstance(error, RecursionError | NotImplementedError)
-    return isinstance(error, OSError | SyntaxError | RuntimeError) and not python_ones
+    if isinstance(error, RecursionError | NotImplementedError) or _NUMBER_ONLY.match(str(error)):
+        return False
+    return isinstance(error, OSError | SyntaxError | RuntimeError)
 
 
 class _Watched(io.FileIO):

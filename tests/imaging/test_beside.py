@@ -13,6 +13,7 @@ import tifffile
 from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
 from components.imaging.originals import read_original, write_original
+from components.imaging.photo import read_header
 from components.imaging.xmp import promises_gain_map, video_length, without_claims
 from tests.imaging.test_photo import exif_block, picture
 
@@ -169,6 +170,7 @@ def test_a_gain_map_goes_and_its_promise_too(tmp_path: Path, caplog: pytest.LogC
     inside = 'hdrgm:Version="1.0">' + directory("Primary", "GainMap", "MotionPhoto")
     inside += "<hdrgm:GainMapMax><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:GainMapMax>"
     source = jpeg(tmp_path / "in.jpg", packet(inside), b"\xff\xd8\xff\xd9" + VIDEO)
+    assert read_header(source).pictures == 2  # so that no result takes its place
     target = passed_on(source, "jpg")
     xmp = Image.open(target).info["xmp"]
     assert "gain map" in caplog.text

@@ -161,5 +161,9 @@ def test_reasons_are_words_and_nobodys_inside(tmp_path: Path) -> None:
 def test_an_error_of_python_is_not_told_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(UnreadablePhoto, match="its parts do not fit together"), decoding(tmp_path / "a"):
         bytes.fromhex("xyz")
+    with pytest.raises(UnreadablePhoto, match="its parts do not fit together"), decoding(tmp_path / "a"):
+        raise OSError("decoder error -2")
+    with pytest.raises(UnreadablePhoto, match="of a kind that is not read here: Unsupported"), decoding(Path("a")):
+        raise OSError("Unsupported BMP compression (6)")
     with pytest.raises(UnreadablePhoto, match="truncated: image file is truncated"), decoding(tmp_path / "a"):
         raise OSError("image file is truncated (3 bytes not processed)")
