@@ -128,6 +128,7 @@ def read_chunks(file: BinaryIO, with_texts: bool = True) -> Chunks:
         with_texts: also what comes behind the pixels.
     """
     chunks = Chunks()
+    whole = file.seek(0, 2)
     file.seek(len(SIGNATURE))
     is_head = True
     for _ in range(_MOST_CHUNKS):
@@ -143,7 +144,7 @@ def read_chunks(file: BinaryIO, with_texts: bool = True) -> Chunks:
             is_head = False
             file.seek(length + 4, 1)
             continue
-        if length > 2**31 - 1:
+        if length > whole - file.tell():  # which no memory is taken for
             break
         data = file.read(length)
         check = file.read(4)

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 
 from components.imaging.originals import read_original
 from components.imaging.photo import UnreadablePhoto, read_header, read_photo
+from components.imaging.png import read_chunks
 from components.imaging.source import decoding
 from tests.imaging.test_colours import png, with_chunks
 from tests.imaging.test_photo import exif_block, picture
@@ -167,3 +168,17 @@ def test_an_error_of_python_is_not_told_as_it_is(tmp_path: Path) -> None:
         raise OSError("Unsupported BMP compression (6)")
     with pytest.raises(UnreadablePhoto, match="truncated: image file is truncated"), decoding(tmp_path / "a"):
         raise OSError("image file is truncated (3 bytes not processed)")
+
+
+def test_a_chunk_that_is_longer_than_its_file_takes_no_memory() -> None:
+    class Counting(io.BytesIO):
+        most = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.most = max(self.most, size or 0)
+            return super().read(size)
+
+    content = imagecodecs.png_encode(picture())
+    file = Counting(content[:33] + struct.pack(">I4s", 2**31 - 1, b"tEXt") + content[33:])
+    assert read_chunks(file).texts == []
+    assert file.most < 100
