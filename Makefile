@@ -16,6 +16,7 @@ STACK  ?= local
 SET    ?=
 PHOTO  ?=
 OUT    ?=
+FOLDER ?=
 ARGS   ?=
 PORT   ?= 5000
 WORKERS ?= 2
@@ -32,7 +33,7 @@ BRANCH ?= main
 # and so run what is in $(shell ...): here each becomes the text that was given.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
-export PYTHON CONFIG STACK SET PHOTO OUT ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
+export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
 RUN = $(BIN)/python -S -m components.arguments
 
 export DVC_NO_ANALYTICS := 1
@@ -41,10 +42,12 @@ export TOKENIZERS_PARALLELISM := false
 
 INSTALLED := $(VENV)/.installed
 DEVELOPING := $(VENV)/.developing
+# An environment knows its path by heart: "force" where it lies elsewhere than where it was made, so that it is made anew.
+MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VENV)/pyvenv.cfg 2>/dev/null)"; test -z "$$made" || test "$$made" -ef $(VENV) || echo force)
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -55,6 +58,10 @@ pipeline: $(INSTALLED) $(FETCHED) ## run the whole pipeline, photos to promoted 
 test: $(DEVELOPING) $(FETCHED) ## run the tests in WORKERS=2 processes (0: in this one; ARGS="-k name" narrows them)
 	@# A file stays in one process: its tests share what is slow to make.
 	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile {ARGS:words}
+
+test-files: $(INSTALLED) ## try to read every photo of a folder, and count by kind what is right and wrong (FOLDER=)
+	@test -n "$$FOLDER" || { echo 'which photos? make test-files FOLDER=path' >&2; exit 2; }
+	@$(RUN) $(BIN)/python -m tools.photo_files -- {FOLDER}
 
 enhance: $(INSTALLED) ## enhance a photo or a folder with the champion model (PHOTO=in.jpg OUT=out.jpg ARGS="--compare")
 	@test -n "$$PHOTO" && test -n "$$OUT" || { echo 'which photo, and where to? make enhance PHOTO=in.jpg OUT=out.jpg' >&2; exit 2; }
@@ -161,9 +168,10 @@ clean: ## remove reports and caches; runs, models, data and .venv stay
 distclean: clean ## remove all that is not in git: runs, models, fetched data and .venv
 	rm -rf $(STATE) $(VENV) data
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(MOVED)
 	@command -v "$$PYTHON" >/dev/null || { echo "$$PYTHON is not on PATH: install Python 3.11 or call make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@test -x $(BIN)/python || { echo "Creating $(VENV)"; "$$PYTHON" -m venv $(VENV); }
+	@test -z "$(MOVED)" && $(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV)"; "$$PYTHON" -m venv --clear $(VENV) \
+	  || { echo "$$PYTHON cannot make $(VENV): it lacks venv or ensurepip (on Debian and Ubuntu: apt install python3.11-venv)" >&2; exit 2; }; }
 	@echo "Installing the pinned dependencies (once; takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

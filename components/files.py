@@ -9,6 +9,9 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+MAX_NAME_BYTES = 255
+"""Longest name of a file that the usual file systems take."""
+
 
 @contextmanager
 def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
@@ -26,7 +29,7 @@ def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -49,7 +52,7 @@ def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
 def leftovers(path: Path) -> list[Path]:
     """The temporary files that processes which were killed while replacing ``path`` left beside it."""
     path = Path(path)
-    return list(path.parent.glob(f".{escape(path.stem)}.*.tmp{escape(path.suffix)}"))
+    return list(path.parent.glob(f"{escape(_prefix(path))}*.tmp{escape(path.suffix)}"))
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:
@@ -114,6 +117,12 @@ def write_bytes(path: Path, content: bytes, like_old: bool = False) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write ``content`` as UTF-8 to ``path`` whole or not at all."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def _prefix(path: Path) -> str:
+    """How the temporary file for ``path`` begins: as its name does, as far as there is room for the rest."""
+    room = MAX_NAME_BYTES - len(f"..12345678.tmp{path.suffix}".encode())
+    return f".{path.stem.encode()[: max(room, 0)].decode(errors='ignore')}."
 
 
 def _dress(new: Path, old: Path) -> None:

@@ -52,6 +52,7 @@ ONE = ["--config={CONFIG}", "--stack={STACK}"]
 TARGETS = {  # what each target runs, with the parameters as whole words
     "pipeline": ["run", *ONE, "--set={SET}", "{ARGS}"],
     "test": ["-m", "pytest", "--numprocesses={WORKERS}", "--dist", "loadfile", "{ARGS}"],
+    "test-files": ["-m", "tools.photo_files", "--", "{FOLDER}"],
     "enhance": ["enhance", "{ARGS}", "--", "{PHOTO}", "{OUT}"],
     "tables": ["tables", *ONE, "--set={SET}", "--version={VERSIONS}"],
     "ablation": ["ablation", *ONE, "--set={SET}"],
@@ -202,3 +203,60 @@ def test_what_is_not_given_is_left_out_or_has_its_default(project: Path) -> None
 def test_a_quotation_without_an_end_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match=r"ARGS=--name it's: No closing quotation"):
         filled(["{ARGS:words}"], {"ARGS": "--name it's"})
+
+
+MAKER = """#!/bin/sh
+# Stands for a Python: makes an environment whose python has a pip, or breaks off where `broken` is.
+echo "$*" >> made
+mkdir -p .venv/bin
+echo "command = /usr/bin/python3.11 -m venv $PWD/.venv" > .venv/pyvenv.cfg
+printf '#!/bin/sh\\nexit %s\\n' "$(test -e broken && echo 1 || echo 0)" > .venv/bin/python
+chmod +x .venv/bin/python
+test ! -e broken
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A clone in which nothing is installed, with a Python of its own."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (folder / name).touch()
+    (folder / "maker").write_text(MAKER)
+    (folder / "maker").chmod(0o755)
+    return folder
+
+
+def install(folder: Path) -> subprocess.CompletedProcess:
+    command = ["make", ".venv/.installed", f"PYTHON={folder / 'maker'}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+
+
+def made(folder: Path) -> int:
+    return len((folder / "made").read_text().splitlines())
+
+
+def test_an_environment_that_was_half_made_is_made_anew(bare: Path) -> None:
+    (bare / "broken").touch()
+    done = install(bare)
+    assert done.returncode and "apt install python3.11-venv" in done.stderr
+    assert install(bare).returncode
+    (bare / "broken").unlink()
+    assert install(bare).returncode == 0
+    assert made(bare) == 3
+    assert install(bare).returncode == 0 and made(bare) == 3
+
+
+def test_a_clone_that_was_moved_makes_its_environment_anew(bare: Path) -> None:
+    assert install(bare).returncode == 0
+    moved = bare.rename(bare.parent / "moved")
+    assert install(moved).returncode == 0 and made(moved) == 2
+    assert install(moved).returncode == 0 and made(moved) == 2
+    (bare.parent / "link").mkdir()
+    shutil.copy(moved / "Makefile", bare.parent / "link")
+    for name in ("requirements.lock", "pyproject.toml"):
+        shutil.copy2(moved / name, bare.parent / "link")
+    (bare.parent / "link" / ".venv").symlink_to(moved / ".venv")  # one environment for several work trees
+    assert install(bare.parent / "link").returncode == 0 and made(moved) == 2

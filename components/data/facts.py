@@ -10,6 +10,7 @@ import os
 import sqlite3
 import struct
 import time
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ from components.imaging.source import MemoryFile, PictureFile, decoding
 _HASHED_SHORT_SIDE = 256
 _DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
-_RECIPE = 4  # raise it when the same file gives other facts
+_RECIPE = 5  # raise it when the same file gives other facts
 _TABLE = "facts_and_shots"
 _FORMER_TABLE = "facts"  # of versions that did not know of shots
 _COMMIT_SECONDS = 1.0
@@ -68,11 +69,14 @@ def read_facts(path: Path, max_pixels: int, size: int | None = None) -> FileFact
         file = _opened(path, path.stat().st_size if size is None else size)
         header = read_header(file, max_pixels)
         upright = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+        hashes = None
         if header.bit_depth == 8 and header.format in ("JPEG", "PNG", "WEBP") and header.mode in ("RGB", "L"):
-            fingerprint, shot = _of_plain_picture(file, header.orientation)
-        else:
+            with suppress(UnreadablePhoto):  # that Pillow does not read it says nothing of what the library reads
+                hashes = _of_plain_picture(file, header.orientation)
+        if hashes is None:
             photo = read_photo(file, max_pixels)
-            fingerprint, shot = perceptual_hash(photo.pixels), _shot(photo.exif)
+            hashes = perceptual_hash(photo.pixels), _shot(photo.exif)
+        fingerprint, shot = hashes
     except UnreadablePhoto as error:
         return FileFacts(reason=error.reason)
     digest = hashlib.sha256(file.content).hexdigest() if isinstance(file, MemoryFile) else sha256_of(path)

@@ -24,8 +24,8 @@ from components.data.records import PhotoRecord
 from components.data.shards import Sample, ShardSet
 from components.data.splits import Split
 from components.data.streaming import ShardStream
-from components.imaging import codecs
 from components.imaging.photo import from_png_bytes, read_photo, to_png_bytes
+from components.imaging.png import encode_png
 from components.photometry import fused
 from components.photometry.operations import Operation
 from components.photometry.samples import apply_to_samples
@@ -156,7 +156,7 @@ def _pictures(
 
     def done(picture: Tensor, *runs: Sequence[Operation]) -> bytes:
         made = apply_to_samples(fused.to_samples(picture), [one for run in runs for one in run], assets)
-        return codecs.encode_png(made, fast=True)
+        return encode_png(made, fast=True)
 
     taken = take_crop(pixels, view)
     if before is not None:

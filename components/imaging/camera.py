@@ -5,21 +5,27 @@ as shot, no automatic brightening, sRGB, 16 bits. What they look like is then th
 """
 
 import io
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from components.imaging.boxes import Boxes
 from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
-from components.imaging.metadata import EXIF_PREFIX, is_big_tiff, tiff_exif
-from components.imaging.source import Source
+from components.imaging.metadata import EXIF_PREFIX, exif_orientation, made_block
+from components.imaging.raw_metadata import raw_exif
+from components.imaging.source import Source, decoder_text
 
 _RAW_SIGNATURES = (b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FUJIFILMCCD-RAW", b"FOVb")
 _TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _DNG_VERSION = 50706
+_PHOTOMETRIC, _NEW_SUBFILE_TYPE, _MAKE = 262, 254, 271
+_MOST_PAGES = 64  # that are looked at, since directories may point to themselves
+_SENSORS = (32803, 34892)  # colour filters, and the same interpolated (DNG)
 
 
 def is_raw(source: Source, start: bytes) -> bool:
@@ -43,16 +49,28 @@ def is_heic(start: bytes) -> bool:
 
 def heic_header(source: Source, max_pixels: int) -> Header:
     """Size after the file's own rotation, which libheif applies, and bit depth."""
-    heif = _open_heif(source)
+    content = source.read_bytes()
+    heif = _open_heif(content)
     width, height = heif.size
     check_size(width, height, max_pixels)
-    mode = "RGBA" if heif.has_alpha else "RGB"
-    return Header(width, height, "HEIF", mode, 16 if heif.info.get("bit_depth", 8) > 8 else 8, orientation=1)
+    orientation = 1 if Boxes(content).is_turned else exif_orientation(_heif_exif(heif))
+    depth = 16 if heif.info.get("bit_depth", 8) > 8 else 8
+    return Header(width, height, "HEIF", "RGBA" if heif.has_alpha else "RGB", depth, orientation, len(heif))
 
 
-def heic_samples(source: Source, header: Header) -> RawImage:
-    """Decode the primary picture; 10 and 12 bits are widened to the full range of 16."""
-    heif = _open_heif(source)
+def heic_samples(source: Source, header: Header) -> tuple[RawImage, tuple[int, int] | None]:
+    """Decode the primary picture; 10 and 12 bits are widened to the full range of 16.
+
+    Returns:
+        the picture, and the code points of its colours (ITU-T H.273) where the file tells them.
+
+    Raises:
+        FormatError: the file ends before the data of its pictures, which libheif would fill up with green.
+    """
+    content = source.read_bytes()
+    boxes = Boxes(content)
+    boxes.check_whole()
+    heif = _open_heif(content)
     depth = int(heif.info.get("bit_depth", 8))
     samples = np.asarray(heif)
     if samples.shape[:2] != (header.height, header.width):
@@ -63,16 +81,16 @@ def heic_samples(source: Source, header: Header) -> RawImage:
     colour, alpha = (samples, None) if samples.ndim == 2 else (samples[..., :3], None)
     if samples.ndim == 3 and samples.shape[2] == 4:
         alpha = samples[..., 3]
-    exif = heif.info.get("exif")
-    return RawImage(
+    image = RawImage(
         colour=colour,
         space="GRAY" if colour.ndim == 2 else "RGB",
         alpha=alpha,
         header=header,
-        exif=exif.removeprefix(EXIF_PREFIX) or None if exif else None,
+        exif=_heif_exif(heif),
         icc=heif.info.get("icc_profile") or None,
         xmp=heif.info.get("xmp") or None,
     )
+    return image, boxes.code_points
 
 
 def encode_heic(samples: np.ndarray, icc: bytes | None, exif: bytes | None, xmp: bytes | None, quality: int) -> bytes:
@@ -119,9 +137,9 @@ def raw_samples(source: Source, header: Header) -> RawImage:
             samples = _framed(samples, _default_crop(source), flip)
             balances = (np.asarray(raw.camera_whitebalance), np.asarray(raw.daylight_whitebalance))
             kelvin = _white_kelvin(*balances, np.asarray(raw.color_matrix))
-            exif = _raw_exif(source, raw)
+            exif = raw_exif(source, _preview(raw)) or _known_exif(raw)
         except rawpy.LibRawError as error:
-            raise FormatError(f"the raw data cannot be developed: {error}") from error
+            raise FormatError(f"the raw data cannot be developed: {decoder_text(error)}") from error
     return RawImage(samples, "RGB", None, header, exif=exif, icc=None, xmp=None, white_kelvin=kelvin)
 
 
@@ -133,7 +151,7 @@ def _default_crop(source: Source) -> tuple[int, int, int, int] | None:
     """
     try:
         with source.open() as file, tifffile.TiffFile(file) as tiff:
-            pages = [page for first in tiff.pages for page in (first, *(first.pages or ()))]
+            pages = [page for first in islice(tiff.pages, _MOST_PAGES) for page in _with_inner(first)]
             for page in pages:
                 if "DefaultCropSize" in page.tags:
                     left, top = _pair_of(page.tags.valueof("DefaultCropOrigin", (0, 0)))
@@ -162,21 +180,46 @@ def _framed(samples: np.ndarray, crop: tuple[int, int, int, int] | None, flip: i
     return samples.swapaxes(0, 1) if flip & 4 else samples
 
 
-def is_dng(source: Source) -> bool:
-    """Whether a TIFF file declares itself a DNG, whatever its name is."""
-    with source.open() as file:
-        if is_big_tiff(file):
-            with tifffile.TiffFile(file) as tiff:
-                return _DNG_VERSION in tiff.pages[0].tags
-        exif = Image.Exif()
-        exif.load_from_fp(file)
-        return _DNG_VERSION in exif
+def holds_raw(source: Source) -> bool:
+    """Whether a TIFF file holds the samples of a sensor behind its picture, which is a preview, whatever its name is.
+
+    Told by the tag that makes a TIFF a DNG, by the sensor's colour filters (TIFF/EP, ISO 12234-2,
+    PhotometricInterpretation), or by LibRaw where the file's first picture says of itself that it is a reduced one.
+    """
+    try:
+        with source.open() as file, tifffile.TiffFile(file) as tiff:
+            first = tiff.pages[0]
+            pages = _with_inner(first)
+            if _DNG_VERSION in first.tags or any(page.tags.valueof(_PHOTOMETRIC) in _SENSORS for page in pages):
+                return True
+            is_preview = bool((first.tags.valueof(_NEW_SUBFILE_TYPE) or 0) & 1) and _MAKE in first.tags
+            size = first.imagewidth * first.imagelength
+        if not is_preview:
+            return False
+        with _open_raw(source) as raw:
+            return bool(raw.sizes.width * raw.sizes.height > size)
+    except (
+        Exception
+    ):  # tifffile raises anything on a damaged file, which is then read, and refused, as what it says it is
+        if source.error is not None:
+            raise
+        return False
 
 
-def _open_heif(source: Source) -> Any:
+def _with_inner(page: Any) -> list[Any]:
+    """A page of a TIFF file and those within it."""
+    return [page, *islice(page.pages or (), _MOST_PAGES)]
+
+
+def _open_heif(content: bytes) -> Any:
     import pillow_heif
 
-    return pillow_heif.open_heif(source.read_bytes(), convert_hdr_to_8bit=False)
+    return pillow_heif.open_heif(content, convert_hdr_to_8bit=False)
+
+
+def _heif_exif(heif: Any) -> bytes | None:
+    exif = heif.info.get("exif")
+    return exif.removeprefix(EXIF_PREFIX) or None if exif else None
 
 
 def _open_raw(source: Source) -> Any:
@@ -186,7 +229,7 @@ def _open_raw(source: Source) -> Any:
         with source.open() as file:
             return rawpy.imread(file)
     except rawpy.LibRawError as error:
-        raise FormatError(f"not a raw photo that LibRaw knows: {error}") from error
+        raise FormatError(f"not a raw photo that LibRaw knows: {decoder_text(error)}") from error
 
 
 def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray) -> float | None:
@@ -212,18 +255,25 @@ def _white_kelvin(as_shot: np.ndarray, daylight: np.ndarray, to_srgb: np.ndarray
     return float(kelvin) if 1500 <= kelvin <= 30_000 else None
 
 
-def _raw_exif(source: Source, raw: Any) -> bytes | None:
-    """EXIF of a TIFF-based raw file as it is; of the others what LibRaw knows of the shot."""
-    with source.open() as file:
-        if file.read(4) in _TIFF_SIGNATURES:
-            return tiff_exif(source)
-    other, exif = raw.other, Image.Exif()
-    shot = exif.get_ifd(ExifTags.IFD.Exif)
+def _preview(raw: Any) -> bytes | None:
+    """The JPEG in a raw file, or None."""
+    import rawpy
+
+    try:
+        thumbnail = raw.extract_thumb()
+    except rawpy.LibRawError:
+        return None
+    return bytes(thumbnail.data) if thumbnail.format == rawpy.ThumbFormat.JPEG else None
+
+
+def _known_exif(raw: Any) -> bytes | None:
+    """What LibRaw itself knows of the shot, as an EXIF block."""
+    other = raw.other
     values = {
         ExifTags.Base.ISOSpeedRatings: int(other.iso_speed),
         ExifTags.Base.ExposureTime: float(other.shutter_speed),
         ExifTags.Base.FNumber: float(other.aperture),
         ExifTags.Base.FocalLength: float(other.focal_length),
     }
-    shot.update({tag: value for tag, value in values.items() if value > 0})
-    return exif.tobytes().removeprefix(EXIF_PREFIX) if shot else None
+    shot = {int(tag): value for tag, value in values.items() if value > 0}
+    return made_block({}, {int(ExifTags.IFD.Exif): shot}) if shot else None

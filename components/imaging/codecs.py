@@ -1,16 +1,14 @@
 """The file-format layer under `components.imaging.photo`: decoders and encoders of sample arrays.
 
-Pillow reads the headers and most of what has 8 bits a sample. It has no 16-bit RGB, so 16-bit PNG goes through
-`imagecodecs` and TIFF through `components.imaging.tiff`; colour JPEG is in `components.imaging.jpeg`, HEIC and camera
-raw in `components.imaging.camera`, profiles in `components.imaging.profiles`, EXIF and XMP in
-`components.imaging.metadata`.
+JPEG is in `components.imaging.jpeg`, PNG in `components.imaging.png`, HEIC and camera raw in
+`components.imaging.camera`, TIFF of 16 bits and what goes with every TIFF in `components.imaging.tiff`; Pillow decodes
+the rest. Colours that a file names without a profile become one in `components.imaging.cicp`.
 
 Arrays here are numpy, (H, W, C) or (H, W), in the file's own samples (uint8 or uint16).
 """
 
 import io
-import struct
-import zlib
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +16,16 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from components.imaging import camera, tiff
-from components.imaging.formats import FormatError, Header, RawImage, check_size, split_alpha
-from components.imaging.jpeg import encode_jpeg, jpeg_samples
-from components.imaging.metadata import EXIF_PREFIX, orientation_of, tiff_exif
+from components.imaging import camera, cicp, jpeg, png, tiff
+from components.imaging.boxes import Boxes
+from components.imaging.formats import Beside, FormatError, Header, RawImage, check_size, split_alpha
+from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif
 from components.imaging.source import Source
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP", "GIF")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_XMP = b"XML:com.adobe.xmp"
+log = logging.getLogger(__name__)
+
+_OTHERS = ("WEBP", "AVIF", "BMP", "GIF")
+"""Formats that Pillow reads without help."""
 
 
 def read_header(source: Source, max_pixels: int) -> Header:
@@ -36,56 +35,146 @@ def read_header(source: Source, max_pixels: int) -> Header:
     if not start:
         raise FormatError("the file is empty (0 bytes)")
     is_tiff = start[:4] in tiff.SIGNATURES
-    if camera.is_raw(source, start) or (is_tiff and camera.is_dng(source)):
+    if camera.is_raw(source, start) or (is_tiff and camera.holds_raw(source)):
         return camera.raw_header(source, max_pixels)
     if camera.is_heic(start):
         return camera.heic_header(source, max_pixels)
     if is_tiff:
         header = tiff.tiff_header(source)
-        check_size(header.width, header.height, max_pixels)
-        return header
-    with source.open() as file, Image.open(file, formats=FORMATS) as image:
-        check_size(image.width, image.height, max_pixels)
-        bit_depth = 16 if image.format == "PNG" and start[24] == 16 else 8
-        name = "JPEG" if image.format == "MPO" else image.format
-        return Header(image.width, image.height, str(name), image.mode, bit_depth, orientation_of(image.getexif()))
+    elif start.startswith(jpeg.SIGNATURE):
+        header = jpeg.jpeg_header(source)
+    elif start.startswith(png.SIGNATURE):
+        header = _png_header(source)
+    else:
+        with source.open() as file, Image.open(file, formats=_OTHERS) as image:
+            check_size(image.width, image.height, max_pixels)
+            orientation = exif_orientation(_exif(image), _xmp(image))
+            header = Header(image.width, image.height, str(image.format), image.mode, 8, orientation, _frames(image))
+    check_size(header.width, header.height, max_pixels)
+    return header
 
 
 def read_samples(source: Source, header: Header) -> RawImage:
     """Decode the file completely; a truncated file is an error. Raises whatever the decoder raises."""
     if header.format == "RAW":
         return camera.raw_samples(source, header)
+    if header.pictures > 1:
+        log.warning(
+            "%s: it holds %d pictures, of which the first is taken and the others are not", source, header.pictures
+        )
     if header.format == "HEIF":
-        return camera.heic_samples(source, header)
-    if header.format == "TIFF" and (header.bit_depth == 16 or _starts_with(source, b"MM\x00+")):
-        return tiff.tiff_samples(source, header)  # Pillow has no 16-bit colour and no big-endian BigTIFF
-    late_exif = None
-    with source.open() as file, Image.open(file, formats=FORMATS) as image:
+        image, points = camera.heic_samples(source, header)
+    elif header.format == "TIFF":
+        image, points = _tiff_image(source, header), None
+    elif header.format == "JPEG":
+        image, points = _jpeg_image(source, header), None
+    elif header.format == "PNG":
+        image, points = _png_image(source, header)
+    else:
+        image, points = _other_image(source, header)
+    if image.icc is None and header.format in ("JPEG", "TIFF") and image.space == "RGB" and says_adobe_rgb(image.exif):
+        return replace(image, icc=cicp.adobe_rgb_profile())
+    return image if image.icc or points is None else _by_code_points(image, points, str(source))
+
+
+def _by_code_points(image: RawImage, points: tuple[int, int], name: str) -> RawImage:
+    """A picture whose colours are told by ITU-T H.273's numbers, in the profile that says the same; HDR becomes SDR."""
+    primaries, transfer = points
+    profile = cicp.profile_of(primaries, transfer)
+    if not cicp.is_hdr(transfer):
+        return replace(image, icc=profile if image.space == "RGB" else None)
+    log.warning("%s: an HDR picture, which becomes SDR as by ITU-R BT.2390", name)
+    colour = image.colour if image.space == "RGB" else np.repeat(image.colour[..., None], 3, axis=-1)
+    alpha = image.alpha
+    if alpha is not None and alpha.dtype == np.uint8:
+        alpha = alpha.astype(np.uint16) * 257
+    return replace(image, colour=cicp.to_sdr(colour, transfer), space="RGB", alpha=alpha, icc=profile)
+
+
+def _tiff_image(source: Source, header: Header) -> RawImage:
+    if header.bit_depth == 16 or not tiff.is_for_pillow(source):
+        return tiff.tiff_samples(source, header)
+    with source.open() as file, Image.open(file, formats=["TIFF"]) as image:
         icc = image.info.get("icc_profile") or None
-        if header.bit_depth == 16:  # a PNG
-            content = source.read_bytes()
-            late_exif = _png_chunk(content, b"eXIf")
-            samples = imagecodecs.png_decode(content)
-            space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"
-            colour, alpha = split_alpha(samples, colours=1 if space == "GRAY" else 3)
-        elif image.format in ("JPEG", "MPO") and image.mode == "RGB":
-            colour, space, alpha = jpeg_samples(source, header), "RGB", None
-        else:
+        image.load()
+        if image.mode == "P" and (palette := tiff.short_palette(source)):
+            image.putpalette(palette)
+        colour, space, alpha = _pillow_samples(image)
+    header = replace(header, orientation=1)  # Pillow has already turned the pixels upright
+    return RawImage(
+        colour, space, alpha, header, tiff_exif(source), icc, tiff.tiff_xmp(source), beside=tiff.beside(source)
+    )
+
+
+def _jpeg_image(source: Source, header: Header) -> RawImage:
+    samples, segments, beside = jpeg.jpeg_samples(source, header)
+    space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[header.mode]
+    return RawImage(samples, space, None, header, segments.exif, segments.icc, segments.xmp, beside=beside)
+
+
+def _png_header(source: Source) -> Header:
+    with source.open() as file:
+        chunks = png.read_chunks(file)
+    with Image.open(io.BytesIO(chunks.head), formats=["PNG"]) as image:
+        depth = 16 if chunks.found[b"IHDR"][8] == 16 else 8
+        orientation = exif_orientation(chunks.exif, chunks.xmp)
+        return Header(image.width, image.height, "PNG", image.mode, depth, orientation, _frames(image))
+
+
+def _png_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, int] | None]:
+    content = source.read_bytes()
+    chunks, points = png.read_chunks(io.BytesIO(content)), None
+    content = png.pixels_only(content)
+    if header.bit_depth == 16:
+        samples = imagecodecs.png_decode(content)
+        space = "GRAY" if samples.ndim == 2 or samples.shape[2] < 3 else "RGB"
+        colour, alpha = split_alpha(samples, colours=1 if space == "GRAY" else 3)
+    else:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.load()
             colour, space, alpha = _pillow_samples(image)
-        exif = image.info.get("exif")
-        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or None
-    exif = (exif.removeprefix(EXIF_PREFIX) if exif else None) or late_exif
-    xmp = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
-    if header.format == "TIFF":  # Pillow has already turned the pixels upright
-        header = replace(header, orientation=1)
-        return RawImage(colour, space, alpha, header, tiff_exif(source), icc, tiff.tiff_xmp(source))
-    return RawImage(colour, space, alpha, header, exif, icc, xmp)
+    icc = None
+    if (points := chunks.code_points) is None:
+        icc = chunks.profile if space == "RGB" or b"iCCP" in chunks.found else None
+    return RawImage(colour, space, alpha, header, chunks.exif, icc, chunks.xmp, beside=chunks.beside), points
 
 
-def _starts_with(source: Source, signature: bytes) -> bool:
-    with source.open() as file:
-        return file.read(len(signature)) == signature
+def _other_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, int] | None]:
+    points = None
+    if header.format == "AVIF":
+        boxes = Boxes(source.read_bytes())
+        boxes.check_whole()
+        points = boxes.code_points
+    with source.open() as file, Image.open(file, formats=_OTHERS) as image:
+        icc = image.info.get("icc_profile") or None
+        image.load()
+        colour, space, alpha = _pillow_samples(image)
+        beside = Beside(is_lossless=header.format == "WEBP" and _is_lossless_webp(source))
+        return RawImage(colour, space, alpha, header, _exif(image), icc, _xmp(image), beside=beside), points
+
+
+def _is_lossless_webp(source: Source) -> bool:
+    """Whether the first picture of a WebP file is a VP8L one (RFC 9649)."""
+    content = source.read_bytes()
+    lossless, lossy = content.find(b"VP8L"), content.find(b"VP8 ")
+    return lossless >= 0 and not 0 <= lossy < lossless
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    exif = image.info.get("exif")
+    return exif.removeprefix(EXIF_PREFIX) or None if exif else None
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    return image.info.get("xmp") or None
+
+
+def _frames(image: Image.Image) -> int:
+    """Pictures in a file; 1 where they cannot be counted, since the first alone is read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except (EOFError, OSError, SyntaxError, ValueError):
+        return 1
 
 
 def encode(
@@ -95,20 +184,24 @@ def encode(
     exif: bytes | None = None,
     xmp: bytes | None = None,
     quality: int = 95,
+    beside: Beside | None = None,
 ) -> bytes:
     """(H, W, 3|4) samples as a file: uint16 ones for PNG, TIFF and HEIF only, four channels not for JPEG.
 
-    EXIF and XMP are written as they are; what does not fit a JPEG is left out, with a warning.
+    EXIF and XMP are written as they are; what does not fit a JPEG is left out, with a warning. What is ``beside`` is
+    written where the format has a place for it.
     """
     if file_format == "PNG":
-        return encode_png(samples, icc, exif, xmp)
+        return png.encode_png(samples, icc, exif, xmp, beside=beside)
     if file_format == "TIFF":
-        return tiff.encode_tiff(samples, samples.shape[2] == 4, icc, exif, xmp)
+        return tiff.encode_tiff(samples, samples.shape[2] == 4, icc, exif, xmp, beside)
     if file_format == "HEIF":
         return camera.encode_heic(samples, icc, exif, xmp, quality)
     if file_format == "JPEG":
-        return encode_jpeg(samples, icc, exif, xmp, quality)
+        return jpeg.encode_jpeg(samples, icc, exif, xmp, quality, beside)
     options: dict[str, Any] = {"quality": quality, "icc_profile": icc}
+    if file_format == "WEBP" and beside is not None and beside.is_lossless:
+        options |= {"lossless": True, "quality": 75, "exact": True}  # the quality is the effort then
     if exif:
         options["exif"] = EXIF_PREFIX + exif
     if xmp:
@@ -134,42 +227,3 @@ def _pillow_samples(image: Image.Image) -> tuple[np.ndarray, str, np.ndarray | N
         return samples, "CMYK", None
     colour, alpha = split_alpha(samples, colours=1 if image.mode in ("L", "LA") else 3)
     return colour, "GRAY" if colour.ndim == 2 else "RGB", alpha
-
-
-def encode_png(
-    samples: np.ndarray,
-    icc: bytes | None = None,
-    exif: bytes | None = None,
-    xmp: bytes | None = None,
-    fast: bool = False,
-) -> bytes:
-    """(H, W[, C]) uint8 or uint16 samples, 1 to 4 channels, as PNG with optional iCCP, eXIf and XMP chunks.
-
-    ``fast`` takes a fifth of the time for about 5% more bytes, measured on photos.
-    """
-    png = imagecodecs.PNG
-    options = {"strategy": png.STRATEGY.RLE, "filter": png.FILTER.SUB} if fast else {}
-    content = imagecodecs.png_encode(np.ascontiguousarray(samples), level=1 if fast else 6, **options)
-    header_end = len(_PNG_SIGNATURE) + 25  # IHDR is always first and 25 bytes long
-    chunks = b""
-    if icc:
-        chunks += _chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(icc))
-    if exif:
-        chunks += _chunk(b"eXIf", exif)
-    if xmp:
-        chunks += _chunk(b"iTXt", _PNG_XMP + b"\x00\x00\x00\x00\x00" + xmp)
-    return bytes(content[:header_end] + chunks + content[header_end:])
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def _png_chunk(content: bytes, name: bytes) -> bytes | None:
-    offset = len(_PNG_SIGNATURE)
-    while offset + 8 <= len(content):
-        length = struct.unpack_from(">I", content, offset)[0]
-        if content[offset + 4 : offset + 8] == name:
-            return content[offset + 8 : offset + 8 + length]
-        offset += length + 12
-    return None

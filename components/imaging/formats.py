@@ -1,12 +1,14 @@
 """What the decoders of picture files have in common: suffixes, header, decoded samples, and limits on every file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -14,6 +16,7 @@ FORMAT_OF_SUFFIX = {
     ".avif": "AVIF",
     ".heic": "HEIF",
     ".heif": "HEIF",
+    ".hif": "HEIF",
 }
 """What can be written, by the suffix of the name."""
 # fmt: off
@@ -23,9 +26,11 @@ RAW_SUFFIXES = frozenset((
 ))
 # fmt: on
 """Camera raw."""
-PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif"))
+PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif", ".mpo"))
 """Everything that can be read."""
 
+MAX_PIXELS = 2**28
+"""Largest picture that is decoded unless another limit is named: above the 200 megapixels of telephones."""
 MAX_CHANNELS = 8
 """Samples a pixel; a header that promises more is refused before memory is taken for them."""
 
@@ -36,7 +41,10 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What can be known without decoding the pixels; width and height are as stored, before EXIF orientation."""
+    """What can be known without decoding the pixels; width and height are as stored, before EXIF orientation.
+
+    ``pictures`` counts frames, pages and companions such as a second view or a gain map; the first is read.
+    """
 
     width: int
     height: int
@@ -44,6 +52,28 @@ class Header:
     mode: str
     bit_depth: int
     orientation: int
+    pictures: int = 1
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a file carries beside its picture, and beside EXIF, XMP and the colour profile.
+
+    Attributes:
+        iptc: records of IPTC-IIM, or None.
+        comment: of a JPEG, or None.
+        texts: keyword and text of each text of a PNG.
+        density: pixels an inch, horizontally and vertically, where the file says so outside of EXIF.
+        video: the film of a motion photo, which lies at the very end of the file.
+        is_lossless: whether a format that has both kinds kept every sample.
+    """
+
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    density: tuple[float, float] | None = None
+    video: bytes | None = field(default=None, repr=False)
+    is_lossless: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +81,7 @@ class RawImage:
     """Samples as stored in the file, before orientation and colour conversion.
 
     colour is (H, W) or (H, W, 3|4) uint8 or uint16; space is "GRAY", "RGB" or "CMYK"; alpha is (H, W) or None;
-    white_kelvin is the white balance as shot of camera raw, where it is known.
+    white_kelvin is the white balance as shot of camera raw, where it is known; beside is what else the file carries.
     """
 
     colour: np.ndarray
@@ -62,6 +92,7 @@ class RawImage:
     icc: bytes | None
     xmp: bytes | None
     white_kelvin: float | None = None
+    beside: Beside = field(default_factory=Beside)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -12,7 +12,7 @@ sRGB and its difference is added to the photo's own colour, in the photo's own p
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.nn import functional
 from components import files
 from components.imaging import photo as images
 from components.imaging import profiles
+from components.imaging.formats import Beside
 from components.imaging.source import PictureFile
 
 Edit = Callable[[Tensor, int], Tensor]
@@ -43,6 +44,7 @@ class Original:
         exif, xmp: metadata blocks as read, or None.
         icc: RGB profile of ``samples`` that works in both directions, or None.
         white_kelvin: white balance as shot of camera raw, where it is known.
+        beside: what else the file carried.
     """
 
     samples: np.ndarray
@@ -53,6 +55,7 @@ class Original:
     icc: bytes | None = None
     xmp: bytes | None = None
     white_kelvin: float | None = None
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def width(self) -> int:
@@ -166,6 +169,7 @@ def read_original(file: PictureFile, max_pixels: int = images.MAX_PIXELS) -> Ori
         icc=icc,
         xmp=raw.xmp,
         white_kelvin=raw.white_kelvin,
+        beside=raw.beside,
     )
 
 
@@ -179,7 +183,8 @@ def encode_original(original: Original, name: str, quality: int = 95) -> bytes:
     bits = images.stored_bits(name, original.bit_depth)
     alpha = None if original.alpha is None else _with_bits(original.alpha, bits)
     samples = _with_bits(original.samples, bits)
-    return images.encode(name, samples, alpha, original.icc, original.exif, original.xmp, quality=quality)
+    metadata = (original.icc, original.exif, original.xmp)
+    return images.encode(name, samples, alpha, *metadata, quality=quality, beside=original.beside)
 
 
 def _with_bits(samples: np.ndarray, bits: int) -> np.ndarray:

@@ -12,7 +12,7 @@ Photos of many megapixels that need not be held as floats are in `components.ima
 import io
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import imagecodecs
@@ -24,15 +24,15 @@ from torch.nn import functional
 
 from components import files
 from components.imaging import codecs, profiles
-from components.imaging.formats import FORMAT_OF_SUFFIX, Header, RawImage
-from components.imaging.metadata import upright_exif, upright_xmp
+from components.imaging.formats import FORMAT_OF_SUFFIX, Beside, Header, RawImage
+from components.imaging.formats import MAX_PIXELS as MAX_PIXELS  # what every reader takes by default
+from components.imaging.metadata import says_adobe_rgb, upright_exif
+from components.imaging.png import encode_png
 from components.imaging.source import PictureFile, decoding
 from components.imaging.source import UnreadablePhoto as UnreadablePhoto  # what every reader raises
+from components.imaging.xmp import promises_gain_map, upright_xmp, without_claims
 
 log = logging.getLogger(__name__)
-
-MAX_PIXELS = 178_956_970
-"""Largest picture that is decoded: twice Pillow's own warning limit (about 2 GB as float32)."""
 
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 _DEEP_FORMATS = ("PNG", "TIFF", "HEIF")
@@ -51,6 +51,7 @@ class Photo:
         exif: EXIF block (TIFF structure, no prefix) as read, or None.
         icc: ICC profile the file came with; ``pixels`` are already converted out of it.
         xmp: XMP packet as read, or None.
+        beside: what else the file carried.
     """
 
     pixels: Tensor
@@ -61,6 +62,7 @@ class Photo:
     exif: bytes | None = None
     icc: bytes | None = None
     xmp: bytes | None = None
+    beside: Beside = field(default_factory=Beside)
 
     @property
     def width(self) -> int:
@@ -123,6 +125,7 @@ def read_photo(file: PictureFile, max_pixels: int = MAX_PIXELS) -> Photo:
         exif=raw.exif,
         icc=raw.icc,
         xmp=raw.xmp,
+        beside=raw.beside,
     )
 
 
@@ -165,7 +168,7 @@ def encode_photo(photo: Photo, name: str, quality: int = 95) -> bytes:
             colours = profiles.from_extended(pixels.clamp(0, 1).permute(1, 2, 0).numpy(), icc)
             pixels = torch.from_numpy(colours).permute(2, 0, 1)
     alpha = None if photo.alpha is None else _to_samples(photo.alpha, bits)[..., 0]
-    return encode(name, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality)
+    return encode(name, _to_samples(pixels, bits), alpha, icc, photo.exif, photo.xmp, quality, photo.beside)
 
 
 def stored_bits(name: str, bit_depth: int) -> int:
@@ -189,8 +192,11 @@ def encode(
     exif: bytes | None,
     xmp: bytes | None,
     quality: int = 95,
+    beside: Beside | None = None,
 ) -> bytes:
     """Upright samples (H, W, 3), alpha (H, W) of the same type and metadata as a file in the format of the suffix.
+
+    A motion photo keeps its film in a JPEG; where the film, or a gain map, stays behind, XMP no longer promises it.
 
     Raises: as `encode_photo`.
     """
@@ -202,9 +208,15 @@ def encode(
     if alpha is not None:
         samples = np.concatenate([samples, alpha[..., None]], axis=-1)
     height, width = samples.shape[:2]
-    exif = upright_exif(exif, width, height) if exif else None
-    xmp = upright_xmp(xmp) if xmp else None
-    return codecs.encode(samples, file_format, icc, exif, xmp, quality)
+    exif = upright_exif(exif, width, height, is_srgb=icc is None and says_adobe_rgb(exif)) if exif else None
+    beside = beside or Beside()
+    has_video = beside.video is not None and file_format == "JPEG"
+    if beside.video is not None and not has_video:
+        log.warning("%s: %s has no place for the film of a motion photo, which is left out", name, file_format)
+    if xmp and promises_gain_map(xmp):
+        log.warning("%s: the gain map for HDR displays is of the photo before the edit, and is left out", name)
+    xmp = without_claims(upright_xmp(xmp), keep_video=has_video) if xmp else None
+    return codecs.encode(samples, file_format, icc, exif, xmp, quality, beside)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -237,7 +249,7 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 def to_png_bytes(image: Tensor) -> bytes:
     """(3, H, W) in [0, 1] as an 8-bit PNG, compressed lightly; the same tensor always gives the same bytes."""
-    return codecs.encode_png(_to_samples(image, 8), fast=True)
+    return encode_png(_to_samples(image, 8), fast=True)
 
 
 def to_jpeg_bytes(image: Tensor, quality: int) -> bytes:

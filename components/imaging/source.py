@@ -6,7 +6,8 @@ file that was read without one can be called damaged.
 """
 
 import io
-import warnings
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,15 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from components.imaging.formats import FormatError
+
+log = logging.getLogger(__name__)
+
+_IN_MEMORY = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+_NUMBER_ONLY = re.compile(r"(?:decoder|encoder) error -?\d+")
+_LIBHEIF = ("Invalid input", "Unsupported", "Memory allocation", "Security limit", "Decoder plugin", "End of file")
+_MOST_WORDS = 200
+
+Image.MAX_IMAGE_PIXELS = None  # every reader here has a limit of its own, which may be above Pillow's
 
 
 @dataclass(frozen=True)
@@ -111,9 +121,7 @@ def decoding(file: PictureFile) -> Iterator[Source]:
     """
     source = Source(file)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
-            yield source
+        yield source
     except (MemoryError, UnreadablePhoto):
         raise
     except Exception as error:  # decoders raise anything on a corrupt file
@@ -127,18 +135,37 @@ def decoding(file: PictureFile) -> Iterator[Source]:
 def _reason(error: Exception) -> str:
     if isinstance(error, FormatError):
         return str(error)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"the picture is too large to decode safely: {error}"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture in a known format (JPEG, PNG, TIFF, WebP, AVIF, HEIC, camera raw, BMP, GIF)"
-    return f"corrupt or truncated: {str(error) or type(error).__name__}"
+    log.debug("a decoder failed", exc_info=error)
+    words = decoder_text(error) if _is_decoders(error) else ""
+    if words.lower().startswith("unsupported"):
+        return f"of a kind that is not read here: {words}"
+    return f"corrupt or truncated: {words or 'its parts do not fit together'}"
+
+
+def decoder_text(error: Exception) -> str:
+    """The words of a decoder's own error, which LibRaw gives as bytes: one line, without names of things in memory."""
+    first = error.args[0] if error.args else ""
+    text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(error)
+    text = _IN_MEMORY.sub("the file", " ".join(text.split()))
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]}..."
+
+
+def _is_decoders(error: Exception) -> bool:
+    """Whether an error is a decoder's judgement of the file, and not one of Python on the way to it."""
+    if isinstance(error, ValueError):  # libheif's are such, and so are Python's
+        return str(error).startswith(_LIBHEIF)
+    if isinstance(error, RecursionError | NotImplementedError) or _NUMBER_ONLY.match(str(error)):
+        return False
+    return isinstance(error, OSError | SyntaxError | RuntimeError)
 
 
 class _Watched(io.FileIO):
     """A file that tells its source of read errors."""
 
     def __init__(self, source: Source, path: Path):
-        super().__init__(path, "rb")
+        super().__init__(str(path), "rb")
         self._source = source
 
     def readinto(self, buffer: Any) -> int | None:

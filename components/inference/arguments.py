@@ -35,6 +35,7 @@ class EnhanceArguments:
     redo: bool
     overwrite: bool
     model: str
+    max_pixels: int | None
     as_json: bool
 
 
@@ -43,6 +44,13 @@ COMMON: list[click.Parameter] = [
         ["--model"], type=FILE, default=CHAMPION, metavar="DIR", help="Folder of a package, or the current champion."
     ),
     Option(["--json", "as_json"], is_flag=True, help="Print one JSON object per photo instead of text."),
+    Option(
+        ["--max-pixels"],
+        type=Number(int, 1),
+        metavar="N",
+        show_default="268435456, above the 200 million of telephones",
+        help="Refuse photos of more pixels, undecoded.",
+    ),
 ]
 """Options of both commands."""
 

@@ -11,6 +11,7 @@ record then tells a photo that was replaced already (its digest is noted) from o
 killed in between neither repeats nor leaves out an edit.
 """
 
+import errno
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -30,6 +31,8 @@ from components.inference.records import RECORDS, Record, read_record, write_rec
 from components.inference.seal import ForeignFileError, is_sealed
 
 _MOST_ATTEMPTS = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that every other photo would meet too."""
 _SEALED = (".json", ".xmp", ".cube")
 _SIDECARS = (".json", ".xmp")
 _SHOWN = 5
@@ -50,6 +53,7 @@ class Summary:
         failed: reason by photo name.
         kept: files in OUT that would have been replaced and are not this program's.
         changed: photos enhanced in place that were changed since, and are left as they are.
+        stopped: why the photos after the last failure were not tried, or None.
     """
 
     done: int = 0
@@ -58,6 +62,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    stopped: str | None = None
 
     def text(self) -> str:
         """The counts, and the failures by how often their reason occurs."""
@@ -73,6 +78,8 @@ class Summary:
             names = [name for name, why in self.failed.items() if why == reason]
             more = f" and {count - 3} more" if count > 3 else ""
             lines.append(f"  {count} x {reason}: {', '.join(names[:3])}{more}")
+        if self.stopped:
+            lines.append(f"stopped before the end: {self.stopped}")
         return "\n".join(lines)
 
 
@@ -98,8 +105,8 @@ def run_batch(
     Args:
         process: makes one photo; any exception is that photo's failure.
         options: fingerprint of model and options; photos done with another one are done again.
-        suffix: of the results, such as ".jpg"; by default that of the source, ".tif" for camera raw, ".png" for
-            formats that are only read.
+        suffix: of the results, such as ".jpg"; by default that of the source, ".tif" for camera raw, ".jpg" for
+            MPO, ".png" for the other formats that are only read.
         redo: do all photos again; in place, only those that were changed since or gave up.
         overwrite: also replace pictures and tables in ``target`` that this program did not write; never a photo of
             ``source``, and never another program's sidecars.
@@ -126,9 +133,12 @@ def run_batch(
                 check_name(name)
                 work.one(name, mark, names[name])
             except Exception as error:  # one photo's failure, reported with its reason, is not the batch's
-                summary.failed[name] = str(getattr(error, "reason", error)) or type(error).__name__
+                summary.failed[name] = _reason(error)
                 said = error if isinstance(error, ForeignFileError) else summary.failed[name]
                 tqdm.write(f"error: {name}: {said}", file=sys.stderr)
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    summary.stopped = f"{target.url}: {error.strerror}: make room, and start again"
+                    break
             progress.set_postfix(failed=len(summary.failed), skipped=summary.skipped)
     return summary
 
@@ -154,7 +164,7 @@ def result_names(photos: Iterable[str], suffix: str | None) -> dict[str, str]:
         elif own in RAW_SUFFIXES:
             wanted = ".tif"
         else:
-            wanted = path.suffix if own in FORMAT_OF_SUFFIX else ".png"
+            wanted = path.suffix if own in FORMAT_OF_SUFFIX else ".jpg" if own == ".mpo" else ".png"
         stem = path if stems[str(path.with_suffix(""))] > 1 else path.with_suffix("")
         results[name] = f"{stem}{wanted}"
     return results
@@ -266,6 +276,13 @@ class _Work:
     @cached_property
     def _inputs(self) -> set[Hashable]:
         return {self.source.identity(name) for name in self.photos}
+
+
+def _reason(error: Exception) -> str:
+    """What is told of a photo that failed, fit for counting."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"the system says: {error.strerror}"
+    return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 @contextmanager

@@ -79,6 +79,7 @@ def enhance(**given: Any) -> int:
         draws=options.draws,
         seed=options.seed,
         quality=options.quality,
+        max_pixels=options.max_pixels,
     )
     source = _place(options.source, must_exist=True)
     if options.in_place:
@@ -194,7 +195,7 @@ def _run_batch(options: EnhanceArguments, source: "Place", target: "Place", want
 
 
 @click.command(cls=Command, params=CRITIQUE)
-def critique(source: str, sidecar: bool, model: str, as_json: bool) -> int:
+def critique(source: str, sidecar: bool, model: str, as_json: bool, max_pixels: int | None) -> int:
     """Print what the Critic says about a photo.
 
     Its reasoning, suggestions and score; nothing is edited.
@@ -218,7 +219,7 @@ def critique(source: str, sidecar: bool, model: str, as_json: bool) -> int:
             from components.inference.workflow import critique_file
 
             beside = place.folder / sidecars[name] if sidecar and place.folder else None
-            return critique_file(enhancer, place.read(name), beside), ""
+            return critique_file(enhancer, place.read(name), beside, max_pixels), ""
 
         failed += _print_one(process, as_json, title=name if len(names) > 1 else None)
     if failed:
@@ -251,6 +252,8 @@ def _place(url: str, must_exist: bool = False) -> "Place":
         place = Place.open(url)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{url}: the system says: {error.strerror or error}") from error
     if must_exist and place.folder is not None and not Path(url).exists() and "://" not in url:
         raise CommandError(f"IN: there is no photo and no folder {url}")
     return place

@@ -33,6 +33,8 @@ from components.verdict.grammar import Verdict, parses
 
 EARLIER_NAME = "crafter"
 """Key of the settings in the tables of packages that were evaluated before `enhancer` became their name."""
+_LARGEST_RATIO = 150
+"""Longer pictures are shown to the Critic squeezed; Qwen2.5-VL's processor takes none from 200 on."""
 _TABLE_FILE = "table.json"  # of components.evaluation, which depends on this module
 
 
@@ -225,8 +227,9 @@ class Enhancer:
         return plans
 
     def _shown_size(self, photo: Photo | Original) -> tuple[int, int]:
-        """Height and width of what the Critic is shown."""
-        return short_side_size(photo.height, photo.width, self.settings.critic_short_side)
+        """Height and width of what the Critic is shown: the photo's form, but no form that its processor refuses."""
+        height, width = short_side_size(photo.height, photo.width, self.settings.critic_short_side)
+        return min(height, _LARGEST_RATIO * width), min(width, _LARGEST_RATIO * height)
 
     def _edit(self, small: Tensor, latent: ReasoningLatent, draws: int, seed: int) -> tuple[Tensor, Tensor]:
         """The photo at working size through the autoencoder, and the mean of the edits, both (3, h, w).

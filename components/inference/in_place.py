@@ -1,10 +1,7 @@
 """Which photos a result may take the place of: those that lose nothing but the pixels that were meant to change."""
 
-from pathlib import Path
+import sys
 
-from PIL import Image
-
-from components.imaging.codecs import FORMATS
 from components.imaging.formats import FORMAT_OF_SUFFIX
 from components.imaging.photo import read_header
 from components.inference.places import Place
@@ -29,19 +26,8 @@ def check_in_place(place: Place, name: str) -> None:
         raise InPlaceError(f"{path.suffix} files are only read, never written: name an OUT for the result")
     if path.resolve() != folder.resolve() / name:
         raise InPlaceError("it is reached by a link: enhance it in the folder where it lies")
-    header = read_header(path)
+    header = read_header(path, sys.maxsize)  # what is too large is refused where it is decoded
     if header.format != written:
         raise InPlaceError(f"its name says {written}, its content is {header.format}: rename it, or name an OUT")
-    count = _pictures(path, header.format)
-    if count > 1:
-        raise InPlaceError(f"it holds {count} pictures, and the result only one: name an OUT")
-
-
-def _pictures(path: Path, file_format: str) -> int:
-    """Frames, pages and companions (a gain map, a second view) in a file."""
-    if file_format == "HEIF":
-        import pillow_heif
-
-        return len(pillow_heif.open_heif(path.read_bytes(), convert_hdr_to_8bit=False))
-    with Image.open(path, formats=FORMATS) as image:
-        return getattr(image, "n_frames", 1)
+    if header.pictures > 1:
+        raise InPlaceError(f"it holds {header.pictures} pictures, and the result only one: name an OUT")

@@ -6,6 +6,9 @@ an object does. What comes out of an archive or a bucket is in memory only: a ru
 temporary folder.
 """
 
+import os
+import re
+import unicodedata
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,10 +18,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from components import files
+from components.files import MAX_NAME_BYTES
 from components.imaging.source import MemoryFile, PictureFile
 
 MAX_FILE_BYTES = 2**30
 """Largest file that is taken out of an archive or a bucket."""
+_SEPARATORS, _DRIVE = re.compile(r"[/\\]"), re.compile(r"[A-Za-z]:[/\\]|\\")
+_WINDOWS_SIGNS = '\\:*?"<>|'
 _ARCHIVES = {".zip": "zip", ".tar": "tar", ".tgz": "tar", ".tar.gz": "tar"}
 
 
@@ -57,7 +63,10 @@ class Place:
             if "://" not in url and url.lower().endswith(suffix) and Path(url).is_file():
                 return cls(url, fsspec.filesystem(protocol, fo=url), "")
         try:
-            system, root = fsspec.core.url_to_fs(url)
+            if "://" not in url and Path(url).exists():  # whatever signs it has, it is no URL
+                system, root = LocalFileSystem(), str(Path(url).absolute())
+            else:
+                system, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
             raise ValueError(f"{url}: {error}") from error
         root, only = root.rstrip("/"), None
@@ -168,15 +177,26 @@ class Place:
 
 
 def check_name(name: str) -> str:
-    """The name, if it stays within the place it is relative to.
+    """The name, if it stays within the place it is relative to, on whatever system it was made.
+
+    Spaces of any kind, joined emoji, colons and backslashes are in the names of sound photos. Windows alone gives the
+    last two a meaning, and so refuses them.
 
     Raises:
-        UnsafeNameError: it is absolute, climbs up, or has characters or parts that no portable file name has.
+        UnsafeNameError: it is absolute, climbs up, has control characters, is not Unicode, or is longer than file
+            systems allow.
     """
     parts = name.split("/")
-    bad = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
-    if bad or "\\" in name or ":" in parts[0] or not name.isprintable():
+    if any(part in ("", ".", "..") for part in parts) or ".." in _SEPARATORS.split(name) or _DRIVE.match(name):
         raise UnsafeNameError(f"{name!r} is no name within a folder")
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        raise UnsafeNameError(f"{name!r} has control characters: rename it")
+    if any(unicodedata.category(letter) == "Cs" for letter in name):
+        raise UnsafeNameError(f"{name!r} is not in UTF-8: rename it")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise UnsafeNameError(f"{name!r} is longer than {MAX_NAME_BYTES} bytes: rename it")
+    if os.name == "nt" and any(sign in name for sign in _WINDOWS_SIGNS):
+        raise UnsafeNameError(f"{name!r} has a sign that no name has on Windows: rename it")
     return name
 
 

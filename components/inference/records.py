@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from components.files import MAX_NAME_BYTES
 from components.inference.places import Place
 from components.strict import Strict
 
@@ -57,4 +58,7 @@ def write_record(place: Place, name: str, record: Record) -> None:
 
 
 def _file(name: str) -> str:
-    return f"{RECORDS}/{name}.json"
+    folder, _, last = name.rpartition("/")
+    if len(f"{last}.json".encode()) > MAX_NAME_BYTES:
+        last = hashlib.sha256(last.encode()).hexdigest()
+    return f"{RECORDS}/{folder}{'/' if folder else ''}{last}.json"

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from components.imaging.originals import Original, encode_original, read_original
-from components.imaging.photo import Photo, encode_photo
+from components.imaging.photo import MAX_PIXELS, Photo, encode_photo
 from components.imaging.source import PictureFile
 from components.inference.edit import EditOptions, Restore, fit_edit
 from components.inference.enhancer import Enhancer
@@ -35,6 +35,12 @@ class EnhanceOptions(Strict):
     draws: int | None = Field(default=None, ge=1)
     seed: int = 0
     quality: int = Field(default=95, ge=1, le=100, description="Of JPEG, WebP, AVIF and HEIC.")
+    max_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        exclude=True,
+        description="Larger photos are refused undecoded. It changes no result, so it is not part of what is recorded.",
+    )
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def enhance_file(
         OSError: ``source`` cannot be read.
     """
     extras = extras or Extras()
-    original = read_original(source)
+    original = read_original(source, options.max_pixels or MAX_PIXELS)
     plan = enhancer.plan(original, options.seed, options.draws)
     strength = enhancer.strength_for(plan.verdict) if options.strength is None else options.strength
     edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
@@ -109,7 +115,9 @@ def enhance_file(
     return Made(report, made)
 
 
-def critique_file(enhancer: Enhancer, source: PictureFile, sidecar: Path | None = None) -> Sidecar:
+def critique_file(
+    enhancer: Enhancer, source: PictureFile, sidecar: Path | None = None, max_pixels: int | None = None
+) -> Sidecar:
     """What the Critic says of the photo ``source``, written to a JSON and an XMP ``sidecar`` if one is named.
 
     Raises:
@@ -118,7 +126,7 @@ def critique_file(enhancer: Enhancer, source: PictureFile, sidecar: Path | None 
     """
     if sidecar:
         check_sidecars(sidecar)
-    original = read_original(source)
+    original = read_original(source, max_pixels or MAX_PIXELS)
     judgement = enhancer.critique(original)
     settings = camera_raw_settings(judgement.verdict, original.format == "RAW", original.white_kelvin)
     report = Sidecar(photo=source.name, text=judgement.text, verdict=judgement.verdict, camera_raw=settings)

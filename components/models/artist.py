@@ -145,10 +145,15 @@ class Artist:
         return self.compression * PATCH
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width in pixels at which a photo is edited: its aspect, about `area` pixels, whole tokens."""
+        """Height and width in pixels at which a photo is edited: its aspect, about `area` pixels, whole tokens.
+
+        A photo so long that it would be less than a token wide is squeezed, so that the pixels stay about `area`.
+        """
         unit = self.pixels_per_token
         scale = math.sqrt(self.area / (width * height))
-        return max(unit, round(height * scale / unit) * unit), max(unit, round(width * scale / unit) * unit)
+        longest = max(1, int(self.area) // unit**2)
+        rows, columns = (min(longest, max(1, round(side * scale / unit))) for side in (height, width))
+        return rows * unit, columns * unit
 
     def grid(self, images: Tensor) -> Grid:
         """Token grid of pictures (..., H, W) at their working size."""

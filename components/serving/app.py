@@ -122,7 +122,8 @@ def create_app(service: PhotoService) -> FastAPI:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         try:
             if not kind.startswith(types):
-                raise _Answered(415, f"expected a content type of {', '.join(types)}, found {kind or 'none'}")
+                how = ": send the file itself as the body, no form" if kind.startswith("multipart/") else ""
+                raise _Answered(415, f"expected a content type of {', '.join(types)}, found {kind or 'none'}{how}")
             if desk.inside > limits.waiting:
                 raise _Answered(429, f"{limits.waiting} requests are waiting already: try again in a few seconds")
             desk.inside += 1  # from here on, also while the body arrives
@@ -164,6 +165,7 @@ def create_app(service: PhotoService) -> FastAPI:
     @app.post("/enhance")
     async def enhance(request: Request) -> Response:
         async def handle(body: bytes, deadline: float) -> bytes:
+            _check_query(request, "seed", "strength")
             seed, strength = _number(request, "seed", int) or 0, _number(request, "strength", float)
             made = await desk.work(deadline, partial(service.enhance, body, seed, strength, deadline))
             content = {
@@ -181,6 +183,7 @@ def create_app(service: PhotoService) -> FastAPI:
     @app.post("/critique")
     async def critique(request: Request) -> Response:
         async def handle(body: bytes, deadline: float) -> bytes:
+            _check_query(request)
             judged = await desk.work(deadline, partial(service.critique, body, deadline))
             verdict = judged.verdict.model_dump(mode="json") if judged.verdict else None
             return json.dumps({"text": judged.text, "verdict": verdict}).encode()
@@ -188,6 +191,15 @@ def create_app(service: PhotoService) -> FastAPI:
         return await answer(request, _FILE_TYPES, limits.max_bytes, handle)
 
     return app
+
+
+def _check_query(request: Request, *known: str) -> None:
+    """Refuse parameters that would have no effect, misspelt ones among them, and any that is given twice."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if set(names) - set(known) or len(names) > len(set(names)):
+        expected = f"at most {' and '.join(known)}, once each" if known else "none"
+        found = ", ".join(name[:40] for name in names[:10])
+        raise Refused(Reason.INVALID, f"parameters in the address: expected {expected}, found {found}")
 
 
 def _number(request: Request, name: str, kind: Callable[[str], _Result]) -> _Result | None:

@@ -1,5 +1,6 @@
 """Picture bytes in, enhanced picture and the Critic's verdict out, within limits; knows neither HTTP nor MLflow.
 
+A picture goes the way that it goes on the command line (`components.inference.workflow`): both give the same file.
 A picture is in memory only, from the request to the answer: a server that is killed leaves no photo on a disk.
 
 Both faces of the model use it: the pyfunc that `mlflow models serve` runs (steps/serving.py) and the HTTP application
@@ -7,6 +8,7 @@ of `make serve` (components/serving/app.py).
 """
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from components.imaging.photo import Photo, UnreadablePhoto, encode_photo, read_header, read_photo
+from components.imaging.originals import read_original
+from components.imaging.photo import UnreadablePhoto, read_header
 from components.imaging.source import MemoryFile
 from components.serving.limits import ServingLimits
 
@@ -103,12 +106,16 @@ class PhotoService:
         if strength is not None and not 0 <= strength <= 2:
             raise Refused(Reason.INVALID, f"strength: expected a number from 0 to 2, found {strength}")
         with self._admitted(content, deadline) as source:
-            photo = self._read(source)
-            result = self._enhancer.enhance(photo, seed=seed, strength=strength)
-            suffix = SUFFIXES.get(photo.format, ".png")
-            verdict = json.dumps(result.verdict.model_dump(mode="json") if result.verdict else None)
-            picture = encode_photo(result.photo, f"photo{suffix}")
-            return EnhancedPicture(picture, suffix, result.text, verdict, result.strength)
+            from components.inference.workflow import EnhanceOptions, enhance_file
+
+            options = EnhanceOptions(strength=strength, seed=seed, max_pixels=self.limits.max_pixels)
+            with _refusing():
+                suffix = SUFFIXES.get(read_header(source, self.limits.max_pixels).format, ".png")
+                made = enhance_file(self._enhancer, source, f"{source.stem}{suffix}", options)
+            report = made.report
+            verdict = json.dumps(report.verdict.model_dump(mode="json") if report.verdict else None)
+            strength = report.edit.strength if report.edit else 0.0
+            return EnhancedPicture(made.files[f"{source.stem}{suffix}"], suffix, report.text, verdict, strength)
 
     def critique(self, content: bytes, deadline: float | None = None) -> "Critique":
         """The Critic's opinion of the picture file ``content``, without an edit.
@@ -117,7 +124,9 @@ class PhotoService:
             Refused: as `enhance` does.
         """
         with self._admitted(content, deadline) as source:
-            return self._enhancer.critique(self._read(source))
+            with _refusing():
+                original = read_original(source, self.limits.max_pixels)
+            return self._enhancer.critique(original)
 
     @contextmanager
     def _admitted(self, content: bytes, deadline: float | None) -> Iterator[MemoryFile]:
@@ -149,10 +158,8 @@ class PhotoService:
 
     def _check_pixels(self, source: MemoryFile) -> None:
         """Looks at the header only, so that a picture that is too large is never decoded."""
-        try:
-            header = read_header(source)
-        except UnreadablePhoto as error:
-            raise Refused(Reason.INVALID, f"photo: {error.reason}") from error
+        with _refusing():
+            header = read_header(source, sys.maxsize)
         if header.width * header.height > self.limits.max_pixels:
             raise Refused(
                 Reason.TOO_LARGE,
@@ -160,8 +167,11 @@ class PhotoService:
                 f"send it scaled down",
             )
 
-    def _read(self, source: MemoryFile) -> Photo:
-        try:
-            return read_photo(source, self.limits.max_pixels)
-        except UnreadablePhoto as error:
-            raise Refused(Reason.INVALID, f"photo: {error.reason}") from error
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn a file that is no usable photo into a request that is turned away."""
+    try:
+        yield
+    except UnreadablePhoto as error:
+        raise Refused(Reason.INVALID, f"photo: {error.reason}") from error

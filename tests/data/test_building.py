@@ -1,5 +1,6 @@
 """Building a manifest: resumed after a kill to the same bytes, reading only what changed, pairs kept or lost whole."""
 
+import io
 import multiprocessing
 import os
 import shutil
@@ -263,3 +264,17 @@ def test_facts_are_those_of_the_upright_picture(tmp_path: Path, photo_factory: C
     assert found["deep.png"].bit_depth == 16 and found["turned.jpg"].bit_depth == 8
     assert found["deep.png"].perceptual_hash == perceptual_hash(read_photo(tmp_path / "deep.png").pixels)
     assert "more than the limit" in read_facts(tmp_path / "upright.png", 1000).reason
+
+
+def test_facts_are_of_what_the_library_reads(tmp_path: Path, photo_factory: Callable[..., Tensor]) -> None:
+    """Pillow reads no JPEG without an end marker; the library does, where all its data is there."""
+    stream = io.BytesIO()
+    samples = (photo_factory(160, 240) * 255).byte().permute(1, 2, 0).numpy()
+    Image.fromarray(samples).save(stream, "JPEG", quality=95)
+    (tmp_path / "whole.jpg").write_bytes(stream.getvalue())
+    (tmp_path / "mended.jpg").write_bytes(stream.getvalue()[:-2])
+    (tmp_path / "half.jpg").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    whole, mended, half = (read_facts(tmp_path / f"{name}.jpg", MAX_PIXELS) for name in ("whole", "mended", "half"))
+    assert mended.reason is None and (mended.width, mended.height) == (240, 160)
+    assert (int(whole.perceptual_hash, 16) ^ int(mended.perceptual_hash, 16)).bit_count() <= 4
+    assert "truncated" in half.reason

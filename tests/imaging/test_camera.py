@@ -120,3 +120,12 @@ def test_a_bigtiff_is_a_tiff_in_either_order_of_bytes(tmp_path: Path, order: str
     kept.load(photo.exif)
     assert kept[271] == "Canon"
     assert read_header(tmp_path / "big.tif").bit_depth == 8 * samples.itemsize
+
+
+def test_the_preview_of_a_raw_file_is_never_taken_for_the_photo(tmp_path: Path) -> None:
+    """Neither its tags nor its name say DNG: a picture comes first, and a sensor's samples lie within it."""
+    with tifffile.TiffWriter(tmp_path / "photo") as tiff:
+        tiff.write(picture(8, 12), photometric="rgb", subfiletype=1, subifds=1, metadata=None, software=False)
+        tiff.write(np.zeros((48, 64), np.uint16), photometric=32803, metadata=None, software=False)
+    header, photo = read_header(tmp_path / "photo"), read_photo(tmp_path / "photo")
+    assert (header.format, photo.width, photo.height) == ("RAW", 64, 48)

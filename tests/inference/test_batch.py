@@ -1,5 +1,6 @@
 """Batches: on disk, in an archive, in a real S3 server, killed in the middle, and with names that lead elsewhere."""
 
+import errno
 import io
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from components.imaging.source import PictureFile
 from components.inference import places
-from components.inference.batch import Summary, result_names, run_batch
+from components.inference.batch import Summary, photos_among, result_names, run_batch
 from components.inference.places import OversizedFileError, Place, UnsafeNameError, check_name
 from components.inference.records import RECORDS
 from components.inference.seal import BLANK, sealed
@@ -134,6 +135,28 @@ def test_an_interrupted_photo_is_not_held_against_it(tmp_path: Path) -> None:
     assert run(source, out).done == 1
 
 
+def test_a_full_disk_stops_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "in", a_jpg=b"ab", b_jpg=b"cd", c_jpg=b"ef")
+    put, computed = Place.put, []
+
+    def full(place: Place, content: bytes, name: str, like_old: bool = False) -> None:
+        if name.endswith("b.jpg"):
+            raise OSError(errno.ENOSPC, "No space left on device", name)
+        put(place, content, name, like_old)
+
+    def noting(name: str, *arguments: object) -> tuple[dict[str, bytes], str]:
+        computed.append(name)
+        return copying(name, *arguments)
+
+    monkeypatch.setattr(Place, "put", full)
+    summary = run_batch(Place.open(str(source)), Place.open(str(tmp_path / "out")), noting, "o")
+    assert computed == ["a.jpg", "b.jpg"]
+    assert summary.failed == {"b.jpg": "the system says: No space left on device"}
+    assert "stopped before the end" in summary.text() and "make room" in summary.text()
+    monkeypatch.undo()
+    assert run(source, tmp_path / "out").done == 2
+
+
 def test_names_of_results() -> None:
     assert result_names(["a.jpg", "b.dng", "c.BMP", "d/a.png"], None) == {
         "a.jpg": "a.jpg",
@@ -152,6 +175,50 @@ EVIL = ("../evil.jpg", "a/../../evil.jpg", "/evil.jpg", "a\\..\\evil.jpg", "C:/e
 def test_names_that_lead_out_are_refused(name: str) -> None:
     with pytest.raises(UnsafeNameError):
         check_name(name)
+
+
+SOUND = (
+    "Screenshot 2026-05-01 at 9.41.00\u202fAM.jpg",
+    "no\u00a0break.jpg",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f.jpg",
+    "12:30 lunch.jpg",
+    "a:b.jpg",
+    "back\\slash.jpg",
+    "f::g.jpg",
+    "写" * 80 + ".jpg",
+    "x" * 250 + ".jpg",
+    "100%[1]{2}*?'\".jpg",
+)
+
+
+def test_names_of_sound_photos_are_names(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, name in enumerate(SOUND):
+        (source / name).write_bytes(b"ab" + bytes([number]))
+    (source / "12:30").mkdir()
+    (source / "12:30" / "a.jfif").write_bytes(b"xy")
+    summary = run(source, tmp_path / "out")
+    assert summary.failed == {} and summary.done == len(SOUND) + 1
+    assert {name for name in contents(tmp_path / "out") if name.endswith(("jpg", "jfif"))} == {*SOUND, "12:30/a.jfif"}
+    assert run(source, tmp_path / "out").skipped == len(SOUND) + 1
+    one = Place.open(str(source / "f::g.jpg"))
+    assert (one.only, one.read("f::g.jpg")) == ("f::g.jpg", source / "f::g.jpg")
+    assert Place.open(str(tmp_path / "out")).is_same(Place.open(str(tmp_path / "x" / ".." / "out")))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("a\n.jpg", "control"), ("\udce4.jpg", "UTF-8"), ("写" * 90, "255 bytes")]
+)
+def test_names_that_are_refused_say_why(name: str, reason: str) -> None:
+    with pytest.raises(UnsafeNameError, match=reason):
+        check_name(name)
+
+
+def test_suffixes_of_cameras_and_browsers(tmp_path: Path) -> None:
+    names = ["a.HIF", "b.jfif", "c.jpe", "d.mpo", "e.MPO"]
+    assert list(photos_among(dict.fromkeys(names, ""))) == names
+    assert list(result_names(names, None).values()) == ["a.HIF", "b.jfif", "c.jpe", "d.jpg", "e.jpg"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

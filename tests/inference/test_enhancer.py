@@ -110,8 +110,8 @@ def test_photos_in_a_batch_do_not_influence_each_other(untrained: Enhancer, phot
         assert result.text == alone.text
 
 
-def test_tiny_photos_work(untrained: Enhancer) -> None:
-    for size in ((1, 1), (2, 40)):
+def test_tiny_and_extremely_long_photos_work(untrained: Enhancer) -> None:
+    for size in ((1, 1), (2, 40), (1, 500), (2000, 3), (60, 15_000)):
         assert untrained.enhance(Photo(torch.full((3, *size), 0.5))).photo.pixels.shape == (3, *size)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from components.imaging.photo import Photo
-from components.inference.enhancer import EnhancerSettings
+from components.imaging.originals import Original
+from components.inference.enhancer import EditPlan, EnhancerSettings
 from components.verdict.grammar import Verdict
 
 VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.0)
@@ -17,12 +17,10 @@ VERDICT = Verdict(reasoning=("a", "b", "c", "d", "e"), suggestions=(), score=60.
 
 @dataclass
 class Result:
-    """As much of `Enhanced` and `Critique` as serving looks at."""
+    """As much of `Critique` as serving looks at."""
 
     text: str
     verdict: Verdict | None
-    photo: Photo | None = None
-    strength: float = 0.0
 
 
 class Brightener:
@@ -34,13 +32,15 @@ class Brightener:
         self.seconds, self.calls, self.together, self.most = seconds, 0, 0, 0
         self._lock = threading.Lock()
 
-    def enhance(self, photo: Photo, seed: int = 0, *, strength: float | None = None) -> Result:
+    def plan(self, photo: Original, seed: int, draws: int | None) -> EditPlan:
         self._work()
-        strength = self.settings.strength if strength is None else strength
-        brighter = photo.with_pixels((photo.pixels + strength / 10).clamp(0, 1))
-        return Result(f"seed {seed}", VERDICT if seed else None, brighter, strength)
+        (small,) = photo.reduced([(6, 9)])
+        return EditPlan(f"seed {seed}", VERDICT if seed else None, small, small + 0.1)
 
-    def critique(self, photo: Photo) -> Result:
+    def strength_for(self, verdict: Verdict | None) -> float:
+        return self.settings.strength
+
+    def critique(self, photo: Original) -> Result:
         self._work()
         return Result(f"{photo.width} x {photo.height}", VERDICT)
 

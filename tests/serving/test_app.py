@@ -17,11 +17,12 @@ import pytest
 from fastapi import FastAPI
 from torch import Tensor
 
-from components.imaging.photo import Photo
+from components.imaging.originals import Original
+from components.inference.enhancer import EditPlan
 from components.serving.app import create_app
 from components.serving.limits import ServingLimits
 from components.serving.service import PhotoService
-from tests.serving.stubs import VERDICT, Brightener, Result, level, picture
+from tests.serving.stubs import VERDICT, Brightener, level, picture
 
 JPEG = {"Content-Type": "image/jpeg"}
 Serve = Callable[[FastAPI], str]
@@ -36,6 +37,19 @@ def check_refusal(response: httpx.Response, status: int, reason: str) -> None:
     content = response.json()
     assert set(content) == {"error_code", "message"}
     assert reason in content["message"]
+
+
+@pytest.mark.parametrize("query", ["stregth=0.5", "seed=1&seed=2", "strength=1&Seed=3"])
+def test_parameters_without_effect_are_refused(serve: Serve, query: str) -> None:
+    address = start(serve)
+    answer = httpx.post(f"{address}/enhance?{query}", content=picture(), headers=JPEG)
+    check_refusal(answer, 400, "expected at most seed and strength, once each, found")
+    check_refusal(httpx.post(f"{address}/critique?seed=1", content=picture(), headers=JPEG), 400, "expected none")
+
+
+def test_a_form_is_told_what_to_send_instead(serve: Serve) -> None:
+    answer = httpx.post(f"{start(serve)}/enhance", files={"photo": picture()})
+    check_refusal(answer, 415, "send the file itself as the body")
 
 
 def test_mlflows_protocol(serve: Serve) -> None:
@@ -119,7 +133,7 @@ def test_an_unexpected_failure_is_logged_and_says_nothing_of_the_inside(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Brightener):
-        def enhance(self, *_: object, **__: object) -> None:
+        def plan(self, *_: object) -> None:
             raise RuntimeError("/secret/path")
 
     address = serve(create_app(PhotoService(Broken())))
@@ -166,10 +180,10 @@ def test_memory_does_not_grow_with_the_number_of_requests(serve: Serve) -> None:
     tensors: list[weakref.ref[Tensor]] = []
 
     class Remembering(Brightener):
-        def enhance(self, photo: Photo, seed: int = 0, *, strength: float | None = None) -> Result:
-            result = super().enhance(photo, seed, strength=strength)
-            tensors.extend(weakref.ref(held.pixels) for held in (photo, result.photo) if held is not None)
-            return result
+        def plan(self, photo: Original, seed: int, draws: int | None) -> EditPlan:
+            plan = super().plan(photo, seed, draws)
+            tensors.extend(weakref.ref(held) for held in (plan.before, plan.after))
+            return plan
 
     address = serve(create_app(PhotoService(Remembering())))
     content = picture("BMP", 200, 150)

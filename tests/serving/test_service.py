@@ -5,12 +5,20 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 
+import imagecodecs
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from components.imaging.originals import read_original
+from components.inference.workflow import EnhanceOptions, enhance_file
 from components.serving.limits import ServingLimits
 from components.serving.service import PhotoService, Reason, Refused
+from tests.raw_files import write_dng
 from tests.serving.stubs import VERDICT, Brightener, level, picture
 
 
@@ -56,6 +64,56 @@ def test_what_is_no_picture_is_refused(content: bytes) -> None:
     error = refusal(PhotoService(Brightener()), content)
     assert error.reason is Reason.INVALID
     assert str(error).startswith("photo: ")
+
+
+def _wide(path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    tifffile.imwrite(path, samples, photometric="rgb", iccprofile=imagecodecs.cms_profile("adobergb"))
+
+
+def _raw(path: Path) -> None:
+    write_dng(path, 6)
+
+
+def _raw_behind_a_preview(path: Path) -> None:
+    """As most raw formats are: TIFF with a small picture first, and the sensor's samples in a directory within it."""
+    write_dng(path, 1)
+    content = bytearray(path.read_bytes())
+    preview = np.full((4, 6, 3), 99, np.uint8).tobytes()
+    where = len(content)
+    content += preview
+    (sensor,) = struct.unpack_from("<I", content, 4)
+    tags = {254: 1, 256: 6, 257: 4, 258: 8, 259: 1, 262: 2, 273: where, 277: 3, 278: 4, 279: len(preview), 330: sensor}
+    count = struct.unpack_from("<H", content, sensor)[0]
+    entries = [bytes(content[sensor + 2 + 12 * index :][:12]) for index in range(count)]
+    first = [entry for entry in entries if struct.unpack_from("<H", entry)[0] in (271, 272, *range(50706, 51000))]
+    first += [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    struct.pack_into("<I", content, 4, len(content))
+    content += struct.pack("<H", len(first)) + b"".join(sorted(first, key=lambda entry: struct.unpack("<H", entry[:2])))
+    path.write_bytes(bytes(content) + bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("a.tif", _wide), ("a.dng", _raw), ("b.dng", _raw_behind_a_preview)],
+    ids=["wide", "raw", "preview"],
+)
+def test_a_server_reads_and_writes_what_the_command_line_does(
+    tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    write(tmp_path / name)
+    enhancer = Brightener()
+    for strength in (0.0, 1.0):
+        answer = PhotoService(enhancer).enhance((tmp_path / name).read_bytes(), strength=strength)
+        options = EnhanceOptions(strength=strength)
+        made = enhance_file(enhancer, tmp_path / name, f"out{answer.suffix}", options)
+        assert answer.photo == made.files[f"out{answer.suffix}"]
+    unchanged = PhotoService(enhancer).enhance((tmp_path / name).read_bytes(), strength=0.0).photo
+    (tmp_path / f"out{answer.suffix}").write_bytes(unchanged)
+    assert np.array_equal(
+        read_original(tmp_path / f"out{answer.suffix}").samples, read_original(tmp_path / name).samples
+    )
+    assert read_original(tmp_path / name).samples.shape[0] >= 40  # no preview
 
 
 def test_too_many_bytes_are_refused() -> None:
@@ -124,7 +182,7 @@ def test_who_waits_past_the_deadline_is_given_up() -> None:
 
 def test_a_failure_frees_its_place() -> None:
     class Broken(Brightener):
-        def enhance(self, *_: object, **__: object) -> None:
+        def plan(self, *_: object) -> None:
             raise RuntimeError("out of order")
 
     service = PhotoService(Broken(), ServingLimits(waiting=0))

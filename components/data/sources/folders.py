@@ -269,11 +269,13 @@ def match(
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and values by column of each row of a CSV file with a header, read as it goes.
 
+    Values are separated by commas, or by semicolons or tabs where the header is.
+
     Raises:
         AlteredFile: a column is missing, a row is shorter than the header, or the file is no text (`text_of`).
     """
     with text_of(path) as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
+        reader = csv.DictReader(file, skipinitialspace=True, delimiter=_delimiter(path))
         try:
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names
@@ -285,6 +287,13 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[s
                 yield reader.line_num, {name: (row[name] or "").strip() for name in names}
         except (UnicodeDecodeError, csv.Error) as problem:
             raise AlteredFile(f"line {reader.line_num + 1}: {NOT_TEXT} ({problem})") from problem
+
+
+def _delimiter(path: Path) -> str:
+    """The first of comma, semicolon and tab that the header holds, in whichever encoding."""
+    with path.open("rb") as file:
+        header = file.readline()
+    return next((sign for sign in ",;\t" if sign.encode() in header), ",")
 
 
 @contextmanager

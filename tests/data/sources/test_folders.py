@@ -65,6 +65,20 @@ def test_tables_are_read_with_byte_order_mark_and_spaces(tmp_path: Path) -> None
     assert rows == [(2, {"name": "a.jpg", "score": "1"}), (3, {"name": "b,c.jpg", "score": "2"})]
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"\ufeffname{sign}score\r\nb,c.jpg{sign}2\r\n".encode())
+    assert list(folders.csv_rows(path, ("name", "score"))) == [(2, {"name": "b,c.jpg", "score": "2"})]
+
+
+def test_a_table_that_is_not_in_utf_8_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("name,score\nMünchen.jpg,2\n".encode("cp1252"))
+    with pytest.raises(folders.AlteredFile, match="not UTF-8 text: save it as CSV in UTF-8"):
+        list(folders.csv_rows(path, ("name", "score")))
+
+
 def test_altered_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(folders.AlteredFile, match="missing columns: score; found: name, value"):
         list(folders.csv_rows(write(tmp_path / "a.csv", "name,value", "a,1"), ("name", "score")))

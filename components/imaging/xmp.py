@@ -1,0 +1,100 @@
+"""XMP packets: what they claim of the file they came in, corrected for the one they go into, all else byte for byte.
+
+A packet may promise a film or a gain map behind the picture (Google's Motion Photo 1.0 and Ultra HDR 1.0, with the
+directory of GContainer 1.0). The promise goes where the thing itself is not kept.
+"""
+
+import re
+
+_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>\s*))[2-8]")
+_CAMERA = b"http://ns.google.com/photos/1.0/camera/"
+_CONTAINER = b"http://ns.google.com/photos/1.0/container/"
+_ITEM = b"http://ns.google.com/photos/1.0/container/item/"
+_GAIN_MAPS = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"http://ns.apple.com/HDRGainMap/1.0/")
+_LIST_ITEM = re.compile(rb"\s*<rdf:li\b[^>]*?(?:/>|(?<!/)>.*?</rdf:li>)", re.DOTALL)
+_MOST = 2**24
+"""Bytes of a packet that is looked into; a longer one is kept as it is."""
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """A packet for pixels already turned upright: tiff:Orientation 1."""
+    return _ORIENTATION.sub(rb"\g<1>1", xmp)
+
+
+def xmp_orientation(xmp: bytes) -> int:
+    """The orientation that a packet tells, 1 where it tells none."""
+    found = _ORIENTATION.search(xmp)
+    return int(found[0][-1:]) if found else 1
+
+
+def video_length(xmp: bytes) -> int:
+    """Bytes at the end of the file that are the film of a motion photo by its packet; 0 for none."""
+    for item in _items(xmp):
+        if _value(item, _prefix(xmp, _ITEM), b"Semantic") == b"MotionPhoto":
+            return _number(_value(item, _prefix(xmp, _ITEM), b"Length"))
+    return _number(_value(xmp, _prefix(xmp, _CAMERA), b"MicroVideoOffset"))
+
+
+def promises_gain_map(xmp: bytes) -> bool:
+    """Whether a packet says that the file holds a gain map."""
+    return any(_prefix(xmp, name) is not None for name in _GAIN_MAPS) or any(b"GainMap" in item for item in _items(xmp))
+
+
+def without_claims(xmp: bytes, keep_video: bool) -> bytes:
+    """A packet that promises no gain map and, unless the film is kept, no film."""
+    if len(xmp) > _MOST:
+        return xmp
+    gone = [b"GainMap"] if keep_video else [b"GainMap", b"MotionPhoto"]
+    prefix = _prefix(xmp, _ITEM)
+    rest = 0
+    for item in _items(xmp):
+        semantic = _value(item, prefix, b"Semantic")
+        if semantic in gone:
+            xmp = xmp.replace(item, b"", 1)
+        elif semantic != b"Primary":
+            rest += 1
+    container = _prefix(xmp, _CONTAINER)
+    if container is not None and not rest:
+        xmp = _without(xmp, container, rb"Directory")
+    for name in _GAIN_MAPS:
+        if (found := _prefix(xmp, name)) is not None:
+            xmp = _without(xmp, found, rb"\w+")
+    camera = _prefix(xmp, _CAMERA)
+    if camera is not None and not keep_video:
+        xmp = _without(xmp, camera, rb"(?:MotionPhoto|MicroVideo)\w*")
+    return xmp
+
+
+def _prefix(xmp: bytes, namespace: bytes) -> bytes | None:
+    """The prefix that stands for a namespace, or None where it is not used."""
+    found = re.search(rb"xmlns:([\w.-]+)\s*=\s*[\"']" + re.escape(namespace) + rb"[\"']", xmp)
+    return found[1] if found else None
+
+
+def _items(xmp: bytes) -> list[bytes]:
+    """The entries of the directory of what lies behind the picture."""
+    prefix = _prefix(xmp, _CONTAINER)
+    if prefix is None or len(xmp) > _MOST:
+        return []
+    start, end = xmp.find(b"<" + prefix + b":Directory"), xmp.find(b"</" + prefix + b":Directory>")
+    return _LIST_ITEM.findall(xmp[start:end]) if 0 <= start < end else []
+
+
+def _value(text: bytes, prefix: bytes | None, name: bytes) -> bytes:
+    """The value of a property, written as an attribute or as an element; empty where there is none."""
+    if prefix is None:
+        return b""
+    found = re.search(re.escape(prefix + b":" + name) + rb"(?:\s*=\s*[\"']|>)\s*([^\"'<]*)", text)
+    return found[1].strip() if found else b""
+
+
+def _number(digits: bytes) -> int:
+    return int(digits) if digits.isdigit() and len(digits) < 16 else 0
+
+
+def _without(xmp: bytes, prefix: bytes, name: bytes) -> bytes:
+    """The packet without the properties whose local name matches, elements and attributes; namespaces stay declared."""
+    full = re.escape(prefix) + rb":(?:" + name + rb")"
+    xmp = re.sub(rb"\s*<(" + full + rb")\b[^<>]*(?<!/)>.*?</\1>", b"", xmp, flags=re.DOTALL)
+    xmp = re.sub(rb"\s*<" + full + rb"\b[^<>]*/>", b"", xmp)
+    return re.sub(rb"\s+" + full + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", xmp)
