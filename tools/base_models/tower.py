@@ -24,8 +24,7 @@ from tools.base_models.tiles import Size, Tiles
 
 log = logging.getLogger(__name__)
 SIZES: tuple[Size, ...] = ((84, 112), (112, 84), (112, 112))
-"""Of the pictures, as the Critic is shown photos. Fewer patches would be faster, but what a patch holds is projected
-linearly: with 16 to 24 patches the tower learnt several times less from a sample than with 48 to 64."""
+"""Of the pictures, as the Critic is shown photos."""
 INTACT_WEIGHT = 2.0
 ERROR_WEIGHT = 0.3
 GATES = ((0.0, 0.0), (0.0, 4.0), (1.0, 4.0), (2.0, 4.0), (3.0, 4.0), (4.0, 4.0))
@@ -61,8 +60,7 @@ class Head(nn.Module):
 def initialise(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
     """Weights that keep the size of what passes through: those of the published width are too small for this one.
 
-    With a standard deviation of 0.02 in layers of 192 the tower's tokens are near 0, and hundreds of steps go by before
-    they say anything.
+    With a standard deviation of 0.02 in layers of 192 the tower's tokens are near 0.
     """
     for name, parameter in tower.named_parameters():
         if parameter.ndim > 1:
