@@ -113,7 +113,7 @@ unschedule: $(INSTALLED) ## end the scheduled retraining; a run that is under wa
 test-cluster: $(DEVELOPING) $(FETCHED) ## run pipelines in pods: on an emulated cluster, or on a real one (CONTEXT=)
 	@SPC_TEST_CONTEXT="$$CONTEXT" $(RUN) $(BIN)/python -m pytest tests/cluster -m '' {ARGS:words}
 
-base: $(DEVELOPING) $(FETCHED) ## train the tiny base models again (four to five hours)
+base: $(DEVELOPING) $(FETCHED) ## train the tiny base models from photos (hours; goes on where it was stopped)
 	@$(RUN) $(BIN)/python -m tools.base_models {ARGS:words}
 
 benchmark: $(INSTALLED) $(FETCHED) ## measure the figures the project promises, into reports/benchmarks/main.json

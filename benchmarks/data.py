@@ -31,8 +31,8 @@ from PIL import Image
 from rich.console import Console
 from tqdm import tqdm
 
-from benchmarks.main import ROOT, BenchmarkRow, publish
-from components.command_line import PATH, Command, CommandError, Option, run
+from benchmarks.main import ROOT, BenchmarkRow, publish, section_parameters
+from components.command_line import Command, CommandError, run
 from components.data.building import BuildSettings, build
 from components.data.facts import read_facts
 from components.data.shards import Sample, ShardSet, write_index, write_shard
@@ -182,19 +182,7 @@ def write_corpus(folder: Path, count: int) -> Path:
     return folder
 
 
-_PARAMETERS: list[click.Parameter] = [
-    click.Argument(
-        ["sections"],
-        nargs=-1,
-        type=click.Choice(list(SECTIONS)),
-        metavar="[SECTION]...",
-        help=f"What to measure, of {', '.join(SECTIONS)}; all by default.",
-    ),
-    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
-]
-
-
-@click.command(cls=Command, params=_PARAMETERS)
+@click.command(cls=Command, params=section_parameters(SECTIONS, RESULT))
 def main(sections: tuple[str, ...], out: Path) -> int:
     """Measure the sections that are asked for, print and write the figures."""
     console = Console()

@@ -34,6 +34,7 @@ from components.evaluation.library_faults import apply_library_faults, sample_li
 from components.imaging.photo import Photo, quantize, read_photo, resize
 from components.inference.edit import EditOptions, fit_edit
 from components.inference.enhancer import Enhancer
+from components.inference.restraint import RestraintSettings, share_of_edit
 from components.metrics.full_reference import ciede2000
 from components.metrics.tables import (
     INPUT,
@@ -110,7 +111,8 @@ def judge(paths: Sequence[Path], methods: dict[str, Method], side: int, views: i
 
 def restrained(rows: pd.DataFrame, low: float, width: float) -> pd.Series:
     """The error of every row with the strength that a restraint gives it."""
-    strength = ((rows["fault"] - low) / width).clip(0, 1) if width else pd.Series(1.0, rows.index)
+    settings = RestraintSettings(low=low, width=width)
+    strength = [share_of_edit(fault, settings) for fault in rows["fault"]]
     errors = rows[list(map(str, STRENGTHS))].to_numpy()
     found = [np.interp(share, STRENGTHS, row) for share, row in zip(strength, errors, strict=True)]
     return pd.Series(found, rows.index)

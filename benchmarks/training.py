@@ -23,11 +23,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.main import ROOT, BenchmarkRow, publish
+from benchmarks.main import ROOT, BenchmarkRow, publish, section_parameters
 from benchmarks.nft import nft_rows
 from benchmarks.training_kills import KillInputs, kill_rows, run_kill_trial
 from components.annotation.annotations import AnnotationSettings, annotate, build_annotator
-from components.command_line import PATH, Command, Option, run
+from components.command_line import Command, run
 from components.data.ingest import IngestSettings, build_manifest
 from components.data.records import Manifest
 from components.data.synthesis import SynthesisSettings, synthesize
@@ -221,19 +221,7 @@ SECTIONS: dict[str, Callable[[TrialInputs, Path], list[BenchmarkRow]]] = {
 }
 
 
-_PARAMETERS: list[click.Parameter] = [
-    click.Argument(
-        ["sections"],
-        nargs=-1,
-        type=click.Choice(list(SECTIONS)),
-        metavar="[SECTION]...",
-        help=f"What to measure, of {', '.join(SECTIONS)}; all by default.",
-    ),
-    Option(["--out"], type=PATH, default=RESULT, help="File to write the rows to."),
-]
-
-
-@click.command(cls=Command, params=_PARAMETERS)
+@click.command(cls=Command, params=section_parameters(SECTIONS, RESULT))
 def main(sections: tuple[str, ...], out: Path) -> int:
     """Measure, print and write the figures."""
     console = Console()

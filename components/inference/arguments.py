@@ -91,7 +91,7 @@ ENHANCE: list[click.Parameter] = [
         section=_EDIT,
         type=Number(float, 0, 2),
         metavar="S",
-        show_default="as the model was evaluated",
+        show_default="as the model was evaluated, less where the Critic finds the photo good",
         help="0 leaves the photo as it is, 1 is the Artist's edit, at most 2.",
     ),
     Option(

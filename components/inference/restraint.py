@@ -31,6 +31,9 @@ class RestraintSettings(Strict):
 
 def restraint(verdict: Verdict | None, settings: RestraintSettings) -> float:
     """The share of the edit, 0 to 1, that a photo with such a verdict gets; 1 where the verdict could not be read."""
-    if settings.width == 0 or verdict is None:
-        return 1.0
-    return min(1.0, max(0.0, (100 - verdict.score - settings.low) / settings.width))
+    return 1.0 if verdict is None else share_of_edit(100 - verdict.score, settings)
+
+
+def share_of_edit(fault: float, settings: RestraintSettings) -> float:
+    """The share of the edit, 0 to 1, that a photo with such a fault gets."""
+    return min(1.0, max(0.0, (fault - settings.low) / settings.width)) if settings.width else 1.0

@@ -72,10 +72,10 @@ def test_rows_carry_value_peer_and_ratio() -> None:
 
 
 def test_time_and_memory() -> None:
-    rows = pipeline_rows(ProcessUsage(700, 3_900_000_000), ProcessUsage(29, 0))
+    rows = pipeline_rows(ProcessUsage(700, 3_900_000_000), ProcessUsage(9, 0))
     assert [row.ok for row in rows] == [True, True, True]
     assert rows[1].value == pytest.approx(3.9)
-    assert [row.ok for row in pipeline_rows(ProcessUsage(721, 4_100_000_000), ProcessUsage(31, 0))] == [
+    assert [row.ok for row in pipeline_rows(ProcessUsage(721, 4_100_000_000), ProcessUsage(11, 0))] == [
         False,
         False,
         False,

@@ -53,7 +53,7 @@ def test_a_restraint_chooses_between_no_edit_and_the_whole(folder: Path) -> None
 
 
 def test_the_curve_is_what_is_left_against_what_is_harmed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LADDERS, "darken", ((0, 0), (1000, 5)))
+    monkeypatch.setitem(LADDERS, "darken", ((0, 0), (100, 5)))
     rows = judge(sorted(folder.iterdir()), {"darken": darken}, 64, 1)
     whole, none = curve(rows, "darken", BootstrapSettings(resamples=100))
     own = rows[rows.family == "own"]

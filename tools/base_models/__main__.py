@@ -1,6 +1,6 @@
 """Train the tiny base models from scratch (`make base`): autoencoder, Critic, Artist, then the model card.
 
-Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
+Every part resumes from its checkpoints after an interruption. Hours on two cores.
 """
 
 import json
@@ -95,7 +95,7 @@ def main(
 ) -> None:
     """Train the tiny base models from scratch.
 
-    Every part resumes from its checkpoints after an interruption. Four to five hours on two cores.
+    Every part resumes from its checkpoints after an interruption. Hours on two cores.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)

@@ -12,9 +12,10 @@ from matplotlib import pyplot
 CARD_FILE, CURVE_FILE = "MODEL_CARD.md", "training_curve.png"
 PARTS = {
     "base_vae": "autoencoder",
+    "tower": "Critic's vision tower",
     "base_critic": "Critic",
-    "base_artist": "Artist, from the photo alone",
-    "base_artist_reasoning": "Artist, with the Critic's hidden states",
+    "base_artist": "Artist, with the Critic's view of the photo",
+    "base_artist_reasoning": "Artist, with the Critic's verdict",
 }
 
 CARD = """# Tiny base models
@@ -31,13 +32,13 @@ contrast, saturation, white balance) and nothing else: no blur, no noise, no obj
 | `lpips_alexnet_fp16.safetensors` | AlexNet convolutions of LPIPS v0.1, torchvision's weights | |
 
 **Training data.** {photos} photographs: the project's own photos of the `train` split (CC0, CC BY, CC BY-SA or public
-domain; see `photos/ATTRIBUTION.csv`), the 200 training photos of the Berkeley Segmentation Data Set (BSDS500) and 952
-photographs of ImageNet, one a class. The last two are for non-commercial research: so are these models. No photo of
-the `validation` and `test` splits was seen. Every crop was spoilt at random (`components/data/faults.py`); the
-Critic's texts come from the offline annotator (`components/annotation/offline.py`).
+domain; see `photos/ATTRIBUTION.csv`) and nine in ten of those of the folders that `make base` was given, whose terms
+hold for the models, too. No photo of the `validation` and `test` splits was seen. Crops were spoilt at random
+(`tools/base_models/faults.py`), a quarter of them not at all; the Critic's texts come from the offline annotator
+(`components/annotation/offline.py`).
 
-**Procedure.** From random weights, AdamW, float32, stored in half precision; `tools/base_models/` is the whole recipe
-and `make base` runs it. Last values of the training curve:
+**Procedure.** From random weights, AdamW, bfloat16 on float32 weights, stored in half precision; `tools/base_models/`
+is the whole recipe and `make base` runs it. Last values of the training curve:
 
 | part | steps | loss | photos or pairs a second, one core |
 |---|---|---|---|
@@ -45,11 +46,11 @@ and `make base` runs it. Last values of the training curve:
 
 ![training curve](training_curve.png)
 
-**Limits.** The Critic sees about 140x112 pixels and the Artist paints about 64x64; the project carries the edit over
-to the full resolution as a field of colour maps. Their taste is that of the training photos: what a photo should look
-like is what photographs on average look like.
+**Limits.** The Critic sees at most as many pixels as 112x112 has, and the Artist paints about 64x64; the project
+carries the edit over to the full resolution as a field of colour maps. Their taste is that of the training photos: what
+a photo should look like is what photographs on average look like.
 """
-BATCH = {"base_vae": 16, "base_critic": 32, "base_artist": 16, "base_artist_reasoning": 16}
+BATCH = {"base_vae": 16, "tower": 128, "base_critic": 32, "base_artist": 16, "base_artist_reasoning": 16}
 
 
 def write_card(folder: Path, curve: Path, photos: int) -> None:

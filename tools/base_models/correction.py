@@ -5,9 +5,10 @@ size of a fault need no names. The numbers are thrown away with the head that gi
 sees what is wrong.
 """
 
+import torch
 from torch import Tensor
 
-from components.photometry.colour import lab_to_srgb, linear_to_srgb, srgb_to_lab, srgb_to_linear
+from components.photometry.colour import linear_to_srgb, srgb_to_lab, srgb_to_linear
 
 NUMBERS = 8
 """Log gains of red, green and blue in linear light, log gamma, log slope of L*, its pivot, log chroma, lift of L*."""
@@ -22,7 +23,7 @@ def correct(pictures: Tensor, numbers: Tensor) -> Tensor:
         numbers: (B, 8), of about unit size.
 
     Returns:
-        CIELAB (B, 3, H, W), not clamped.
+        CIELAB (B, 3, H, W); lightness is held within its range but for a twentieth of what is beyond.
     """
     gains, gamma, slope, pivot, chroma, lift = numbers[:, :, None, None].split([3, 1, 1, 1, 1, 1], dim=1)
     encoded = linear_to_srgb((srgb_to_linear(pictures) * gains.exp()).clamp(1e-5, 4))
@@ -34,8 +35,6 @@ def correct(pictures: Tensor, numbers: Tensor) -> Tensor:
 
 def _within_gamut(lightness: Tensor, colour: Tensor) -> Tensor:
     """Held within 0 and 100 in lightness, with a little of the gradient left beyond."""
-    import torch
-
     held = lightness.clamp(0, 100)
     return torch.cat([held + 0.05 * (lightness - held), colour], dim=1)
 
@@ -50,6 +49,3 @@ def lab_error(lab: Tensor, truth_lab: Tensor) -> Tensor:
     difference = lab - truth_lab
     squared = difference[:, 0].square() + (difference[:, 1:].square().sum(1)) * weight.square()
     return ((squared + _SOFTENING).sqrt() - _SOFTENING**0.5).mean((1, 2))
-
-
-__all__ = ["NUMBERS", "correct", "lab_error", "lab_to_srgb"]

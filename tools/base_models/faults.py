@@ -56,12 +56,16 @@ def _own_faults(pictures: Tensor, generator: torch.Generator) -> Tensor:
     lowest = _MILDEST * low
     share = (amounts.abs() - low) / (high - low)
     amounts = torch.where(amounts == 0, amounts, amounts.sign() * (lowest + share * (high - lowest)))
-    return torch.stack(
-        [
-            adjust(picture, [(name, amount) for name, amount in zip(TONE, row, strict=True) if amount], clamp=True)
-            for picture, row in zip(pictures, amounts.tolist(), strict=True)
-        ]
-    )
+    return with_amounts(pictures, amounts)
+
+
+def with_amounts(pictures: Tensor, amounts: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) with the tone faults whose amounts (B, 4) are in the order of `TONE`; 0 is none."""
+    made = []
+    for picture, row in zip(pictures, amounts.tolist(), strict=True):
+        faults = [(name, amount) for name, amount in zip(TONE, row, strict=True) if amount]
+        made.append(adjust(picture, faults, clamp=True))
+    return torch.stack(made)
 
 
 def edit_badly(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,6 @@ Of the project's own photos only the `train` split enters; of the folders of fur
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,23 +15,13 @@ from tqdm import tqdm
 from components.data.faults import sample_amounts
 from components.data.splits import split_of
 from components.imaging.photo import UnreadablePhoto, read_photo, resize_short_side
-from components.photometry.adjustments import adjust
-from components.photometry.operations import TONE
+from tools.base_models.faults import with_amounts
 from tools.base_models.tiles import held_out, photos_in
 
 log = logging.getLogger(__name__)
 WORKING_AREA = 64 * 64
 WORKING_SIZES = ((64, 64), (56, 72), (56, 80), (48, 88), (72, 56), (80, 56), (88, 48))
 """(height, width) of about 64x64 pixels in the aspects of photos, in whole tokens of 8 pixels."""
-
-
-@dataclass(frozen=True)
-class FaultyBatch:
-    """Intact crops (B, 3, H, W), the same crops with faults, and the fault amounts (B, 4) in the order of `TONE`."""
-
-    intact: Tensor
-    faulty: Tensor
-    amounts: Tensor
 
 
 class PhotoBank:
@@ -92,12 +81,6 @@ class PhotoBank:
         """(height, width) of one of `WORKING_SIZES`, drawn evenly."""
         return WORKING_SIZES[int(torch.randint(len(WORKING_SIZES), (), generator=generator))]
 
-    def faulty(self, count: int, size: tuple[int, int], generator: torch.Generator, intact: float = 0.1) -> FaultyBatch:
-        """Random crops and the same crops with random tone faults; a share of `intact` of them has none."""
-        crops = self.crops(count, size, generator)
-        amounts = sample_amounts(count, generator, intact)
-        faulty = [
-            adjust(crop, list(zip(TONE, row, strict=True)), clamp=True)
-            for crop, row in zip(crops, amounts.tolist(), strict=True)
-        ]
-        return FaultyBatch(crops, torch.stack(faulty), amounts)
+    def faulty(self, count: int, size: tuple[int, int], generator: torch.Generator, intact: float) -> Tensor:
+        """Random crops (count, 3, height, width) with random tone faults; a share of `intact` of them has none."""
+        return with_amounts(self.crops(count, size, generator), sample_amounts(count, generator, intact))

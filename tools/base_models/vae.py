@@ -41,7 +41,7 @@ def train_vae(
         model = AutoencoderKLQwenImage.from_pretrained(like, torch_dtype=torch.float32).eval().requires_grad_(False)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        pixels = bank.faulty(batch, bank.working_size(generator), generator, intact=0.5).faulty * 2 - 1
+        pixels = bank.faulty(batch, bank.working_size(generator), generator, intact=0.5) * 2 - 1
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(pixels[:, :, None]).latent_dist
             decoded = vae.decode(posterior.mode()).sample[:, :, 0]
@@ -93,7 +93,7 @@ def _pass_colour_through(vae: AutoencoderKLQwenImage) -> None:
 @torch.no_grad()
 def _normalise_latents(vae: AutoencoderKLQwenImage, bank: PhotoBank) -> None:
     """Put the mean and standard deviation of every latent channel into the configuration, as published models do."""
-    pixels = bank.faulty(512, (64, 64), torch.Generator().manual_seed(1), intact=0.5).faulty * 2 - 1
+    pixels = bank.faulty(512, (64, 64), torch.Generator().manual_seed(1), intact=0.5) * 2 - 1
     latents = torch.cat([vae.encode(chunk[:, :, None]).latent_dist.mode() for chunk in pixels.split(32)])
     flat = latents.transpose(0, 1).flatten(1)
     vae.register_to_config(latents_mean=flat.mean(dim=1).tolist(), latents_std=flat.std(dim=1).tolist())

@@ -59,7 +59,7 @@ def test_a_step_repeated_after_an_interruption_counts_as_it_came_last(base: Path
     rows = [("base_artist", step, loss, 1.0) for step, loss in ((20, 0.9), (40, 0.8), (60, 0.7), (40, 0.6), (60, 0.5))]
     write_card(base, curve(tmp_path / "curve.jsonl", *rows), photos=1)
     card = (base / CARD_FILE).read_text(encoding="utf-8")
-    assert table_row(card, "Artist, from the photo alone")[1:3] == ["60", "0.5000"]
+    assert table_row(card, "Artist, with the Critic's view of the photo")[1:3] == ["60", "0.5000"]
 
 
 def test_the_curve_is_drawn(base: Path, tmp_path: Path) -> None:
