@@ -279,7 +279,7 @@ def _tone_mapped(nits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _to_d50(chromaticities: Chromaticities) -> NDArray[np.float64]:
-    """XYZ of the primaries, one a column, with white adapted to D50 by Bradford's matrix (ICC.1:2022, annex E)."""
+    """XYZ of the primaries, one per column, with white adapted to D50 by Bradford's matrix (ICC.1:2022, annex E)."""
     white, *primaries = [
         np.array([x / y, 1.0, (1 - x - y) / y]) if y > 0 else np.full(3, np.nan)
         for x, y in zip(chromaticities[::2], chromaticities[1::2], strict=True)

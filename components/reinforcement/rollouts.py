@@ -144,7 +144,7 @@ def sample(
     grid = artist.grid(inputs)
     group_size = settings.verdicts * settings.edits
     encoded = [artist.encode(inputs[rows]) for rows in slices(len(inputs), settings.edit_batch)]
-    source = torch.cat(encoded).repeat_interleave(group_size, 0)  # encoded once a photo
+    source = torch.cat(encoded).repeat_interleave(group_size, 0)  # encoded once per photo
     with active_adapter(artist.transformer, "old"):
         clean = sample_latents(
             artist,

@@ -77,7 +77,7 @@ def write_card(folder: Path, curve: Path, photos: int) -> None:
 
 
 def _read(curve: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """(step, loss, seconds a step) by part; a step that was repeated after an interruption counts as it came last."""
+    """(step, loss, seconds per step) by part; a step that was repeated after an interruption counts as it came last."""
     history: dict[str, dict[int, tuple[int, float, float]]] = {}
     for line in curve.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
