@@ -137,7 +137,7 @@ def rows_of(
             if by_wrk
             else []
         ),
-        _row("serving: photos a second", len(within.latencies) / within.seconds, "1/s", "", True),
+        _row("serving: photos per second", len(within.latencies) / within.seconds, "1/s", "", True),
         _row(f"serving: median latency, {_WAITING} at once", latency, "s", "", True),
         BenchmarkRow(
             name=f"serving: memory grown over {total} requests",

@@ -1,6 +1,6 @@
 """Photos at full resolution, kept in their file's own samples and worked on in strips.
 
-`components.imaging.photo.Photo` holds float pixels: 12 bytes per pixel, and as much again for every step. Here a photo of
+`components.imaging.photo.Photo` holds floats: 12 bytes per pixel, and as much again for every step. Here a photo of
 any size is held once in the 3 or 6 bytes per pixel that its file has, and only strips of rows become floats, so the
 memory for working on it does not grow with the photo. Colours outside of sRGB survive an edit: it is computed inside
 sRGB and its difference is added to the photo's own colour, in the photo's own profile.

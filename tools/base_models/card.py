@@ -40,7 +40,7 @@ hold for the models, too. No photo of the `validation` and `test` splits was see
 **Procedure.** From random weights, AdamW, bfloat16 on float32 weights, stored in half precision; `tools/base_models/`
 is the whole recipe and `make base` runs it. Last values of the training curve:
 
-| part | steps | loss | photos or pairs a second, one core |
+| part | steps | loss | photos or pairs per second, one core |
 |---|---|---|---|
 {rows}
 
