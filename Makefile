@@ -35,6 +35,7 @@ $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name))
   $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
 RUN = $(BIN)/python -S -m components.arguments
+STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
 
 export DVC_NO_ANALYTICS := 1
 export DVC_SITE_CACHE_DIR := $(CURDIR)/$(STATE)/dvc
@@ -149,11 +150,15 @@ pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion a
 docs: $(DEVELOPING) ## build the documentation as a site, reports/docs/index.html; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
-check: lint $(FETCHED) ## lint and the fast tests, in about two minutes: before every commit
-	@$(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile -m 'not (slow or browser or cluster or scale)' {ARGS:words}
+check: $(DEVELOPING) $(FETCHED) ## lint and the fast tests, in about a minute on two cores: before every commit
+	@$(STYLE)
+	@# Types are checked beside the tests, which often wait; what is wrong with them stands at the end.
+	@$(BIN)/mypy >$(STATE)/types.txt 2>&1 & types=$$!; status=0; \
+	  $(RUN) $(BIN)/python -m pytest --numprocesses={WORKERS} --dist loadfile -m 'not (slow or browser or cluster or scale)' {ARGS:words} || status=$$?; \
+	  wait $$types || status=$$?; cat $(STATE)/types.txt; exit $$status
 
 lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && $(BIN)/mypy
+	@$(STYLE) && $(BIN)/mypy
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 

@@ -27,7 +27,7 @@ def kill_rows(trial: KillTrial) -> list[BenchmarkRow]:
         _none(f"annotation: recorded answers lost {after}", trial.lost, "answers"),
         _none(f"annotation: recorded answers asked for again {after}", trial.asked_again, "requests"),
         BenchmarkRow(
-            name="annotation: requests beyond one a photo, against those in flight at the kills",
+            name="annotation: requests beyond one per photo, against those in flight at the kills",
             value=cut_off,
             unit="requests",
             peer=trial.in_flight,

@@ -67,7 +67,7 @@ class ProcessUsage(NamedTuple):
     seconds: float
     peak_bytes: int
     """Largest sum over the command and all its descendants of the memory they hold, shared pages counted once (PSS),
-    looked at twice a second."""
+    looked at twice per second."""
 
 
 def evaluation_rows(evaluation: Evaluation) -> list[BenchmarkRow]:

@@ -36,7 +36,7 @@ from components.models.package import PackageError, read_package
 from pipelines.environment import ROOT, State
 from pipelines.rollback import restore
 from steps import registry_lock
-from steps.champion import UNTOLD_TAG, ChampionChanged, NoWayBack, previous, promote_version, settle
+from steps.champion import UNTOLD_TAG, ChampionChanged, NoWayBack, previous, promote_version, recover
 from steps.publish import publish_champion
 from steps.registry import champion_version
 
@@ -260,7 +260,7 @@ def promote_afresh(versions: Sequence[str]) -> None:
         for tag in client.get_model_version(MODEL, version).tags:
             if tag.startswith(CHAMPION):
                 client.delete_model_version_tag(MODEL, version, tag)
-    champion = settle()
+    champion = recover()
     for version in [version for version in versions if version != champion][:2]:
         promote_version(version, over=champion_version())
 

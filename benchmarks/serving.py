@@ -40,7 +40,7 @@ from components.command_line import PATH, Command, Number, Option, run
 
 RESULT = ROOT / "reports" / "benchmarks" / "serving.json"
 _WAITING = 8
-_SETTLING = 30  # requests until caches and pools have their size
+_WARM_UP = 30  # requests until caches and pools have their size
 _HEADERS = {"Content-Type": "image/jpeg"}
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 
@@ -137,7 +137,7 @@ def rows_of(
             if by_wrk
             else []
         ),
-        _row("serving: photos a second", len(within.latencies) / within.seconds, "1/s", "", True),
+        _row("serving: photos per second", len(within.latencies) / within.seconds, "1/s", "", True),
         _row(f"serving: median latency, {_WAITING} at once", latency, "s", "", True),
         BenchmarkRow(
             name=f"serving: memory grown over {total} requests",
@@ -165,7 +165,7 @@ def main(package: Path, requests: int, wrk_seconds: int, out: Path) -> int:
     photo, console = _photo(), Console()
     try:
         with served(package) as (address, process):
-            apply_load(address, photo, _SETTLING, _WAITING, "settling")
+            apply_load(address, photo, _WARM_UP, _WAITING, "warm-up")
             before = process.memory_info().rss
             within = apply_load(address, photo, requests, _WAITING, "up to saturation")
             beyond = apply_load(address, photo, requests, 8 * _WAITING, "beyond saturation")

@@ -38,6 +38,8 @@ PUT_OFF = frozenset(
         "bitsandbytes",
         "diffusers.models.autoencoders",
         "diffusers.models.transformers",
+        "diffusers.models.unets",
+        "requests",
         "scipy.integrate",
         "scipy.optimize",
         "scipy.stats",

@@ -1,6 +1,7 @@
 """What a finished training run left to look at: its report, copied to where it is easy to find, and the decision."""
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,18 @@ class Results(NamedTuple):
 
 
 def collect(run: PipelineRunResponse, folder: Path) -> Results:
-    """Copy tables and report of ``run`` to ``folder``, in the place of earlier ones, and put the decision in words."""
+    """Copy tables and report of ``run`` to ``folder``, in the place of earlier ones, and put the decision in words.
+
+    A process that is killed meanwhile leaves the earlier ones or these, whole.
+    """
     evaluation = run.steps["evaluate"].outputs["evaluation"][0].load()
     decision = run.steps["promote"].outputs["decision"][0].load()
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(evaluation, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        copied = shutil.copytree(evaluation, Path(beside) / "new")
+        if folder.exists():
+            folder.rename(Path(beside) / "old")
+        copied.rename(folder)
     (report,) = folder.glob("*.html")
     return Results(report, _in_words(decision))
 

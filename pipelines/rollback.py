@@ -7,7 +7,7 @@ import mlflow
 from components.champion.copies import ChampionCopies
 from pipelines.environment import State
 from pipelines.stack_file import StackFile
-from steps.champion import Restored, rollback, settle
+from steps.champion import Restored, recover, rollback
 from steps.publish import copy_version, publish_champion
 
 
@@ -68,7 +68,7 @@ def in_words(restored: Restored, to: str | None) -> str:
 def follow(state: State, stack: str) -> str:
     """Finish what a killed process began, publish the champion, and say who it is."""
     published = publish_champion(state.folder, stack)
-    champion = settle()
+    champion = recover()
     if published is None or champion is None:
         return "There is no champion in the registry."
     return f"version {champion} is champion; its copy: {published}"

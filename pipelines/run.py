@@ -22,7 +22,7 @@ from pipelines.nodes import nodes_of
 from pipelines.placement import pipeline_options
 from pipelines.stack import read_stack, register
 from pipelines.stack_file import StackError
-from steps.champion import settle
+from steps.champion import recover
 from steps.folders import discard
 from steps.tracking import attach_cached_steps, close_abandoned_runs, fail_run, open_run
 
@@ -66,7 +66,7 @@ def _run_locked(
     tracker = Client().active_stack.experiment_tracker
     tracker.configure_mlflow()
     experiment = tracker.config.experiment_name
-    settle()
+    recover()
     if not described.remote:  # on a server, the open runs may be other people's
         _fail_abandoned_runs()
         if killed := close_abandoned_runs(get_tracking_uri(), experiment):

@@ -74,11 +74,11 @@ def _logged_in(stack: StackFile) -> Client:
 
 def champion_on(stack: StackFile) -> str | None:
     """The version of the champion in the stack's registry; None before the first promotion. Registers the stack."""
-    from steps.champion import settle
+    from steps.champion import recover
 
     register(stack)
     Client().active_stack.experiment_tracker.configure_mlflow()
-    return settle()
+    return recover()
 
 
 def _store_secret(client: Client, name: str, variables: dict[str, str]) -> None:

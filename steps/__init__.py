@@ -1,1 +1,1 @@
-"""The steps of the pipelines, one a file: unpack inputs, call one component, log, pack outputs."""
+"""The steps of the pipelines, one per file: unpack inputs, call one component, log, pack outputs."""

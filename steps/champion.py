@@ -63,7 +63,7 @@ def taken_down(version: str) -> str | None:
     return mlflow.MlflowClient().get_model_version(MODEL, version).tags.get(TAKEN_DOWN_TAG)
 
 
-def settle(wait: float | None = None) -> str | None:
+def recover(wait: float | None = None) -> str | None:
     """Finish or undo what a killed process began, take note of an alias that was moved by hand; who is champion then?
 
     Args:
@@ -77,7 +77,7 @@ def settle(wait: float | None = None) -> str | None:
     if operation is None or (not operation.open and champion in (operation.after, None)):
         return champion
     with exclusive() if wait is None else exclusive(wait):
-        return _settle(client)
+        return _recover(client)
 
 
 def promote_version(version: str, over: str | None) -> None:
@@ -91,7 +91,7 @@ def promote_version(version: str, over: str | None) -> None:
     check_files(version)  # before the lock is taken, since it may take long
     with exclusive():
         client = mlflow.MlflowClient()
-        champion = _settle(client)
+        champion = _recover(client)
         if champion == version:
             return
         if champion != over:
@@ -124,7 +124,7 @@ def rollback(
         components.models.package.PackageError: the files of the version to restore are missing or altered.
     """
     client = mlflow.MlflowClient()
-    champion = settle()
+    champion = recover()
     if (begun := _untold(client, to)) and champion is not None:
         restored = Restored(begun.after, begun.before, champion, interrupted=begun.at)
     else:
@@ -151,7 +151,7 @@ def _roll_back(
         return Restored(champion, instead_of=champion, champion=champion), None
     ready(target)  # before the lock is taken, since it may have to be downloaded
     with exclusive():
-        if (now := _settle(client)) != champion:
+        if (now := _recover(client)) != champion:
             raise NoWayBack(f"version {now} became champion in the meantime; look, and roll back again if you want to")
         operation = _operation("rollback", champion, target, reason=reason[:_LONGEST_REASON], asked=to or "")
         _move(client, operation)
@@ -174,8 +174,8 @@ def _move(client: mlflow.MlflowClient, operation: Operation) -> None:
     _carry_out(client, operation)
 
 
-def _settle(client: mlflow.MlflowClient) -> str | None:
-    """`settle`, while holding the lock."""
+def _recover(client: mlflow.MlflowClient) -> str | None:
+    """`recover`, while holding the lock."""
     operation, champion = _last(client), champion_version()
     if operation is None or (champion is None and not operation.open):
         return champion

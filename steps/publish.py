@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL
 from components.champion.copies import ChampionCopies, Copy
-from steps.champion import settle
+from steps.champion import recover
 from steps.registry import champion_version, version_package
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def copy_version(copies: ChampionCopies, version: str, stack: str) -> Path:
 def _champion() -> str | None:
     """Who is champion, after what was interrupted is finished, unless somebody is at work there or died at it."""
     try:
-        return settle(_BUSY_SECONDS)
+        return recover(_BUSY_SECONDS)
     except TimeoutError as error:
         log.warning("%s; the champion is taken as the alias has it now", error)
         return champion_version()

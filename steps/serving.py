@@ -70,7 +70,7 @@ class EnhancerModel(PythonModel):
         """Enhance the pictures in the column ``photo``.
 
         Args:
-            model_input: bytes of a JPEG, PNG, TIFF, WebP or AVIF file a row.
+            model_input: bytes of a JPEG, PNG, TIFF, WebP or AVIF file, one per row.
             params: ``seed`` of the Artist's noise and ``strength`` from 0 to 2, by default the model's own.
 
         Returns:

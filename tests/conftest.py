@@ -1,5 +1,7 @@
 """What all tests share: threads for workers, synthetic photos, tiny models; no test needs data beside the code."""
 
+import functools
+import importlib.metadata
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,11 @@ if TYPE_CHECKING:  # tests of photos and files load no models
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker of pytest-xdist computes with one thread, as does what it starts: each has its core."""
+    """A worker of pytest-xdist computes with one thread, as does what it starts: each has its core.
+
+    Three libraries read the records of all installed distributions when they are imported; here it is done once.
+    """
+    importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
     if hasattr(config, "workerinput"):  # only workers have it
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)

@@ -82,7 +82,6 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "benchmark-registry": ["-m", "benchmarks.registry_kills", "{ARGS}"],
     "benchmark-start": ["-m", "benchmarks.start", "{ARGS}"],
 }
-# `check` ends as `test` does, after `lint`, whose programs are not here.
 WITHOUT_PARAMETERS = {
     "help",
     "browser",
@@ -198,6 +197,20 @@ def test_what_is_not_given_is_left_out_or_has_its_default(project: Path) -> None
     assert make(project, "rollback", {}) == ["rollback", "--stack=local"]
     assert make(project, "plan", {}) == ["plan", "--config=configs/gpu.yaml"]
     assert make(project, "pipeline", {})[1:] == ["--config=configs/local.yaml", "--stack=local"]
+
+
+@pytest.mark.parametrize("part", ["ruff", "lint-imports", "mypy", "python", ""])
+def test_check_fails_where_one_of_its_parts_does(project: Path, tmp_path: Path, part: str) -> None:
+    folder = tmp_path / "checked"
+    shutil.copytree(project, folder)
+    for name in ("ruff", "lint-imports", "mypy", "python"):
+        program = folder / ".venv" / "bin" / name
+        program.write_text(f"#!/bin/sh\necho {name} ran\nexit {int(name == part)}\n")
+        program.chmod(0o755)
+    done = subprocess.run(["make", "check"], cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    assert bool(done.returncode) == bool(part), done.stdout + done.stderr
+    said = done.stdout.splitlines()
+    assert said[-1] == ("mypy ran" if part in ("mypy", "python", "") else f"{part} ran"), "types are told at the end"
 
 
 def test_a_quotation_without_an_end_is_refused_in_words() -> None:

@@ -23,9 +23,11 @@ NOT_NEEDED = (
     "botocore",
     "diffusers.models.autoencoders.autoencoder_kl_wan",
     "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.unets.unet_2d_condition",
     "numba",
     "pandas",
     "peft",
+    "requests.sessions",
     "scipy.integrate._ode",
     "scipy.optimize._optimize",
     "scipy.stats._stats_py",
@@ -142,7 +144,7 @@ from components.models.artist import Artist
 from components.models.critic import Critic
 
 assert type(sys.modules["torch._dynamo"]) is quick_start.PutOff and "torch._dynamo" not in quick_start._begun
-import torch, transformers, diffusers, scipy.optimize, scipy.stats, torchvision.models, peft, bitsandbytes
+import torch, transformers, diffusers, requests, scipy.optimize, scipy.stats, torchvision.models, peft, bitsandbytes
 
 assert scipy.optimize.linear_sum_assignment([[1, 0], [0, 1]])[1].tolist() == [1, 0]
 from scipy.optimize import linear_sum_assignment, minimize
@@ -150,6 +152,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 assert linear_sum_assignment.__module__ != quick_start.__name__
 assert abs(scipy.stats.norm.cdf(0) - 0.5) < 1e-12
 assert transformers.__version__ and transformers.AutoModel and transformers.BertConfig().hidden_size
+assert requests.Session().headers and requests.get and diffusers.UNet2DConditionModel
 assert diffusers.FluxTransformer2DModel and diffusers.models.transformers.DiTTransformer2DModel
 assert torchvision.models.resnet18 and peft.PeftModel and bitsandbytes.nn
 assert torch._dynamo.disable.__module__ != quick_start.__name__

@@ -148,17 +148,17 @@ class _Run:
         self._unanswered = 0
 
     async def work(self) -> None:
-        """Take requests and settle them until there are none left."""
+        """Take requests until there are none left."""
         while (question := await self._next()) is not None:
             self._photos += 1
             if known := self.journal.answer(question.key, question.id):
                 self.receive(known)
                 continue
             await self._make_sure_of_the_server()
-            self._settle(question.key, await self._ask(question))
+            self._conclude(question.key, await self._ask(question))
 
     def finish(self) -> None:
-        """Judge the run as a whole, when all requests are settled."""
+        """Judge the run as a whole, when all requests are done."""
         if self._refusals:
             raise ChatServerError(
                 f"{self.settings.base_url} has answered about no photo and refused {len(self._refusals)}, the first "
@@ -186,7 +186,7 @@ class _Run:
                 await self.server.check()
                 self._checked = True
 
-    def _settle(self, key: str, answer: AnnotatorAnswer) -> None:
+    def _conclude(self, key: str, answer: AnnotatorAnswer) -> None:
         """Record a final answer, hand it on, and stop the run when the server seems to be lost."""
         kind = answer.reason and answer.reason.partition(":")[0]
         entry = JournalEntry.of(key, self.settings.model, answer)

@@ -62,12 +62,12 @@ _TASK = (
     "their severity. "
 )
 _RULES = (
-    "Suggest only feasible edits for the most severe problems, one a line, with an amount in EV for exposure, in "
+    "Suggest only feasible edits for the most severe problems, one per line, with an amount in EV for exposure, in "
     "percent for contrast and saturation and in mired for white balance; if nothing needs doing, "
 )
 
 GRAMMAR_INSTRUCTIONS = (
-    f"{_TASK}AnnotatorAnswer in exactly this format and write nothing before or after it:\n\n{render(_EXAMPLE)}\n\n"
+    f"{_TASK}Answer in exactly this format and write nothing before or after it:\n\n{render(_EXAMPLE)}\n\n"
     f"Keep the tags and the five numbered sections ({', '.join(SECTIONS)}). "
     f'{_RULES}write "1. {NOTHING}". The answer is the quality of the photo from 0 (worst) to 100.'
 )
@@ -77,7 +77,7 @@ _JSON_EXAMPLE = StructuredVerdict(
     score=_EXAMPLE.score,
 )
 JSON_INSTRUCTIONS = (
-    f"{_TASK}AnnotatorAnswer with one JSON object of this form and write nothing before or after it:\n\n"
+    f"{_TASK}Answer with one JSON object of this form and write nothing before or after it:\n\n"
     f"{_JSON_EXAMPLE.model_dump_json(indent=2)}\n\n"
     f"{_RULES}leave the list of suggestions empty. The score is the quality of the photo from 0 (worst) to 100."
 )

@@ -45,13 +45,13 @@ class Asked(NamedTuple):
     Attributes:
         version: the champion; None where the alias points to no version.
         identity: the version's `IDENTITY_TAG`, or empty.
-        settled: nobody began an operation without ending it, or moved the alias by hand.
+        consistent: nobody began an operation without ending it, or moved the alias by hand.
         operation: id of the last operation, or empty.
     """
 
     version: str | None
     identity: str
-    settled: bool
+    consistent: bool
     operation: str = ""
 
 
@@ -85,8 +85,8 @@ def read_operation(tag: str | None) -> Operation | None:
 
 def _answer(version: str | None, identity: str | None, tag: str | None) -> Asked:
     operation = read_operation(tag)
-    settled = operation is None or (not operation.open and version in (operation.after, None))
-    return Asked(version, identity or "", settled, operation.id if operation else "")
+    consistent = operation is None or (not operation.open and version in (operation.after, None))
+    return Asked(version, identity or "", consistent, operation.id if operation else "")
 
 
 def _ask_sqlite(path: str) -> Asked:
@@ -105,7 +105,7 @@ def _ask_sqlite(path: str) -> Asked:
             )
     except sqlite3.Error as error:
         if "no such table" in str(error):
-            return Asked(None, "", settled=True)
+            return Asked(None, "", consistent=True)
         raise RegistrySilent(f"the registry {path} cannot be read: {error}") from error
     return _answer(found and str(found), identity, tag)
 

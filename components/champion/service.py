@@ -19,7 +19,7 @@ from components.checkout import checkout
 log = logging.getLogger(__name__)
 
 REPAIR = "; `make champion` copies it from the registry again"
-_SETTLE_SECONDS = 600.0
+_RECOVERY_SECONDS = 600.0
 
 
 class NoChampion(RuntimeError):  # noqa: N818 (reads as a sentence where it is caught)
@@ -77,11 +77,11 @@ def follow_by_mlflow(state: Path, stack: str) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=_SETTLE_SECONDS,
+            timeout=_RECOVERY_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"`smartphotocrafter {' '.join(words)}` did not end in {_SETTLE_SECONDS:.0f} s") from error
+        raise RuntimeError(f"`smartphotocrafter {' '.join(words)}` did not end in {_RECOVERY_SECONDS:.0f} s") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise RuntimeError(said[-1] if said else f"`smartphotocrafter {' '.join(words)}` ended with {done.returncode}")
@@ -105,7 +105,7 @@ def _follow(copies: ChampionCopies, registry: str, stack: str, follow: Callable[
             _warn(copies, f"{silent}; whether there is a new champion is not known")
             return
         asked = None
-    if asked is not None and asked.settled:
+    if asked is not None and asked.consistent:
         present = copies.present()
         if asked.version is None:
             if present:

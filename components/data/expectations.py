@@ -1,28 +1,27 @@
 """Validation of a manifest with Great Expectations, and its Data Docs.
 
 The context is ephemeral: stores live in memory, analytics are off, and the only files written are the Data Docs in
-the directory that is given. Only the columns that the suite looks at are held in memory.
+the directory that is given. Only the columns that the suite looks at are held in memory. Great Expectations takes
+seconds to import, so it is imported when a manifest is checked: whoever only reads settings need not wait for it.
 """
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import great_expectations as gx
 import numpy as np
 import pandas
-from great_expectations.core import ExpectationSuiteValidationResult
-from great_expectations.data_context.types.base import (
-    DataContextConfig,
-    InMemoryStoreBackendDefaults,
-    ProgressBarsConfig,
-)
-from great_expectations.expectations import Expectation
 from pydantic import Field
 
 from components.data.duplicates import twins_in_other_groups
 from components.data.records import Manifest
 from components.data.splits import SPLITS
 from components.strict import Strict
+
+if TYPE_CHECKING:
+    from great_expectations.core import ExpectationSuiteValidationResult
+    from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.expectations import Expectation
 
 log = logging.getLogger(__name__)
 logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it reports its own class registrations as INFO
@@ -80,6 +79,8 @@ def validate(manifest: Manifest, docs: Path, settings: ValidationSettings) -> Va
     Returns:
         the report; ``success`` is False when any expectation failed. Nothing is raised for bad data.
     """
+    import great_expectations as gx
+
     frame = _frame(manifest, settings.duplicate_distance)
     context = _context(Path(docs).resolve())
     asset = context.data_sources.add_pandas("photos").add_dataframe_asset("manifest")
@@ -156,7 +157,14 @@ def _where(mask: pandas.Series) -> list[str]:
     return mask.index[mask].tolist()
 
 
-def _context(docs: Path) -> gx.data_context.EphemeralDataContext:
+def _context(docs: Path) -> "EphemeralDataContext":
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
+
     defaults = InMemoryStoreBackendDefaults()
     site = {
         "class_name": "SiteBuilder",
@@ -172,9 +180,10 @@ def _context(docs: Path) -> gx.data_context.EphemeralDataContext:
     return gx.get_context(project_config=config, mode="ephemeral")
 
 
-def _expectations(settings: ValidationSettings) -> list[Expectation]:
+def _expectations(settings: ValidationSettings) -> "list[Expectation]":
     """The suite. ``meta`` carries the sentence that is reported when an expectation is not met."""
-    expect = gx.expectations
+    from great_expectations import expectations as expect
+
     sides = {"min_value": settings.min_side, "max_value": settings.max_side}
     minimum = {"train": settings.min_train, "validation": settings.min_validation, "test": settings.min_test}
     suite: list[Expectation] = [
@@ -234,7 +243,7 @@ def _meta(failure: str) -> dict[str, str]:
     return {"failure": failure}
 
 
-def _failures(result: ExpectationSuiteValidationResult) -> list[str]:
+def _failures(result: "ExpectationSuiteValidationResult") -> list[str]:
     """A sentence for each expectation that was not met, naming up to five of the photos concerned."""
     failures = []
     for outcome in result.results:

@@ -36,7 +36,7 @@ _COMMIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the file says: SHA-256, 64-bit pHash, upright size in pixels, bits a sample, Pillow's mode, and the shot.
+    """What the file says: SHA-256, 64-bit pHash, upright size in pixels, bits per sample, Pillow's mode, and the shot.
 
     ``shot`` is when and with which camera it was taken, as `components.data.shots.shot_of` writes it. Of a file that is
     not a usable picture all are empty but ``reason``.
@@ -115,7 +115,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _of_plain_picture(file: PictureFile, orientation: int) -> tuple[str, str]:
-    """pHash and shot of an 8-bit RGB or grey file; its colour profile is left aside, it hardly changes the hash.
+    """pHash and shot of an 8-bit RGB or grey file; its colour profile is ignored, since it hardly changes the hash.
 
     Raises:
         UnreadablePhoto: the picture is truncated or corrupt.

@@ -113,7 +113,7 @@ class Manifest:
     """All photos of a data version, and the files that were quarantined.
 
     Attributes:
-        rows: one row a photo in `SCHEMA`; of a written manifest they stay on disk until they are asked for.
+        rows: one row per photo in `SCHEMA`; of a written manifest they stay on disk until they are asked for.
         data_revision: the DVC hash of the data directory the photos came from, or None when it is not under DVC.
         quarantine: files left out, with the reason.
         shared: of a shard (`components.data.partition`), the photos of the whole manifest that its pairs may be made

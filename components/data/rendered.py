@@ -13,8 +13,7 @@ from components.data.pairs import Pair, make_pair
 from components.data.prompts import instruction
 from components.data.records import PhotoRecord
 from components.imaging.photo import Photo, resize_short_side
-from components.photometry.assets import keep_asset
-from components.photometry.masks import encode_cutout
+from components.photometry.assets import encode_cutout, keep_asset
 from components.photometry.operations import Operation
 from components.seeding import generator_for
 

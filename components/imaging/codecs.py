@@ -2,7 +2,7 @@
 
 JPEG is in `components.imaging.jpeg`, PNG in `components.imaging.png`, HEIC and camera raw in
 `components.imaging.camera`, TIFF of 16 bits and what goes with every TIFF in `components.imaging.tiff`; Pillow decodes
-the rest. Colours that a file names without a profile become one in `components.imaging.cicp`.
+the rest. Colours that a file names without a profile become one in `components.imaging.profiles`.
 
 Arrays here are numpy, (H, W, C) or (H, W), in the file's own samples (uint8 or uint16).
 """
@@ -16,7 +16,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from components.imaging import camera, cicp, jpeg, png, tiff
+from components.imaging import camera, jpeg, png, profiles, tiff
 from components.imaging.boxes import Boxes
 from components.imaging.formats import Beside, FormatError, Header, RawImage, check_size, split_alpha
 from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif
@@ -73,22 +73,22 @@ def read_samples(source: Source, header: Header) -> RawImage:
     else:
         image, points = _other_image(source, header)
     if image.icc is None and header.format in ("JPEG", "TIFF") and image.space == "RGB" and says_adobe_rgb(image.exif):
-        return replace(image, icc=cicp.adobe_rgb_profile())
+        return replace(image, icc=profiles.adobe_rgb_profile())
     return image if image.icc or points is None else _by_code_points(image, points, str(source))
 
 
 def _by_code_points(image: RawImage, points: tuple[int, int], name: str) -> RawImage:
     """A picture whose colours are told by ITU-T H.273's numbers, in the profile that says the same; HDR becomes SDR."""
     primaries, transfer = points
-    profile = cicp.profile_of(primaries, transfer)
-    if not cicp.is_hdr(transfer):
+    profile = profiles.profile_of(primaries, transfer)
+    if not profiles.is_hdr(transfer):
         return replace(image, icc=profile if image.space == "RGB" else None)
     log.warning("%s: an HDR picture, which becomes SDR as by ITU-R BT.2390", name)
     colour = image.colour if image.space == "RGB" else np.repeat(image.colour[..., None], 3, axis=-1)
     alpha = image.alpha
     if alpha is not None and alpha.dtype == np.uint8:
         alpha = alpha.astype(np.uint16) * 257
-    return replace(image, colour=cicp.to_sdr(colour, transfer), space="RGB", alpha=alpha, icc=profile)
+    return replace(image, colour=profiles.to_sdr(colour, transfer), space="RGB", alpha=alpha, icc=profile)
 
 
 def _tiff_image(source: Source, header: Header) -> RawImage:

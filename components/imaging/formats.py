@@ -30,9 +30,9 @@ PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif", ".mpo"))
 """Everything that can be read."""
 
 MAX_PIXELS = 2**28
-"""Largest picture that is decoded unless another limit is named: above the 200 megapixels of telephones."""
+"""Largest picture that is decoded unless another limit is named: above the 200 megapixels of phones."""
 MAX_CHANNELS = 8
-"""Samples a pixel; a header that promises more is refused before memory is taken for them."""
+"""Samples per pixel; a header that promises more is refused before memory is taken for them."""
 
 
 class FormatError(ValueError):
@@ -63,7 +63,7 @@ class Beside:
         iptc: records of IPTC-IIM, or None.
         comment: of a JPEG, or None.
         texts: keyword and text of each text of a PNG.
-        density: pixels an inch, horizontally and vertically, where the file says so outside of EXIF.
+        density: pixels per inch, horizontally and vertically, where the file says so outside of EXIF.
         video: the film of a motion photo, which lies at the very end of the file.
         is_lossless: whether a format that has both kinds kept every sample.
     """

@@ -35,7 +35,7 @@ _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _PHOTOSHOP = b"Photoshop 3.0\x00"
 _ICC = b"ICC_PROFILE\x00"
 _ICC_PIECE = 65_519
-_LEAST_JPEG_BITS = 0.03  # a pixel: two bits a block (one for DC, one for its end), 18 blocks for 32 x 32 pixels
+_LEAST_JPEG_BITS = 0.03  # per pixel: two bits per block (one for DC, one for its end), 18 blocks for 32 x 32 pixels
 _OPTIMIZED_SAMPLES = 3 * 4_000_000
 """Above four megapixels a second pass for the best Huffman codes (2% smaller) costs more than it saves."""
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -165,7 +165,7 @@ def jpeg_header(source: Source) -> Header:
         raise FormatError("corrupt or truncated: the file ends before the size of its picture")
     depth, height, width, components = struct.unpack(">BHHB", segments.frame[1][:6])
     if depth != 8:
-        raise FormatError(f"JPEG of {depth} bits a sample: save it with 8, or as TIFF")
+        raise FormatError(f"JPEG of {depth} bits per sample: save it with 8, or as TIFF")
     if components not in _MODES:
         raise FormatError(f"JPEG of {components} components: save it as greyscale, RGB or CMYK")
     orientation = exif_orientation(segments.exif)
@@ -222,7 +222,7 @@ def _mended(segments: Segments, scans: bytes, header: Header, name: str) -> np.n
 
 
 def _trailer(scans: bytes) -> int:
-    """Where the data of the picture ends: before the blocks that Samsung's telephones put behind it, if any."""
+    """Where the data of the picture ends: before the blocks that Samsung's phones put behind it, if any."""
     if not scans.endswith(b"SEFT"):
         return len(scans)
     head = scans.rfind(b"SEFH")

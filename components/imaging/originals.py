@@ -1,7 +1,7 @@
 """Photos at full resolution, kept in their file's own samples and worked on in strips.
 
-`components.imaging.photo.Photo` holds float pixels: 12 bytes a pixel, and as much again for every step. Here a photo of
-any size is held once in the 3 or 6 bytes a pixel that its file has, and only strips of rows become floats, so the
+`components.imaging.photo.Photo` holds floats: 12 bytes per pixel, and as much again for every step. Here a photo of
+any size is held once in the 3 or 6 bytes per pixel that its file has, and only strips of rows become floats, so the
 memory for working on it does not grow with the photo. Colours outside of sRGB survive an edit: it is computed inside
 sRGB and its difference is added to the photo's own colour, in the photo's own profile.
 
@@ -40,7 +40,7 @@ class Original:
         samples: (H, W, 3) uint8 or uint16 RGB, upright, in the profile ``icc``, or sRGB where that is None.
         alpha: (H, W) uint8 or uint16, or None when the file is opaque by construction.
         format: Pillow's name of the file format, such as "JPEG", or "RAW".
-        bit_depth: bits a sample in the file, 8 or 16.
+        bit_depth: bits per sample in the file, 8 or 16.
         exif, xmp: metadata blocks as read, or None.
         icc: RGB profile of ``samples`` that works in both directions, or None.
         white_kelvin: white balance as shot of camera raw, where it is known.
@@ -138,7 +138,7 @@ class Original:
         return min(self.height, max(1, _STRIP_SAMPLES // (3 * self.width)))
 
     def _room(self) -> Tensor:
-        """Memory for one strip after the other: to get it anew for each takes longer than the work done in it."""
+        """Memory for one strip after another: allocating it for each takes longer than the work done in it."""
         return torch.empty(3 * self._strip_rows * self.width)
 
     @property

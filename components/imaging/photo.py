@@ -1,7 +1,7 @@
 """The one place that reads and writes picture files.
 
 Files come in as whatever people have: rotated by EXIF, in wide-gamut or CMYK profiles, greyscale, palette, with alpha,
-with 16 bits a sample, HEIC or camera raw, truncated or empty. Inside the library every picture is a float32 tensor
+with 16 bits per sample, HEIC or camera raw, truncated or empty. Inside the library every picture is a float32 tensor
 (3, H, W), upright, sRGB in [0, 1]. What a file carried beside its pixels travels along in `Photo` and is written back.
 Photos of many megapixels that need not be held as floats are in `components.imaging.originals`.
 
@@ -46,7 +46,7 @@ class Photo:
         pixels: float32 (3, H, W), sRGB in [0, 1], upright.
         alpha: float32 (1, H, W) in [0, 1], or None when the file is opaque by construction.
         format: Pillow's name of the file format, such as "JPEG", or "RAW".
-        bit_depth: bits a sample in the file, 8 or 16.
+        bit_depth: bits per sample in the file, 8 or 16.
         mode: Pillow's mode of the file, such as "RGB", "L", "CMYK", "P".
         exif: EXIF block (TIFF structure, no prefix) as read, or None.
         icc: ICC profile the file came with; ``pixels`` are already converted out of it.
@@ -150,7 +150,7 @@ def encode_photo(photo: Photo, name: str, quality: int = 95) -> bytes:
 
     EXIF is kept with orientation 1, the stored size corrected and the old thumbnail unlinked; XMP is kept. A photo that
     came with an RGB profile leaves in it; one that came with another kind (CMYK, grey) leaves with an sRGB profile.
-    16 bits a sample and alpha are kept where the format has them.
+    16 bits per sample and alpha are kept where the format has them.
 
     Args:
         photo: pixels (3, H, W) in [0, 1]; values outside are clipped.
@@ -179,7 +179,7 @@ def stored_bits(name: str, bit_depth: int) -> int:
     """
     file_format = _format_of(name)
     if bit_depth > 8 and file_format not in _DEEP_FORMATS:
-        log.warning("%s: %s holds 8 bits a sample, the photo has %d", name, file_format, bit_depth)
+        log.warning("%s: %s holds 8 bits per sample, the photo has %d", name, file_format, bit_depth)
         return 8
     return 16 if bit_depth > 8 else 8
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import imagecodecs
 import numpy as np
 
-from components.imaging import cicp
+from components.imaging import profiles
 from components.imaging.formats import Beside
 from components.imaging.metadata import EXIF_PREFIX, iptc_resource, photoshop_iptc
 
@@ -96,7 +96,7 @@ class Chunks:
             return None
         gamma = self._numbers(b"gAMA", 1)[:1] or (_SRGB_GAMMA,)
         points = self._numbers(b"cHRM", 8)
-        chromaticities = points if len(points) == 8 and not np.allclose(points, cicp.SRGB, atol=2e-3) else None
+        chromaticities = points if len(points) == 8 and not np.allclose(points, profiles.SRGB, atol=2e-3) else None
         is_srgb_curve = abs(gamma[0] / _SRGB_GAMMA - 1) <= _INSIGNIFICANT
         if gamma[0] <= 0 or (is_srgb_curve and chromaticities is None):
             return None
@@ -104,7 +104,7 @@ class Chunks:
         if not 0.1 <= exponent <= 10:
             log.warning("a gAMA chunk of %g is no display's, and the samples are taken as sRGB", gamma[0])
             return None
-        return cicp.gamma_profile(exponent, chromaticities or cicp.SRGB, f"gamma {exponent:.4g}")
+        return profiles.gamma_profile(exponent, chromaticities or profiles.SRGB, f"gamma {exponent:.4g}")
 
     def _numbers(self, name: bytes, count: int) -> tuple[float, ...]:
         data = self.found.get(name, b"")

@@ -1,4 +1,4 @@
-"""TIFF, read and written through tifffile: 16 bits a sample, and files with EXIF, GPS and XMP in them."""
+"""TIFF, read and written through tifffile: 16 bits per sample, and files with EXIF, GPS and XMP in them."""
 
 import io
 import logging
@@ -55,11 +55,11 @@ def tiff_header(source: Source) -> Header:
     with source.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
         if page.samplesperpixel > MAX_CHANNELS or page.imagedepth != 1 or page.tiledepth > 1:
-            raise FormatError(f"{page.samplesperpixel} samples a pixel, {page.imagedepth} planes: not a picture")
+            raise FormatError(f"{page.samplesperpixel} samples per pixel, {page.imagedepth} planes: not a picture")
         if page.sampleformat not in (tifffile.SAMPLEFORMAT.UINT, tifffile.SAMPLEFORMAT.VOID):
-            raise FormatError("floating-point or signed TIFF samples: save it with 8 or 16 unsigned bits a sample")
+            raise FormatError("floating-point or signed TIFF samples: save it with 8 or 16 unsigned bits per sample")
         if page.bitspersample not in (1, 2, 4, 8, 16):
-            raise FormatError(f"{page.bitspersample} bits a sample: save it with 8 or 16 bits a sample")
+            raise FormatError(f"{page.bitspersample} bits per sample: save it with 8 or 16")
         photometric = _photometric(page)
         return Header(
             page.imagewidth,

@@ -48,7 +48,7 @@ COMMON: list[click.Parameter] = [
         ["--max-pixels"],
         type=Number(int, 1),
         metavar="N",
-        show_default="268435456, above the 200 million of telephones",
+        show_default="268435456, above the 200 million of phones",
         help="Refuse photos of more pixels, undecoded.",
     ),
 ]

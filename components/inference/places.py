@@ -63,7 +63,7 @@ class Place:
             if "://" not in url and url.lower().endswith(suffix) and Path(url).is_file():
                 return cls(url, fsspec.filesystem(protocol, fo=url), "")
         try:
-            if "://" not in url and Path(url).exists():  # whatever signs it has, it is no URL
+            if "://" not in url and Path(url).exists():  # whatever characters it has, it is no URL
                 system, root = LocalFileSystem(), str(Path(url).absolute())
             else:
                 system, root = fsspec.core.url_to_fs(url)

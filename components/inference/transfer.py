@@ -123,7 +123,7 @@ class FieldEdit:
     """A field as the edit of a photo that is kept elsewhere, strip by strip (`components.imaging.originals`).
 
     Works in bands that fit the processor's cache, between neighbouring rows of the field, so that apart from the
-    result it needs memory for one band only, and that once: to get it anew for each takes as long as the work.
+    result it needs memory for one band only, and that once: allocating it for each takes as long as the work.
 
     Args:
         field: (12, h, w) as `fit_field` returns it.

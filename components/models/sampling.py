@@ -9,8 +9,8 @@ from torch import Tensor
 from components.models.artist import Artist, Grid
 from components.models.critic import ReasoningLatent
 from components.models.flow import inference_sigmas
-from components.parallel.micro_batches import in_step, slices
 from components.parallel.ranks import Share, everything
+from components.parallel.sharding import in_step, slices
 
 
 @torch.no_grad()

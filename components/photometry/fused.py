@@ -83,8 +83,8 @@ def retouch(
         image: (..., 3, H, W) sRGB, float32.
         matrices: one more than slopes: the first takes linear sRGB to XYZ relative to white, those between take
             relative XYZ to relative XYZ, the last to linear sRGB. A single one takes linear sRGB to linear sRGB.
-        slopes: of L* about 50, one a retouch.
-        scales: of chroma, one a retouch.
+        slopes: of L* about 50, one per retouch.
+        scales: of chroma, one per retouch.
         clamp: hold the result within [0, 1].
 
     Raises:

@@ -16,10 +16,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.photometry.assets import ASSET_PATTERN, read_asset
+from components.photometry.assets import ASSET_PATTERN, decode_cutout, decode_mask, read_asset
 from components.photometry.attributes import check_image
 from components.photometry.looks import apply_look, parse_cube
-from components.photometry.masks import decode_cutout, decode_mask
 from components.strict import Strict
 
 TONE = ("exposure", "contrast", "saturation", "temperature")
@@ -164,8 +163,7 @@ def _within_gamut(image: Tensor) -> Tensor:
 
 def _degrade(image: Tensor, operation: Operation, assets: Path | None) -> Tensor:
     """Apply one operation to an image in [0, 1], all randomness from the operation's seed."""
-    from components.photometry.bokeh import bokeh, elliptic_foreground
-    from components.photometry.compositing import place_subject
+    from components.photometry.bokeh import bokeh, elliptic_foreground, place_subject
     from components.photometry.degradations import defocus_blur, haze, jpeg, low_light, motion_blur, noise
 
     generator = torch.Generator().manual_seed(operation.seed)

@@ -9,10 +9,10 @@ class Gpu(NamedTuple):
 
     Attributes:
         memory: bytes that its driver reports.
-        flops: dense bfloat16 tensor operations a second, accumulated in float32; half of the figure with sparsity.
-        flops_float32: float32 operations a second, without TF32, as PyTorch multiplies matrices by default.
-        bandwidth: bytes a second of its memory.
-        interconnect: bytes a second to the other GPUs of a node, in one direction.
+        flops: dense bfloat16 tensor operations per second, accumulated in float32; half of the figure with sparsity.
+        flops_float32: float32 operations per second, without TF32, as PyTorch multiplies matrices by default.
+        bandwidth: bytes per second of its memory.
+        interconnect: bytes per second to the other GPUs of a node, in one direction.
     """
 
     memory: int
@@ -49,7 +49,7 @@ BOARDS = {
 
 
 def peak_flops(device: str, dtype: str) -> float | None:
-    """Peak operations a second of a GPU by its driver's name; None of other devices.
+    """Peak operations per second of a GPU by its driver's name; None of other devices.
 
     Args:
         dtype: "bfloat16", or another, of which float32's figure counts.

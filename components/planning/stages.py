@@ -32,8 +32,8 @@ class Phase:
 
     Attributes:
         rows: samples that are worked on at once.
-        kept: bytes a row that autograd keeps, or that stay for later phases.
-        workspace: bytes a row that the busiest moment needs beyond that.
+        kept: bytes per row that autograd keeps, or that stay for later phases.
+        workspace: bytes per row that the busiest moment needs beyond that.
         cache: bytes of key-value cache, all rows together.
     """
 
@@ -241,7 +241,7 @@ class StagePlanner:
         )
 
     def _reading(self, rows: int, lora: LoraSettings) -> tuple[Phase, int]:
-        """The Critic reads prompts: memory of the phase, and operations a row."""
+        """The Critic reads prompts: memory of the phase, and operations per row."""
         read = self.tracer.language_model(self.prompt, 1, lora, backward=False)
         workspace = max(read.peak, self.tracer.vision_bytes(self.patches))
         flops = vision_flops(self.vision, self.patches) + language_model_flops(self.text, self.prompt, 1, 0).forward

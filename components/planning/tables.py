@@ -58,7 +58,7 @@ def _stage_table(stage: StagePlan) -> Table:
     table.add_row("at", *(option.peak_phase for option in stage.options))
     table.add_row("rows that fit there", *(f"{option.largest_rows:,}" for option in stage.options))
     table.add_row("PFLOP a step", *(f"{option.flops_per_step / 1e15:,.2f}" for option in stage.options))
-    table.add_row("seconds a step", *(f"{option.seconds_per_step:,.1f}" for option in stage.options))
+    table.add_row("seconds per step", *(f"{option.seconds_per_step:,.1f}" for option in stage.options))
     table.add_row("fits", *("[green]yes[/]" if option.fits else "[red]no[/]" for option in stage.options))
     return table
 

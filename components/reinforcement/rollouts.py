@@ -15,8 +15,8 @@ from components.models.artist import Artist, Grid
 from components.models.critic import Critic, CriticRollout, Prompts, ReasoningLatent
 from components.models.lora import active_adapter
 from components.models.sampling import decode_latents, sample_latents
-from components.parallel.micro_batches import slices
 from components.parallel.ranks import Share
+from components.parallel.sharding import slices
 from components.reinforcement.judges.judge import EditCase, Judge, judge_all
 from components.reinforcement.judges.settings import JudgeSettings
 from components.reinforcement.rewards.artist import (
@@ -144,7 +144,7 @@ def sample(
     grid = artist.grid(inputs)
     group_size = settings.verdicts * settings.edits
     encoded = [artist.encode(inputs[rows]) for rows in slices(len(inputs), settings.edit_batch)]
-    source = torch.cat(encoded).repeat_interleave(group_size, 0)  # encoded once a photo
+    source = torch.cat(encoded).repeat_interleave(group_size, 0)  # encoded once per photo
     with active_adapter(artist.transformer, "old"):
         clean = sample_latents(
             artist,

@@ -17,8 +17,8 @@ from components.models.flow import flow_matching_loss, interpolate, training_sig
 from components.models.lora import LoraSettings
 from components.models.sampling import sample_edits
 from components.models.weights import Trainable
-from components.parallel.micro_batches import Part, accumulate, in_step, slices
 from components.parallel.ranks import all_reduce
+from components.parallel.sharding import Part, accumulate, in_step, slices
 from components.strict import Strict
 from components.training.batches import PairBatch, PairBatches
 from components.training.checkpoints import CheckpointStore

@@ -12,8 +12,8 @@ from components.data.pairs import Pair, PairKind, PairReader
 from components.data.splits import Split
 from components.imaging.photo import resize
 from components.models.artist import Artist
-from components.parallel.micro_batches import slices
 from components.parallel.ranks import Share, everything, share
+from components.parallel.sharding import slices
 
 
 @dataclass(frozen=True)

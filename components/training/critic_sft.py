@@ -17,8 +17,8 @@ from components.models.compute import TrainingComputeSettings
 from components.models.critic import Critic
 from components.models.lora import LoraSettings
 from components.models.weights import Trainable
-from components.parallel.micro_batches import accumulate
 from components.parallel.ranks import Share, all_reduce, is_main, share
+from components.parallel.sharding import accumulate
 from components.photometry.operations import TONE
 from components.strict import Strict
 from components.training.checkpoints import CheckpointStore

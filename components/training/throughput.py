@@ -1,4 +1,4 @@
-"""How fast a stage computes and how much memory it takes: samples, tokens and operations a second, peak memory.
+"""How fast a stage computes and how much memory it takes: samples, tokens and operations per second, peak memory.
 
 Operations are those of `components.models.flops`, counted from the shapes that really pass through the models: what
 gradient checkpointing computes again does not count, padding does. What the hardware could do at most is not known

@@ -1,6 +1,7 @@
 """Both forms of an answer: the schema that is sent, what is read, what is refused, and how a repair is asked for."""
 
 import json
+import re
 
 import jsonschema
 import pytest
@@ -88,3 +89,9 @@ def test_a_repair_shows_the_answer_and_what_is_wrong_with_it() -> None:
     assert answer["role"] == "assistant" and set(answer["content"]) == {"x"} and len(answer["content"]) < 5000
     assert request["role"] == "user" and "expected a number" in request["content"]
     assert repair_messages("", GrammarError("nothing"))[0]["content"].strip()
+
+
+@pytest.mark.parametrize("instructions", [GRAMMAR_INSTRUCTIONS, JSON_INSTRUCTIONS])
+def test_instructions_are_plain_words(instructions: str) -> None:
+    """No name of a class, which a renaming may put in the place of a word."""
+    assert "Answer " in instructions and not re.findall(r"[A-Z][a-z]+[A-Z]\w*", instructions)

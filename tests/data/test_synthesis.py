@@ -15,8 +15,8 @@ from components.data.pairs import KINDS, PairReader, rebuild_pair
 from components.data.records import Manifest
 from components.data.synthesis import ASSETS, SynthesisSettings, synthesize
 from components.imaging.photo import Photo, quantize, write_photo
+from components.photometry.assets import decode_cutout
 from components.photometry.looks import Look, format_cube
-from components.photometry.masks import decode_cutout
 from components.photometry.operations import DEGRADATIONS, TONE, Operation, apply_operations
 from tests.data.builders import record
 from tests.photometry.reference import subject_mask

@@ -1,4 +1,4 @@
-"""Pictures as cameras and telephones store them, HEIC and raw: against libheif's own reading and known raw samples."""
+"""Pictures as cameras and phones store them, HEIC and raw: against libheif's own reading and known raw samples."""
 
 from pathlib import Path
 

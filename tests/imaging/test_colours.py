@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image
 
-from components.imaging import cicp, profiles
+from components.imaging import profiles
 from components.imaging.originals import read_original, write_original
 from components.imaging.photo import UnreadablePhoto, read_photo
 from tests.imaging.test_photo import exif_block, picture
@@ -59,7 +59,7 @@ def test_heic_and_avif_tell_display_p3_as_well(tmp_path: Path, suffix: str) -> N
         heic(path, picture(48, 64), 12, 13)
     else:
         path.write_bytes(imagecodecs.avif_encode(picture(48, 64), level=100, primaries=12, transfer=13))
-    assert read_original(path).icc == cicp.profile_of(12, 13)
+    assert read_original(path).icc == profiles.profile_of(12, 13)
 
 
 def test_srgb_by_number_needs_no_profile(tmp_path: Path) -> None:
@@ -91,12 +91,11 @@ def test_a_gamma_like_srgbs_and_an_srgb_chunk_change_nothing(tmp_path: Path) -> 
 
 
 def test_chromaticities_are_the_primaries(tmp_path: Path) -> None:
-    points = struct.pack(">8I", *(round(value * 100_000) for value in cicp.DISPLAY_P3))
+    points = struct.pack(">8I", *(round(value * 100_000) for value in profiles.DISPLAY_P3))
     original = read_original(png(tmp_path / "a.png", picture(), gAMA=struct.pack(">I", 45_455), cHRM=points))
     red = np.float32([[[1, 0, 0]]])
-    assert (
-        np.abs(profiles.to_extended(red, original.icc) - profiles.to_extended(red, cicp.profile_of(12, 4))).max() < 1e-3
-    )
+    expected = profiles.to_extended(red, profiles.profile_of(12, 4))
+    assert np.abs(profiles.to_extended(red, original.icc) - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
@@ -124,7 +123,7 @@ def test_hdr_becomes_sdr_by_the_standard(
     ):
         original = read_original(path)
         assert "HDR picture" in caplog.text
-        assert original.icc == cicp.profile_of(9, 16)
+        assert original.icc == profiles.profile_of(9, 16)
         shown.append(original.samples[8, [8, 24, 40], 1] / 65535)
     for black, middle, top in shown:
         assert black < 0.01 and top > 0.99
@@ -135,18 +134,18 @@ def test_hdr_that_is_dark_is_as_bright_as_it_was() -> None:
     """Below the knee of BT.2390's curve the light stays: 50 cd/m2 are 50 of SDR's 203."""
     level = colour.models.eotf_inverse_ST2084(50)
     samples = np.full((1, 1, 3), round(level * 65535), np.uint16)
-    assert cicp.to_sdr(samples, 16)[0, 0, 0] / 65535 == pytest.approx(colour.cctf_encoding(50 / 203), abs=1e-3)
+    assert profiles.to_sdr(samples, 16)[0, 0, 0] / 65535 == pytest.approx(colour.cctf_encoding(50 / 203), abs=1e-3)
 
 
 def test_hlg_is_shown_as_on_a_display() -> None:
     grey = np.full((1, 1, 3), round(0.4 * 65535), np.uint16)
     nits = 1000 * colour.models.oetf_inverse_BT2100_HLG(0.4) ** 1.2
-    assert cicp.to_sdr(grey, 18)[0, 0, 0] / 65535 == pytest.approx(colour.cctf_encoding(nits / 203), abs=2e-3)
+    assert profiles.to_sdr(grey, 18)[0, 0, 0] / 65535 == pytest.approx(colour.cctf_encoding(nits / 203), abs=2e-3)
 
 
 @pytest.mark.parametrize("points", [(12, 13), (9, 13), (11, 13), (1, 8), (12, 4)])
 def test_the_profiles_are_sound_and_work_both_ways(points: tuple[int, int]) -> None:
-    profile = cicp.profile_of(*points)
+    profile = profiles.profile_of(*points)
     imagecodecs.cms_profile_validate(profile)
     assert profiles.is_two_way(profile) and not profiles.is_srgb(profile)
 

@@ -12,15 +12,10 @@ from components.models.critic import Critic, ReasoningLatent
 from components.models.lora import LoraSettings, adapter_tensors
 from components.training.critic_sft import completion_loss
 from tests.conftest import make_photo
-from tests.tiny_models import WIDTH, write_base
+from tests.tiny_models import WIDTH
 
 HALF = Placement(torch.device("cpu"), torch.bfloat16)
 TEXT = "exposure low severe; contrast fine."
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.photometry.blur import convolve, disc_kernel, trajectory_kernel
+from components.photometry.bokeh import place_subject
 from components.photometry.colour import (
     D65_MIRED,
     apply_matrix,
@@ -23,7 +24,6 @@ from components.photometry.colour import (
     srgb_to_lab,
     srgb_to_linear,
 )
-from components.photometry.compositing import place_subject
 from components.photometry.degradations import depth_cue
 from components.photometry.operations import TONE, Operation
 

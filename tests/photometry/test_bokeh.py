@@ -1,4 +1,5 @@
-"""Bokeh keeps the subject, blurs the background as a disc does, and does not bleed one into the other."""
+"""Bokeh keeps the subject, blurs the background as a disc does, and does not bleed one into the other; a subject put
+before a photo mixes with it as light does."""
 
 import numpy as np
 import pytest
@@ -6,9 +7,12 @@ import scipy.ndimage
 import scipy.special
 import torch
 
+from components.photometry.assets import encode_cutout, keep_asset
 from components.photometry.blur import disc_kernel
-from components.photometry.bokeh import aperture_radius, bokeh, elliptic_foreground
+from components.photometry.bokeh import aperture_radius, bokeh, elliptic_foreground, place_subject
 from components.photometry.colour import linear_to_srgb, srgb_to_linear
+from components.photometry.operations import Operation, apply_operations
+from tests.photometry.reference import subject_mask
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -111,3 +115,51 @@ def test_aperture_gives_the_blur_of_traced_rays(f_number, focal, focus, backgrou
 def test_impossible_lenses_are_refused(wrong):
     with pytest.raises(ValueError, match="focus beyond"):
         aperture_radius(*wrong)
+
+
+def cutout(alpha: float = 1.0, colour: tuple[float, float, float] = (0.9, 0.2, 0.1)) -> torch.Tensor:
+    return torch.cat((torch.tensor(colour)[:, None, None].expand(3, 20, 10), torch.full((1, 20, 10), alpha)))
+
+
+def test_an_opaque_subject_covers_what_is_behind_it_and_nothing_else(photo):
+    result = place_subject(photo, cutout(), height=0.5, x=1.0, y=0.0)
+    expected = photo.clone()
+    expected[:, :32, 80:] = cutout()[:3, :1, :1]
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
+    assert subject_mask(photo, cutout(), 0.5, 1.0, 0.0).sum() == 32 * 16
+
+
+def test_a_transparent_subject_mixes_light(photo):
+    result = place_subject(photo, cutout(0.25), height=1.0)
+    mixed = 0.25 * srgb_to_linear(cutout()[:3, :1, :1]) + 0.75 * srgb_to_linear(photo)
+    torch.testing.assert_close(result[:, :, 40:56], linear_to_srgb(mixed)[:, :, 40:56], rtol=0, atol=1e-5)
+    assert torch.equal(place_subject(photo, cutout(0.0), 1.0), place_subject(photo, cutout(0.0), 0.3))
+
+
+def test_colour_under_transparent_pixels_does_not_bleed(photo):
+    subject = cutout()
+    subject[3, :, 5:] = 0
+    subject[:3, :, 5:] = 1  # white, but not there
+    dark = place_subject(photo * 0, subject, height=0.4)
+    assert dark[1].max() < 0.21, "no white halo at the cut-out's edge"
+
+
+def test_too_wide_a_subject_is_made_to_fit():
+    wide = torch.ones(4, 10, 100)
+    assert subject_mask(torch.zeros(3, 50, 60), wide, height=1.0).sum() == 60 * 6
+
+
+def test_rendered_depth_of_field_blurs_behind_the_subject_only(photo, tmp_path):
+    name = keep_asset(tmp_path, encode_cutout(cutout()), ".png")
+    subject = Operation(name="subject", amount=0.5, asset=name, parameters={"x": 0.5, "y": 0.5})
+    blur = Operation(name="defocus_blur", amount=0.05)
+    sharp = apply_operations(photo, [subject], tmp_path)
+    shallow = apply_operations(photo, [blur, subject], tmp_path)
+    inside = subject_mask(photo, cutout(), 0.5, 0.5, 0.5) == 1
+    torch.testing.assert_close(shallow[:, inside], sharp[:, inside])
+    torch.testing.assert_close(shallow[:, ~inside], apply_operations(photo, [blur])[:, ~inside], rtol=0, atol=1e-5)
+
+
+def test_a_cutout_needs_alpha(photo):
+    with pytest.raises(ValueError, match="sRGB and alpha"):
+        place_subject(photo, photo, 0.5)

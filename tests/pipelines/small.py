@@ -25,7 +25,7 @@ def make(settings: dict[str, Any]) -> Annotated[Path, "numbers"]:
 
 @stage
 def train(numbers: Path, settings: dict[str, Any]) -> Annotated[Path, "model"]:
-    """Sums the numbers, one a step, with a checkpoint after each; `SPC_TEST_KILL_AT` kills the process at a step."""
+    """Sums the numbers, one per step, with a checkpoint after each; `SPC_TEST_KILL_AT` kills the process at a step."""
     with tracked(settings) as tracker:
         out, saved = output_folder(), checkpoint_folder() / "state.json"
         values = json.loads((numbers / "numbers.json").read_text())

@@ -132,10 +132,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "clone"
 
 
-def seen(clone: Path) -> str:
-    return (clone / "reports" / "latest" / "report.html").read_text()
+def seen(clone: Path) -> str | None:
+    """What the last report says; None in the moment in which a new one takes its place."""
+    try:
+        return (clone / "reports" / "latest" / "report.html").read_text()
+    except FileNotFoundError:
+        return None
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_runs_keeps_its_data_and_a_retraining_after_it_takes_the_new(clone: Path) -> None:
     run = start(clone, "pipelines", "run")
     try:

@@ -1,4 +1,4 @@
-"""Tiny base models with trained-looking adapters, for tests of the release's layout."""
+"""Trained-looking adapters of the tiny base models, for tests of the release's layout."""
 
 from pathlib import Path
 
@@ -8,13 +8,6 @@ import torch
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.lora import LoraSettings, adapter_tensors
-from tests.tiny_models import write_base
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`base/critic` and `base/artist`, untrained."""
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

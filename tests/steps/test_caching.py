@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from zenml import pipeline
 from zenml.client import Client
 
@@ -20,6 +21,7 @@ def only_ingest(data_revision: str, settings: dict[str, Any]) -> None:
     ingest(data_revision, "untouched", settings)
 
 
+@pytest.mark.slow
 def test_what_could_not_be_read_is_looked_at_by_the_next_run(state: State, tmp_path: Path) -> None:
     for number in range(2):
         write_photo(Photo(make_photo(64, 64, seed=number)), tmp_path / "photos" / f"{number}.jpg")

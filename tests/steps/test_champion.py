@@ -15,7 +15,7 @@ import pytest
 
 from components.models.package import PackageError
 from steps import champion, registry
-from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, rollback, settle
+from steps.champion import ChampionChanged, NoWayBack, Restored, promote_version, recover, rollback
 from steps.registry_lock import ENDED_PREFIX, LOCK_MODEL, server_lock
 from tests.steps.conftest import AT_ONCE, copy_registry
 
@@ -239,7 +239,7 @@ def test_a_rollback_that_is_killed_anywhere_and_given_again_goes_back_one(versio
         assert process.exitcode == -signal.SIGKILL, (stage, count)
         mlflow.set_tracking_uri(uri)
         if number % 2:
-            settle()  # others come first, and finish it
+            recover()  # others come first, and finish it
         restored = rollback()
         assert (restored.version, restored.instead_of, registry.champion_version()) == (second, third, second)
         assert champion.taken_down(third) and champion.taken_down(second) is None
@@ -267,11 +267,11 @@ def test_an_alias_that_was_moved_by_hand_is_seen(versions: list[str]) -> None:
         promote_version(version, over)
     rollback()
     registry.set_alias(registry.CHAMPION, "3")  # in MLflow's pages, though it was taken down
-    assert settle() == "3"
+    assert recover() == "3"
     assert champion.taken_down("3") is None
     assert rollback()[:2] == ("2", "3")
     mlflow.MlflowClient().delete_model_version(registry.MODEL, "2")  # and the alias with it
-    assert settle() is None
+    assert recover() is None
     with pytest.raises(NoWayBack, match="no champion in the registry any more"):
         rollback()
     assert rollback(to="1").version == registry.champion_version() == "1"

@@ -52,6 +52,7 @@ def test_every_start_gets_the_champion_of_the_registry(state: Path) -> None:
     assert copies.name.startswith("4-"), "what nobody reads any more is gone"
 
 
+@pytest.mark.slow
 def test_the_command_itself_follows_and_needs_no_mlflow_where_nothing_changed(state: Path) -> None:
     code = (
         "import sys, pathlib; from components.champion import service\n"
@@ -103,6 +104,7 @@ def test_what_is_read_is_kept_and_swept_later(state: Path) -> None:
     assert not folder.exists() and not (state / "champions" / ".half-made").exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named_and_the_champion_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_server_that_does_not_answer_is_named_and_the_champion_stays(
     assert f"the registry {uri} does not answer" in caplog.text
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_at_work_leave_a_registry_and_a_champion_that_agree(
     packages: Path, tmp_path: Path
 ) -> None:

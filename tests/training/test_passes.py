@@ -16,7 +16,6 @@ from components.models.lora import LoraSettings
 from components.training.passes import metered
 from components.training.throughput import Meter, hardware
 from tests.conftest import make_photo
-from tests.tiny_models import write_base
 
 PHOTOS = [make_photo(40, 60, seed=number) for number in range(2)]
 
@@ -30,8 +29,7 @@ class Models(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    base = write_base(tmp_path_factory.mktemp("base"))
+def models(base: Path) -> Models:
     critic, artist = Critic.load(base / "critic"), Artist.load(base / "artist")
     for seed, model in enumerate((critic, artist)):
         model.add_adapter(LoraSettings(rank=2, alpha=4), seed)

@@ -40,7 +40,7 @@ hold for the models, too. No photo of the `validation` and `test` splits was see
 **Procedure.** From random weights, AdamW, bfloat16 on float32 weights, stored in half precision; `tools/base_models/`
 is the whole recipe and `make base` runs it. Last values of the training curve:
 
-| part | steps | loss | photos or pairs a second, one core |
+| part | steps | loss | photos or pairs per second, one core |
 |---|---|---|---|
 {rows}
 
@@ -77,7 +77,7 @@ def write_card(folder: Path, curve: Path, photos: int) -> None:
 
 
 def _read(curve: Path) -> dict[str, list[tuple[int, float, float]]]:
-    """(step, loss, seconds a step) by part; a step that was repeated after an interruption counts as it came last."""
+    """(step, loss, seconds per step) by part; a step that was repeated after an interruption counts as it came last."""
     history: dict[str, dict[int, tuple[int, float, float]]] = {}
     for line in curve.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

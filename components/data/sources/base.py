@@ -72,7 +72,7 @@ class Source(ABC):
     """A dataset in a folder. A subclass fills in the four names and `scan`, and checks the layout in `prepare`.
 
     Args:
-        root: folder into which the original download was unpacked, or one a level or two above it.
+        root: folder into which the original download was unpacked, or a folder a level or two above it.
         settings: an instance of the adapter's ``Settings``; its defaults when None.
 
     Attributes:
@@ -99,10 +99,10 @@ class Source(ABC):
         self._names: dict[Path, folders.Names] = {}
         if not self.root.is_dir():
             raise self.error(self.root, places.told(self.root))
-        self._settle()
+        self._find_root()
 
-    def _settle(self) -> None:
-        """Find the folder in which the dataset begins: the one that was named, or one a level or two below it."""
+    def _find_root(self) -> None:
+        """Find the folder in which the dataset begins: the one that was named, or a folder a level or two below it."""
         named = self.root
         first = self._problem_at(named)
         if first is None:
@@ -207,7 +207,7 @@ class Source(ABC):
     def photo(self, folder: Path, name: str) -> Path | None:
         """The photo ``name`` of ``folder``, in any spelling (`folders.Names`); None when it is missing.
 
-        A folder is listed once a pass; the names of the last few folders are held.
+        A folder is listed once per pass; the names of the last few folders are held.
         """
         return self._names_in(folder).find(name)
 

@@ -55,7 +55,7 @@ class UnreadableAnswer(ValueError):  # noqa: N818 (reads as a sentence where it 
 
 
 def asked_for(verdict: Verdict) -> tuple[str, ...]:
-    """The changes that a verdict asks for, one a line; without any, that the photo be left as it is."""
+    """The changes that a verdict asks for, one per line; without any, that the photo be left as it is."""
     texts = (" ".join(suggestion.text.split())[:_LONGEST_SUGGESTION] for suggestion in verdict.suggestions)
     return tuple(texts) or (NOTHING,)
 

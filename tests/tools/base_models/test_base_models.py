@@ -13,7 +13,6 @@ from components.photometry.colour import delta_e_2000, srgb_to_lab
 from components.verdict.grammar import parse
 from tests.conftest import make_photo
 from tests.recording import RecordingTracker
-from tests.tiny_models import write_base
 from tools.base_models import artist as module
 from tools.base_models.artist import Example, edit_loss, train_artist, verdict_pool, with_colours
 from tools.base_models.critic import annotate, train_critic
@@ -28,11 +27,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str]]:
     for index in range(4):
         write_photo(Photo(make_photo(120, 150, seed=index)), folder / f"{index}.png")
     return [(path, "own") for path in sorted(folder.iterdir())]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"))
 
 
 def pictures(count: int, height: int = 64, width: int = 64) -> Tensor:

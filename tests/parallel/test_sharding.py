@@ -9,8 +9,8 @@ from torch import nn
 from components.models.artist import Artist
 from components.models.critic import ReasoningLatent
 from components.models.lora import LoraSettings, adapter_tensors
-from components.parallel import micro_batches
-from components.parallel.micro_batches import accumulate, in_step, slices
+from components.parallel import ranks, sharding
+from components.parallel.sharding import accumulate, in_step, slices
 from components.training.artist_sft import pair_loss, part_losses
 from components.training.batches import PairBatches
 from tests.stage_three import Inputs
@@ -49,8 +49,8 @@ def test_parts_add_up_to_the_gradient_of_the_batch(sizes: tuple[int, ...]) -> No
 
 
 def test_where_ranks_wait_for_each_other_they_have_as_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(micro_batches, "is_sharded", lambda model: True)
-    monkeypatch.setattr(micro_batches, "all_reduce_max", lambda count: count + 2)
+    monkeypatch.setattr(sharding, "is_sharded", lambda model: True)
+    monkeypatch.setattr(ranks, "all_reduce_max", lambda count: count + 2)
     model, passes = nn.Linear(3, 1), []
 
     def loss(value: float) -> torch.Tensor:
