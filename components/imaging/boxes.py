@@ -1,8 +1,8 @@
 """The boxes of HEIC and AVIF files: whether all data is there, and what the file says of its main picture's colours.
 
 Decoders fill tiles whose data is missing with a colour of their own, and tell neither that nor the code points of the
-colours, nor whether a rotation is the file's own. Source: ISO/IEC 14496-12 (boxes, iloc, iref) and ISO/IEC 23008-12
-(item properties).
+colours, nor whether a rotation is the file's own. Source: ISO/IEC 14496-12 (boxes, iloc, iref), ISO/IEC 23008-12
+(item properties) and the AV1 binding for ISO base media files (av1C).
 """
 
 import struct
@@ -61,6 +61,17 @@ class Boxes:
                 primaries, transfer = struct.unpack_from(">HH", data, 4)
                 return primaries, transfer
         return None
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits a sample of the main picture: by pixi, or by AV1's own configuration; 8 where neither tells."""
+        properties = dict(self._properties)
+        channels, stream = properties.get(b"pixi", b""), properties.get(b"av1C", b"")
+        if len(channels) > 5:
+            return channels[5]
+        if len(stream) < 4 or not stream[2] & 0x40:
+            return 8
+        return 12 if stream[2] & 0x20 else 10
 
     @property
     def canon_blocks(self) -> dict[bytes, bytes]:
