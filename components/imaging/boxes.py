@@ -14,6 +14,7 @@ from components.imaging.formats import FormatError
 
 _MOST_BOXES = 100_000
 """Boxes that are looked at in one file; a file that holds more is a trap."""
+VIDEO_BOX = b"mpvd"
 _CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 _IN_FILE = 0  # construction method of iloc: offsets count from the beginning of the file
 
@@ -60,6 +61,14 @@ class Boxes:
             if data[:4] == b"nclx" and len(data) >= 8:
                 primaries, transfer = struct.unpack_from(">HH", data, 4)
                 return primaries, transfer
+        return None
+
+    @property
+    def video(self) -> bytes | None:
+        """The film of a motion photo with the box around it (Google's Motion Photo 1.0, mpvd), or None."""
+        for kind, start, end in self._boxes(0, len(self.content)):
+            if kind == VIDEO_BOX and self.content[start + 4 : start + 8] == b"ftyp":
+                return struct.pack(">I4s", end - start + 8, VIDEO_BOX) + self.content[start:end]
         return None
 
     @property

@@ -13,7 +13,7 @@ import tifffile
 from PIL import ExifTags
 
 from components.imaging.boxes import Boxes
-from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
+from components.imaging.formats import RAW_SUFFIXES, Beside, FormatError, Header, RawImage, check_size
 from components.imaging.metadata import EXIF_PREFIX, exif_orientation, made_block
 from components.imaging.raw_metadata import raw_exif
 from components.imaging.source import Source, decoder_text
@@ -99,6 +99,7 @@ def heic_samples(source: Source, header: Header) -> tuple[RawImage, tuple[int, i
         exif=_heif_exif(heif),
         icc=heif.info.get("icc_profile") or None,
         xmp=heif.info.get("xmp") or None,
+        beside=Beside(video=boxes.video),
     )
     return image, boxes.code_points
 

@@ -2,7 +2,8 @@
 
 JPEG is in `components.imaging.jpeg`, PNG in `components.imaging.png`, HEIC and camera raw in
 `components.imaging.camera`, TIFF of 16 bits and what goes with every TIFF in `components.imaging.tiff`; imagecodecs
-decodes AVIF of more than 8 bits, and Pillow the rest. Colours that a file names without a profile become one in `components.imaging.cicp`.
+decodes AVIF of more than 8 bits, and Pillow the rest. Colours that a file names without a profile become one in
+`components.imaging.cicp`.
 
 Arrays here are numpy, (H, W, C) or (H, W), in the file's own samples (uint8 or uint16).
 """
@@ -19,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from components.imaging import camera, cicp, jpeg, png, tiff
 from components.imaging.boxes import Boxes
 from components.imaging.formats import Beside, FormatError, Header, RawImage, check_size, split_alpha
-from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif
+from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif, without_orientation
 from components.imaging.source import Source
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,10 @@ def _avif_header(source: Source) -> Header:
     content = source.read_bytes()
     try:
         with Image.open(io.BytesIO(content), formats=["AVIF"]) as image:
-            frames, orientation = _frames(image), exif_orientation(_exif(image))  # where Pillow puts the file's rotation
+            frames, orientation = (
+                _frames(image),
+                exif_orientation(_exif(image)),
+            )  # where Pillow puts the file's rotation
             depth = 16 if frames == 1 and Boxes(content).bit_depth > 8 else 8
             return Header(image.width, image.height, "AVIF", image.mode, depth, orientation, frames)
     except UnidentifiedImageError as error:
@@ -162,19 +166,21 @@ def _avif_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, in
     content = source.read_bytes()
     boxes = Boxes(content)
     boxes.check_whole()
+    beside = Beside(video=boxes.video)
     with Image.open(io.BytesIO(content), formats=["AVIF"]) as image:
         icc, exif, xmp = image.info.get("icc_profile") or None, _exif(image), _xmp(image)
         if header.bit_depth == 8:
             image.load()
             colour, space, alpha = _pillow_samples(image)
-            return RawImage(colour, space, alpha, header, exif, icc, xmp), boxes.code_points
+            return RawImage(colour, space, alpha, header, exif, icc, xmp, beside=beside), boxes.code_points
     samples = imagecodecs.avif_decode(content)
     if samples.shape[:2] != (header.height, header.width) or samples.dtype != np.uint16:
         expected = f"{header.width}x{header.height} pixels of 16 bits"
         raise FormatError(f"the header promises {expected}, the data has {samples.shape} of {samples.dtype}")
     samples = np.rint(samples * np.float32(65535 / (2**boxes.bit_depth - 1))).clip(0, 65535).astype(np.uint16)
     colour, alpha = split_alpha(samples, colours=1 if samples.ndim == 2 or samples.shape[2] < 3 else 3)
-    return RawImage(colour, "GRAY" if colour.ndim == 2 else "RGB", alpha, header, exif, icc, xmp), boxes.code_points
+    space = "GRAY" if colour.ndim == 2 else "RGB"
+    return RawImage(colour, space, alpha, header, exif, icc, xmp, beside=beside), boxes.code_points
 
 
 def _other_image(source: Source, header: Header) -> RawImage:
@@ -229,18 +235,22 @@ def encode(
     if file_format == "TIFF":
         return tiff.encode_tiff(samples, samples.shape[2] == 4, icc, exif, xmp, beside)
     if file_format == "HEIF":
-        return camera.encode_heic(samples, icc, exif, xmp, quality)
+        return camera.encode_heic(samples, icc, exif, xmp, quality) + ((beside and beside.video) or b"")
     if file_format == "JPEG":
         return jpeg.encode_jpeg(samples, icc, exif, xmp, quality, beside)
     options: dict[str, Any] = {"quality": quality, "icc_profile": icc}
     if file_format == "WEBP" and beside is not None and beside.is_lossless:
         options |= {"lossless": True, "quality": 75, "exact": True}  # the quality is the effort then
-    if exif:
+    if exif and file_format == "AVIF":  # Pillow writes a block that tells an orientation anew, in ASCII alone
+        options["exif"] = without_orientation(exif)
+    elif exif:
         options["exif"] = EXIF_PREFIX + exif
     if xmp:
         options["xmp"] = xmp
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(samples)).save(stream, file_format, **options)
+    if file_format == "AVIF" and beside is not None and beside.video:
+        stream.write(beside.video)
     return stream.getvalue()
 
 
