@@ -1,5 +1,6 @@
 """Files that are whole or absent: what is told of one that cannot be written."""
 
+from pathlib import Path
 
 import pytest
 
