@@ -35,7 +35,7 @@ _RELEASE = LazyGroup(
             ),
             "import": Lazy("components.release.commands:import_", "Read models in the layout of the authors' release."),
             "enhance": Lazy(
-                "components.release.commands:enhance", "Enhance a photo with imported models as the authors' script does."
+                "components.release.commands:enhance", "Enhance a photo with imported models as the authors do."
             ),
         }
     },

@@ -135,9 +135,9 @@ def build(
     Quarantined are: what an adapter skips (but what lies beside photos, `Skipped.beside`, which it counts), files that
     are missing or do not decode, files that the system cannot read now (``Quarantined.unread``), photos smaller than
     the minimum, photos without a licence, copies of another file (same bytes; a target that several pairs share stays),
-    what looks like a photo of another split if ``settings`` say so, a side of a pair whose photos differ in size and
-    cannot be laid over each other (`components.data.pair_sizes`), and the rest of a pair that lost its input or its
-    target that way. Rated inputs of a pair whose target's file is lost stay, as rated photos without a pair.
+    what looks like a photo of another split if ``settings`` say so, a side of a pair whose photos do not lie over each
+    other (`components.data.pair_sizes`), and the rest of a pair that lost its input or its target that way. Rated
+    inputs of a pair whose target's file is lost stay, as rated photos without a pair.
 
     Args:
         sources: adapters, read in turn; the manifest keeps their order.
@@ -150,7 +150,7 @@ def build(
         OSError: a folder cannot be listed, or a file that an adapter looks into cannot be read.
         ValueError: no photo is usable.
     """
-    out = Path(out)
+    out, sources = Path(out), list(sources)
     out.mkdir(parents=True, exist_ok=True)
     quarantine: list[Quarantined] = []
     for name in (_UNFILTERED, MANIFEST_FILE, QUARANTINE_FILE):  # of builds that were killed
@@ -165,7 +165,8 @@ def build(
             write_rows(unfiltered, record_batches(records), data_revision)
         splits = _shared_splits(unfiltered, scenes, settings)
         overlaps = _overlaps(unfiltered, splits, settings.overlap_distance)
-        apart = unfit(unfiltered, Path(photos_dir).resolve(), settings.workers or os.cpu_count() or 1)
+        workers, own = settings.workers or os.cpu_count() or 1, frozenset(one.dataset for one in sources if one.own)
+        apart = unfit(unfiltered, Path(photos_dir).resolve(), workers, own)
         left_out = apart.reasons | {path: overlap.reason for path, overlap in overlaps.items()}
         broken = pairs.broken()
         widowed = frozenset(pair for pair, role in broken.items() if role == "target")

@@ -90,6 +90,8 @@ class Source(ABC):
     licence: ClassVar[str]
     homepage: ClassVar[str | None]
     Settings: ClassVar[type[Strict]] = NoSettings
+    own: ClassVar[bool] = False
+    """Whether the photos are the user's own, whose pairs nobody has checked."""
 
     def __init__(self, root: Path, settings: Strict | None = None) -> None:
         self.root = self.named = Path(root)
