@@ -150,7 +150,7 @@ pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion a
 docs: $(DEVELOPING) ## build the documentation as a site, reports/docs/index.html; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
-check: $(DEVELOPING) $(FETCHED) ## lint and the fast tests, in about a minute on two cores: before every commit
+check: $(DEVELOPING) $(FETCHED) ## lint and the fast tests: before every commit
 	@$(STYLE)
 	@# Types are checked beside the tests, which often wait; what is wrong with them stands at the end.
 	@$(BIN)/mypy >$(STATE)/types.txt 2>&1 & types=$$!; status=0; \

@@ -25,10 +25,22 @@ def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
             and the system lets it, and have the folder on disk, too, before returning.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; the temporary file is removed.
+        OSError: the folder cannot be written or the disk is full; the temporary file is removed, and the message names
+            ``path`` in its place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _replacing(path, like_old) as temporary:
+            yield temporary
+    except OSError as error:
+        if Path(str(error.filename)).name.startswith(_prefix(path)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def _replacing(path: Path, like_old: bool) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -34,6 +34,9 @@ _RELEASE = LazyGroup(
                 "components.release.commands:export", "Write trained models in the layout of the authors' release."
             ),
             "import": Lazy("components.release.commands:import_", "Read models in the layout of the authors' release."),
+            "enhance": Lazy(
+                "components.release.commands:enhance", "Enhance a photo with imported models as the authors do."
+            ),
         }
     },
 )

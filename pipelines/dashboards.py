@@ -39,7 +39,7 @@ def zenml_environment(state: State, store: Path, port: int) -> dict[str, str]:
 def serve(state: State, mlflow_port: int, zenml_port: int) -> int:
     """Serve both; ZenML's only where a pipeline has run. Returns the status of the one that ended first."""
     ports = {"MLflow": mlflow_port, "ZenML": zenml_port}
-    store = state.zenml / "local_stores" / "default_zen_store" / "zenml.db"
+    store = state.store
     if not store.is_file():
         print("ZenML's dashboard has nothing to show yet: run `make pipeline` first", flush=True)
         del ports["ZenML"]

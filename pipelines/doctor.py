@@ -15,6 +15,7 @@ import httpx
 
 from components.data.versioning import DATA_FILE, DataUnavailable, data_revision
 from pipelines.environment import ROOT, State
+from pipelines.place import elsewhere, moved_from
 from pipelines.stack_file import PodsFile, StackFile
 
 _SECONDS = 10.0
@@ -108,6 +109,8 @@ def examine(stack: StackFile, state: State, settings: Mapping[str, Any]) -> Iter
     """
     yield _run("data", lambda: _data(state, stack))
     yield _run("disk", lambda: _disk(state))
+    if not state.server:
+        yield _run("place", lambda: _place(state))
     if stack.server is None:
         return
     server = ZenServer(stack.server.url, stack.server.api_key_variable)
@@ -163,6 +166,19 @@ def _disk(state: State) -> str:
             "free some, or set SPC_STATE elsewhere",
         )
     return f"{free:.0f} GB free in {state.folder}"
+
+
+def _place(state: State) -> str:
+    if old := moved_from(state):
+        raise Unhealthy(
+            f"{state.folder} was {old}, which its stores still name", "any command of the pipelines mends it"
+        )
+    if found := elsewhere(state):
+        raise Unhealthy(
+            f"{len(found)} stored results lie elsewhere, the first at {found[0]}",
+            f"move the folder back to where it was; or begin anew: `mv {state.folder} {state.folder}-old`",
+        )
+    return f"all that is stored lies in {state.folder}"
 
 
 def _secret(

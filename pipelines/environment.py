@@ -39,6 +39,11 @@ class State(NamedTuple):
         return self.folder / (f"zenml-{self.server}" if self.server else "zenml")
 
     @property
+    def store(self) -> Path:
+        """ZenML's SQLite store, where no server is used."""
+        return self.zenml / "local_stores" / "default_zen_store" / "zenml.db"
+
+    @property
     def artifacts(self) -> Path:
         """ZenML's artifact store, with MLflow's database and artifacts beside it."""
         return self.folder / "artifacts"
@@ -89,6 +94,9 @@ def prepare(server: Server | None = None) -> State:
         del os.environ[name]
     if server:
         os.environ |= {"ZENML_STORE_TYPE": "rest", "ZENML_STORE_URL": server.url, "ZENML_STORE_API_KEY": server.api_key}
+    else:  # or ZenML takes the store that its configuration names, which in a copied folder is the original's
+        os.environ |= {"ZENML_STORE_TYPE": "sql", "ZENML_STORE_URL": f"sqlite:///{here.store}"}
+        here.store.parent.mkdir(parents=True, exist_ok=True)
     here.zenml.mkdir(parents=True, exist_ok=True)
     os.environ |= {
         "SPC_STATE": str(here.folder),

@@ -54,6 +54,7 @@ def sound_files(folder: Path) -> dict[str, bytes]:
     image.save(folder / "a.bmp")
     image.convert("CMYK").save(folder / "cmyk.jpg")
     deep = picture().astype(np.uint16) * 257
+    (folder / "deep.avif").write_bytes(imagecodecs.avif_encode(deep >> 6, level=90, bitspersample=10))
     (folder / "deep.png").write_bytes(imagecodecs.png_encode(deep))
     tifffile.imwrite(folder / "deep.tif", deep, photometric="rgb", compression="zlib", iccprofile=icc)
     heif = pillow_heif.from_bytes("RGB", (64, 48), picture().tobytes())

@@ -135,9 +135,9 @@ def build(
     Quarantined are: what an adapter skips (but what lies beside photos, `Skipped.beside`, which it counts), files that
     are missing or do not decode, files that the system cannot read now (``Quarantined.unread``), photos smaller than
     the minimum, photos without a licence, copies of another file (same bytes; a target that several pairs share stays),
-    what looks like a photo of another split if ``settings`` say so, a side of a pair whose photos differ in size and
-    cannot be laid over each other (`components.data.pair_sizes`), and the rest of a pair that lost its input or its
-    target that way.
+    what looks like a photo of another split if ``settings`` say so, a side of a pair whose photos do not lie over each
+    other (`components.data.pair_sizes`), and the rest of a pair that lost its input or its target that way. Rated
+    inputs of a pair whose target's file is lost stay, as rated photos without a pair.
 
     Args:
         sources: adapters, read in turn; the manifest keeps their order.
@@ -150,7 +150,7 @@ def build(
         OSError: a folder cannot be listed, or a file that an adapter looks into cannot be read.
         ValueError: no photo is usable.
     """
-    out = Path(out)
+    out, sources = Path(out), list(sources)
     out.mkdir(parents=True, exist_ok=True)
     quarantine: list[Quarantined] = []
     for name in (_UNFILTERED, MANIFEST_FILE, QUARANTINE_FILE):  # of builds that were killed
@@ -165,11 +165,17 @@ def build(
             write_rows(unfiltered, record_batches(records), data_revision)
         splits = _shared_splits(unfiltered, scenes, settings)
         overlaps = _overlaps(unfiltered, splits, settings.overlap_distance)
-        apart = unfit(unfiltered, Path(photos_dir).resolve(), settings.workers or os.cpu_count() or 1)
+        workers, own = settings.workers or os.cpu_count() or 1, frozenset(one.dataset for one in sources if one.own)
+        apart = unfit(unfiltered, Path(photos_dir).resolve(), workers, own)
         left_out = apart.reasons | {path: overlap.reason for path, overlap in overlaps.items()}
-        broken = pairs.broken() | apart.broken
+        broken = pairs.broken()
+        widowed = frozenset(pair for pair, role in broken.items() if role == "target")
+        broken |= apart.broken
         broken |= {overlap.pair: overlap.role or "" for overlap in overlaps.values() if overlap.pair}
-        _filter(unfiltered, out / MANIFEST_FILE, splits, left_out, broken, quarantine, data_revision)
+        overlapping = {overlap.pair for overlap in overlaps.values()}
+        _filter(
+            unfiltered, out / MANIFEST_FILE, splits, left_out, broken, widowed - overlapping, quarantine, data_revision
+        )
     finally:
         unfiltered.unlink(missing_ok=True)
     write_quarantine(quarantine, out)
@@ -301,10 +307,16 @@ def _filter(
     splits: np.ndarray,
     reasons: dict[str, str],
     broken: dict[str, str],
+    widowed: frozenset[str],
     quarantine: list[Quarantined],
     data_revision: str | None,
 ) -> None:
-    """Copy the rows with their splits, leaving out those with a reason, by path, and what is left of broken pairs."""
+    """Copy the rows with their splits, leaving out those with a reason, by path, and what is left of broken pairs.
+
+    Args:
+        widowed: broken pairs whose rated photos stay, without a pair.
+    """
+    alone = pyarrow.array(list(widowed), pyarrow.string())
     pairs, paths = pyarrow.array(list(broken), pyarrow.string()), pyarrow.array(list(reasons), pyarrow.string())
 
     def kept() -> Iterator[pyarrow.RecordBatch]:
@@ -312,6 +324,10 @@ def _filter(
         for batch in pyarrow.parquet.ParquetFile(unfiltered).iter_batches():
             own = pyarrow.array(splits[start : start + len(batch)], pyarrow.string())
             batch, start = batch.set_column(SCHEMA.get_field_index("split"), _SPLIT, own), start + len(batch)
+            rated = compute.and_(compute.is_in(batch["pair"], alone), compute.is_valid(batch["mos"]))
+            for name in ("pair", "role", "kind"):
+                column = compute.if_else(rated, None, batch[name])
+                batch = batch.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
             lost = compute.or_(compute.is_in(batch["pair"], pairs), compute.is_in(batch["path"], paths))
             for row in batch.filter(lost).select(["path", "pair"]).to_pylist():
                 path, pair = row["path"], row["pair"]

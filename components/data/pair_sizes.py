@@ -1,5 +1,8 @@
 """Pairs whose photos differ in size: those that can be laid over each other stay, of the others a side is left out.
 
+Of the user's own pairs those of one size are looked at, too: a photo that was taken again, or cropped elsewhere, would
+teach to move the picture. Published pairs of one size are taken to be aligned, as their authors say.
+
 What stays is laid over each other once more when pairs are made of it, from the same pixels and so in the same way.
 """
 
@@ -14,7 +17,7 @@ import pyarrow
 import pyarrow.parquet
 from pyarrow import compute
 
-from components.data.registration import align
+from components.data.registration import align, is_displaced
 from components.imaging.photo import read_photo
 
 log = logging.getLogger(__name__)
@@ -40,14 +43,16 @@ class _Photo(NamedTuple):
     role: str
     width: int
     height: int
+    dataset: str
 
 
-def unfit(rows: Path, photos_dir: Path, workers: int) -> Unfit:
+def unfit(rows: Path, photos_dir: Path, workers: int, own: frozenset[str] = frozenset()) -> Unfit:
     """Look at every pair of several sizes.
 
     Args:
         rows: a Parquet file with the columns of a manifest.
         photos_dir: where relative paths begin.
+        own: datasets whose pairs of one size are looked at, too.
 
     Raises:
         UnreadablePhoto, OSError: a photo has been damaged or removed since it was read.
@@ -55,7 +60,7 @@ def unfit(rows: Path, photos_dir: Path, workers: int) -> Unfit:
     found = Unfit({}, {})
     looked_at = 0
     with ThreadPoolExecutor(min(workers, _AT_ONCE), thread_name_prefix="align") as pool:
-        for photos, fits in pool.map(lambda photos: (photos, _fits(photos, photos_dir)), _uneven(rows)):
+        for photos, fits in pool.map(lambda photos: (photos, _fits(photos, photos_dir, own)), _uneven(rows, own)):
             looked_at += 1
             found.reasons.update(fits)
             for role in ("input", "target"):
@@ -63,25 +68,26 @@ def unfit(rows: Path, photos_dir: Path, workers: int) -> Unfit:
                     found.broken[photos[0].pair] = role
     if looked_at:
         log.info(
-            "%d pairs of several sizes: %d laid over each other by content, %d not",
+            "%d pairs of several sizes, or of the user's own: %d lie over each other by content, %d do not",
             *(looked_at, looked_at - len(found.broken), len(found.broken)),
         )
     return found
 
 
-def _uneven(rows: Path) -> Iterator[list[_Photo]]:
-    """The photos of each pair that has several sizes."""
+def _uneven(rows: Path, own: frozenset[str]) -> Iterator[list[_Photo]]:
+    """The photos of each pair that has several sizes, or is of one of the datasets."""
     table = pyarrow.parquet.read_table(rows, columns=list(_Photo._fields), filters=compute.field("pair").is_valid())
+    theirs = compute.is_in(table["dataset"], pyarrow.array(sorted(own), pyarrow.string()))
     ends = [(side, end) for side in ("width", "height") for end in ("min", "max")]
     sizes = table.group_by("pair").aggregate(ends)
     differ = [compute.not_equal(sizes[f"{side}_min"], sizes[f"{side}_max"]) for side in ("width", "height")]
     uneven = sizes.filter(compute.or_(*differ))["pair"].combine_chunks()
-    chosen = table.filter(compute.is_in(table["pair"], uneven)).sort_by("pair")
+    chosen = table.filter(compute.or_(compute.is_in(table["pair"], uneven), theirs)).sort_by("pair")
     for _, photos in groupby((_Photo(**row) for row in chosen.to_pylist()), key=lambda photo: photo.pair):
         yield list(photos)
 
 
-def _fits(photos: list[_Photo], photos_dir: Path) -> dict[str, str]:
+def _fits(photos: list[_Photo], photos_dir: Path, own: frozenset[str]) -> dict[str, str]:
     """Reasons, by path, of the photos that cannot be laid over those they are paired with.
 
     Of one input and several targets the targets are judged, else the inputs.
@@ -92,9 +98,12 @@ def _fits(photos: list[_Photo], photos_dir: Path) -> dict[str, str]:
     reasons = {}
     for photo in judged:
         for other in others:
-            if (photo.width, photo.height) == (other.width, other.height):
-                continue
             picture, target = (photos_dir / one.path for one in ((other, photo) if single else (photo, other)))
+            if (photo.width, photo.height) == (other.width, other.height):
+                if photo.dataset in own and is_displaced(read_photo(picture).pixels, read_photo(target).pixels):
+                    reasons[photo.path] = f"its content is shifted against {other.path}: crop both to what they share"
+                    break
+                continue
             if align(read_photo(picture).pixels, read_photo(target).pixels) is None:
                 reasons[photo.path] = (
                     f"{photo.width}x{photo.height} pixels beside {other.width}x{other.height} of {other.path}: not one "

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from skimage.feature import SIFT, match_descriptors
 from skimage.measure import ransac
+from skimage.registration import phase_cross_correlation
 from skimage.transform import SimilarityTransform
 from torch import Tensor
 from torch.nn import functional
@@ -33,6 +34,8 @@ _OUTSIDE = 0.01  # of the input's sides, by which corners of the target may lie 
 _LEAST_SIDE = 0.2  # of the input's, that the target has to show
 _MANY = 200  # features of a picture that are enough
 _INLIERS = 12  # features that have to agree
+_APART = 3  # working pixels by which the content of two photos has to be shifted to count as that
+_BETTER = 0.1  # by which the blocks have to agree better then
 _RESIDUAL = 2.0  # working pixels within which they agree
 
 
@@ -73,6 +76,30 @@ def registered(picture: Tensor, target: Tensor, names: str) -> Alignment | None:
             f"{tuple(target.shape[1:])}, which cannot be laid over each other; leave the pair out"
         )
     return found
+
+
+def is_displaced(picture: Tensor, target: Tensor) -> bool:
+    """Whether two photos of one size show the same content, but shifted: taken by hand, or cropped apart.
+
+    The shift is that of the phase correlation (Kuglin and Hines 1975), if blocks agree clearly better with it.
+
+    Args:
+        picture, target: (3, H, W) in [0, 1].
+    """
+    small, wanted = (resize_short_side(one.mean(0, keepdim=True), _WORKING_SHORT_SIDE) for one in (picture, target))
+    shift, _, _ = phase_cross_correlation(wanted[0].numpy(), small[0].numpy(), normalization="phase")
+    down, across = (round(float(value)) for value in shift)
+    if max(abs(down), abs(across)) < _APART:
+        return False
+    height, width = wanted.shape[1] - abs(down), wanted.shape[2] - abs(across)
+    if min(height, width) < _LEAST_SIDE * min(wanted.shape[1:]):
+        return False
+    moved = [
+        one[:, max(sign * down, 0) :, max(sign * across, 0) :][:, :height, :width]
+        for one, sign in ((small, -1), (wanted, 1))
+    ]
+    agreed = _correlation(*moved)
+    return agreed > _LEAST_CORRELATION and agreed > _correlation(small, wanted) + _BETTER
 
 
 def _whole(picture: Tensor, target: Tensor) -> Iterator[Alignment]:

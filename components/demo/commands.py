@@ -12,7 +12,8 @@ from components.serving.commands import OPTIONS, run_server
 def demo(**given: Any) -> int:
     """Serve a web page to drop photos into, with the champion behind it.
 
-    Until it is interrupted. The exit status is 1 when the package cannot be loaded, 2 for a limit out of range.
+    Until it is interrupted. The exit status is 1 when the package cannot be loaded or the port is taken, 2 for a limit
+    out of range.
     """
     from components.demo.app import create_demo
 

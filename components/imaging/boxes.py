@@ -1,8 +1,8 @@
 """The boxes of HEIC and AVIF files: whether all data is there, and what the file says of its main picture's colours.
 
 Decoders fill tiles whose data is missing with a colour of their own, and tell neither that nor the code points of the
-colours, nor whether a rotation is the file's own. Source: ISO/IEC 14496-12 (boxes, iloc, iref) and ISO/IEC 23008-12
-(item properties).
+colours, nor whether a rotation is the file's own. Source: ISO/IEC 14496-12 (boxes, iloc, iref), ISO/IEC 23008-12
+(item properties) and the AV1 binding for ISO base media files (av1C).
 """
 
 import struct
@@ -14,6 +14,7 @@ from components.imaging.formats import FormatError
 
 _MOST_BOXES = 100_000
 """Boxes that are looked at in one file; a file that holds more is a trap."""
+VIDEO_BOX = b"mpvd"
 _CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 _IN_FILE = 0  # construction method of iloc: offsets count from the beginning of the file
 
@@ -61,6 +62,25 @@ class Boxes:
                 primaries, transfer = struct.unpack_from(">HH", data, 4)
                 return primaries, transfer
         return None
+
+    @property
+    def video(self) -> bytes | None:
+        """The film of a motion photo with the box around it (Google's Motion Photo 1.0, mpvd), or None."""
+        for kind, start, end in self._boxes(0, len(self.content)):
+            if kind == VIDEO_BOX and self.content[start + 4 : start + 8] == b"ftyp":
+                return struct.pack(">I4s", end - start + 8, VIDEO_BOX) + self.content[start:end]
+        return None
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits a sample of the main picture: by pixi, or by AV1's own configuration; 8 where neither tells."""
+        properties = dict(self._properties)
+        channels, stream = properties.get(b"pixi", b""), properties.get(b"av1C", b"")
+        if len(channels) > 5:
+            return channels[5]
+        if len(stream) < 4 or not stream[2] & 0x40:
+            return 8
+        return 12 if stream[2] & 0x20 else 10
 
     @property
     def canon_blocks(self) -> dict[bytes, bytes]:

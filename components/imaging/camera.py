@@ -13,7 +13,7 @@ import tifffile
 from PIL import ExifTags
 
 from components.imaging.boxes import Boxes
-from components.imaging.formats import RAW_SUFFIXES, FormatError, Header, RawImage, check_size
+from components.imaging.formats import RAW_SUFFIXES, Beside, FormatError, Header, RawImage, check_size
 from components.imaging.metadata import EXIF_PREFIX, exif_orientation, made_block
 from components.imaging.raw_metadata import raw_exif
 from components.imaging.source import Source, decoder_text
@@ -40,11 +40,21 @@ def is_raw(source: Source, start: bytes) -> bool:
 
 def is_heic(start: bytes) -> bool:
     """Whether a file that begins with ``start`` (64 bytes) is HEVC in HEIF."""
-    if start[4:8] != b"ftyp":
-        return False
-    size = min(int.from_bytes(start[:4], "big"), len(start))
-    brands = {start[offset : offset + 4] for offset in range(8, size - 3, 4)}
+    brands = _brands(start)
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+def is_avif(start: bytes) -> bool:
+    """Whether a file that begins with ``start`` (64 bytes) is AV1 in HEIF."""
+    return bool(_brands(start) & _AVIF_BRANDS)
+
+
+def _brands(start: bytes) -> set[bytes]:
+    """What a file of ISO base media says that it is (ISO/IEC 14496-12, ftyp)."""
+    if start[4:8] != b"ftyp":
+        return set()
+    size = min(int.from_bytes(start[:4], "big"), len(start))
+    return {start[offset : offset + 4] for offset in range(8, size - 3, 4)}
 
 
 def heic_header(source: Source, max_pixels: int) -> Header:
@@ -89,6 +99,7 @@ def heic_samples(source: Source, header: Header) -> tuple[RawImage, tuple[int, i
         exif=_heif_exif(heif),
         icc=heif.info.get("icc_profile") or None,
         xmp=heif.info.get("xmp") or None,
+        beside=Beside(video=boxes.video),
     )
     return image, boxes.code_points
 

@@ -1,8 +1,9 @@
 """The file-format layer under `components.imaging.photo`: decoders and encoders of sample arrays.
 
 JPEG is in `components.imaging.jpeg`, PNG in `components.imaging.png`, HEIC and camera raw in
-`components.imaging.camera`, TIFF of 16 bits and what goes with every TIFF in `components.imaging.tiff`; Pillow decodes
-the rest. Colours that a file names without a profile become one in `components.imaging.profiles`.
+`components.imaging.camera`, TIFF of 16 bits and what goes with every TIFF in `components.imaging.tiff`; imagecodecs
+decodes AVIF of more than 8 bits, and Pillow the rest. Colours that a file names without a profile become one in
+`components.imaging.profiles`.
 
 Arrays here are numpy, (H, W, C) or (H, W), in the file's own samples (uint8 or uint16).
 """
@@ -14,17 +15,17 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from components.imaging import camera, jpeg, png, profiles, tiff
 from components.imaging.boxes import Boxes
 from components.imaging.formats import Beside, FormatError, Header, RawImage, check_size, split_alpha
-from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif
+from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif, without_orientation
 from components.imaging.source import Source
 
 log = logging.getLogger(__name__)
 
-_OTHERS = ("WEBP", "AVIF", "BMP", "GIF")
+_OTHERS = ("WEBP", "BMP", "GIF")
 """Formats that Pillow reads without help."""
 
 
@@ -45,6 +46,8 @@ def read_header(source: Source, max_pixels: int) -> Header:
         header = jpeg.jpeg_header(source)
     elif start.startswith(png.SIGNATURE):
         header = _png_header(source)
+    elif camera.is_avif(start):
+        header = _avif_header(source)
     else:
         with source.open() as file, Image.open(file, formats=_OTHERS) as image:
             check_size(image.width, image.height, max_pixels)
@@ -70,8 +73,10 @@ def read_samples(source: Source, header: Header) -> RawImage:
         image, points = _jpeg_image(source, header), None
     elif header.format == "PNG":
         image, points = _png_image(source, header)
+    elif header.format == "AVIF":
+        image, points = _avif_image(source, header)
     else:
-        image, points = _other_image(source, header)
+        image, points = _other_image(source, header), None
     if image.icc is None and header.format in ("JPEG", "TIFF") and image.space == "RGB" and says_adobe_rgb(image.exif):
         return replace(image, icc=profiles.adobe_rgb_profile())
     return image if image.icc or points is None else _by_code_points(image, points, str(source))
@@ -139,18 +144,52 @@ def _png_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, int
     return RawImage(colour, space, alpha, header, chunks.exif, icc, chunks.xmp, beside=chunks.beside), points
 
 
-def _other_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, int] | None]:
-    points = None
-    if header.format == "AVIF":
-        boxes = Boxes(source.read_bytes())
-        boxes.check_whole()
-        points = boxes.code_points
+def _avif_header(source: Source) -> Header:
+    content = source.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=["AVIF"]) as image:
+            frames, orientation = (
+                _frames(image),
+                exif_orientation(_exif(image)),
+            )  # where Pillow puts the file's rotation
+            depth = 16 if frames == 1 and Boxes(content).bit_depth > 8 else 8
+            return Header(image.width, image.height, "AVIF", image.mode, depth, orientation, frames)
+    except UnidentifiedImageError as error:
+        raise FormatError("corrupt or truncated: its boxes break the rules of AVIF, or some are missing") from error
+
+
+def _avif_image(source: Source, header: Header) -> tuple[RawImage, tuple[int, int] | None]:
+    """Decode the first picture; 10 and 12 bits, of which Pillow keeps 8, are widened to the full range of 16.
+
+    Of an animation Pillow's 8 bits are taken: imagecodecs aborts the process on one.
+    """
+    content = source.read_bytes()
+    boxes = Boxes(content)
+    boxes.check_whole()
+    beside = Beside(video=boxes.video)
+    with Image.open(io.BytesIO(content), formats=["AVIF"]) as image:
+        icc, exif, xmp = image.info.get("icc_profile") or None, _exif(image), _xmp(image)
+        if header.bit_depth == 8:
+            image.load()
+            colour, space, alpha = _pillow_samples(image)
+            return RawImage(colour, space, alpha, header, exif, icc, xmp, beside=beside), boxes.code_points
+    samples = imagecodecs.avif_decode(content)
+    if samples.shape[:2] != (header.height, header.width) or samples.dtype != np.uint16:
+        expected = f"{header.width}x{header.height} pixels of 16 bits"
+        raise FormatError(f"the header promises {expected}, the data has {samples.shape} of {samples.dtype}")
+    samples = np.rint(samples * np.float32(65535 / (2**boxes.bit_depth - 1))).clip(0, 65535).astype(np.uint16)
+    colour, alpha = split_alpha(samples, colours=1 if samples.ndim == 2 or samples.shape[2] < 3 else 3)
+    space = "GRAY" if colour.ndim == 2 else "RGB"
+    return RawImage(colour, space, alpha, header, exif, icc, xmp, beside=beside), boxes.code_points
+
+
+def _other_image(source: Source, header: Header) -> RawImage:
     with source.open() as file, Image.open(file, formats=_OTHERS) as image:
         icc = image.info.get("icc_profile") or None
         image.load()
         colour, space, alpha = _pillow_samples(image)
         beside = Beside(is_lossless=header.format == "WEBP" and _is_lossless_webp(source))
-        return RawImage(colour, space, alpha, header, _exif(image), icc, _xmp(image), beside=beside), points
+        return RawImage(colour, space, alpha, header, _exif(image), icc, _xmp(image), beside=beside)
 
 
 def _is_lossless_webp(source: Source) -> bool:
@@ -196,18 +235,22 @@ def encode(
     if file_format == "TIFF":
         return tiff.encode_tiff(samples, samples.shape[2] == 4, icc, exif, xmp, beside)
     if file_format == "HEIF":
-        return camera.encode_heic(samples, icc, exif, xmp, quality)
+        return camera.encode_heic(samples, icc, exif, xmp, quality) + ((beside and beside.video) or b"")
     if file_format == "JPEG":
         return jpeg.encode_jpeg(samples, icc, exif, xmp, quality, beside)
     options: dict[str, Any] = {"quality": quality, "icc_profile": icc}
     if file_format == "WEBP" and beside is not None and beside.is_lossless:
         options |= {"lossless": True, "quality": 75, "exact": True}  # the quality is the effort then
-    if exif:
+    if exif and file_format == "AVIF":  # Pillow writes a block that tells an orientation anew, in ASCII alone
+        options["exif"] = without_orientation(exif)
+    elif exif:
         options["exif"] = EXIF_PREFIX + exif
     if xmp:
         options["xmp"] = xmp
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(samples)).save(stream, file_format, **options)
+    if file_format == "AVIF" and beside is not None and beside.video:
+        stream.write(beside.video)
     return stream.getvalue()
 
 

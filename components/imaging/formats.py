@@ -64,7 +64,8 @@ class Beside:
         comment: of a JPEG, or None.
         texts: keyword and text of each text of a PNG.
         density: pixels per inch, horizontally and vertically, where the file says so outside of EXIF.
-        video: the film of a motion photo, which lies at the very end of the file.
+        video: the film of a motion photo, which lies at the very end of the file; of HEIC and AVIF in its box.
+        extended_xmp: what did not fit the XMP packet of a JPEG, and which that names.
         is_lossless: whether a format that has both kinds kept every sample.
     """
 
@@ -73,6 +74,7 @@ class Beside:
     texts: tuple[tuple[str, str], ...] = ()
     density: tuple[float, float] | None = None
     video: bytes | None = field(default=None, repr=False)
+    extended_xmp: bytes | None = field(default=None, repr=False)
     is_lossless: bool = False
 
 

@@ -8,7 +8,8 @@ import io
 import logging
 import re
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import imagecodecs
@@ -25,13 +26,15 @@ from components.imaging.metadata import (
     without_maker_note,
 )
 from components.imaging.source import Source
-from components.imaging.xmp import promises_gain_map, video_length
+from components.imaging.xmp import extension, promises_gain_map, video_length
 
 log = logging.getLogger(__name__)
 
 SIGNATURE = b"\xff\xd8\xff"
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\x00"
+_EXTENDED = b"http://ns.adobe.com/xmp/extension/\x00"
+_EXTENDED_PIECE = 65_400
 _PHOTOSHOP = b"Photoshop 3.0\x00"
 _ICC = b"ICC_PROFILE\x00"
 _ICC_PIECE = 65_519
@@ -77,6 +80,19 @@ class Segments:
         return found[0] or None if found else None
 
     @property
+    def extended_xmp(self) -> bytes | None:
+        """What did not fit the XMP packet, or None where it names nothing more or that is not all there."""
+        name = extension(self.xmp) if self.xmp else b""
+        head = len(_EXTENDED) + len(name) + 8
+        pieces = [data for data in self.blocks.get(_APP1, []) if name and data.startswith(_EXTENDED + name)]
+        places = sorted(
+            (struct.unpack(">II", data[head - 8 : head])[::-1], data[head:]) for data in pieces if len(data) > head
+        )
+        content = b"".join(data for _, data in places)
+        wholes = {whole for (_, whole), _ in places}
+        return content if wholes == {len(content)} else None
+
+    @property
     def icc(self) -> bytes | None:
         pieces = sorted(data[len(_ICC) :] for data in self.blocks.get(_APP2, []) if data.startswith(_ICC))
         return b"".join(piece[2:] for piece in pieces) or None
@@ -94,7 +110,8 @@ class Segments:
                 x, y = struct.unpack(">HH", data[8:12])
                 density = (x * per_inch, y * per_inch) if x and y else None
         comments = self.blocks.get(_COM, [])
-        return Beside(iptc=photoshop_iptc(resources), comment=b"\n".join(comments) or None, density=density)
+        comment = b"\n".join(comments) or None
+        return Beside(photoshop_iptc(resources), comment, density=density, extended_xmp=self.extended_xmp)
 
     @property
     def pictures(self) -> int:
@@ -187,7 +204,7 @@ def jpeg_samples(source: Source, header: Header) -> tuple[np.ndarray, Segments, 
     if segments.xmp and (length := video_length(segments.xmp)) and length < len(content) - segments.scan:
         video = content[-length:]
         if video[4:8] == b"ftyp":
-            beside = Beside(beside.iptc, beside.comment, beside.texts, beside.density, video)
+            beside = replace(beside, video=video)
     scans = content[segments.scan :]
     del content
     is_baseline = segments.frame is not None and segments.frame[0] in (0xC0, 0xC1)
@@ -289,6 +306,7 @@ def encode_jpeg(
         segments.append((_APP1, EXIF_PREFIX + exif))
     if xmp := _fitting(xmp, "XMP"):
         segments.append((_APP1, _JPEG_XMP + xmp))
+        segments += [(_APP1, piece) for piece in _extended_pieces(extension(xmp), beside.extended_xmp or b"")]
     pieces = [icc[start : start + _ICC_PIECE] for start in range(0, len(icc), _ICC_PIECE)] if icc else []
     if len(pieces) > 255:
         log.warning("the colour profile of %d bytes does not fit a JPEG and is left out", len(icc or b""))
@@ -307,6 +325,12 @@ def encode_jpeg(
         start[13:18] = struct.pack(">BHH", 1, x, y)
     blocks = [struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments]
     return b"".join((bytes(start), *blocks, content[head:], beside.video or b""))
+
+
+def _extended_pieces(name: bytes, extended: bytes) -> Iterator[bytes]:
+    """The extension of an XMP packet as it is spread over segments (XMP 3, 1.1.3.1)."""
+    for start in range(0, len(extended), _EXTENDED_PIECE):
+        yield _EXTENDED + name + struct.pack(">II", len(extended), start) + extended[start : start + _EXTENDED_PIECE]
 
 
 def _described(beside: Beside) -> bytes | None:

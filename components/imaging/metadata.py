@@ -197,6 +197,24 @@ def upright_exif(exif: bytes, width: int, height: int, is_srgb: bool = False) ->
     return bytes(block)
 
 
+def without_orientation(exif: bytes) -> bytes:
+    """An EXIF block whose first directory tells no orientation; every other value stays where it was."""
+    block = bytearray(exif)
+    try:
+        order = {b"II": "<", b"MM": ">"}[bytes(block[:2])]
+        first = struct.unpack_from(order + "I", block, 4)[0]
+        count = struct.unpack_from(order + "H", block, first)[0]
+        end = first + 2 + 12 * count + 4  # behind the place of the next directory
+        for entry in range(first + 2, end - 4, 12):
+            if struct.unpack_from(order + "H", block, entry)[0] == ExifTags.Base.Orientation and end <= len(block):
+                block[entry:end] = block[entry + 12 : end] + bytes(12)
+                struct.pack_into(order + "H", block, first, count - 1)
+                break
+    except (KeyError, struct.error):
+        return exif
+    return bytes(block)
+
+
 def without_maker_note(exif: bytes) -> bytes:
     """An EXIF block without the maker's private notes, which make most of a large one.
 

@@ -24,13 +24,21 @@ from torch.nn import functional
 
 from components import files
 from components.imaging import codecs, profiles
+from components.imaging.boxes import VIDEO_BOX
 from components.imaging.formats import FORMAT_OF_SUFFIX, Beside, Header, RawImage
 from components.imaging.formats import MAX_PIXELS as MAX_PIXELS  # what every reader takes by default
 from components.imaging.metadata import says_adobe_rgb, upright_exif
 from components.imaging.png import encode_png
 from components.imaging.source import PictureFile, decoding
 from components.imaging.source import UnreadablePhoto as UnreadablePhoto  # what every reader raises
-from components.imaging.xmp import promises_gain_map, upright_xmp, without_claims
+from components.imaging.xmp import (
+    extension,
+    joined,
+    promises_gain_map,
+    upright_xmp,
+    without_claims,
+    without_extension,
+)
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +204,8 @@ def encode(
 ) -> bytes:
     """Upright samples (H, W, 3), alpha (H, W) of the same type and metadata as a file in the format of the suffix.
 
-    A motion photo keeps its film in a JPEG; where the film, or a gain map, stays behind, XMP no longer promises it.
+    A motion photo keeps its film from JPEG to JPEG, and among HEIC and AVIF. Where the film, a gain map or a part of
+    XMP stays behind, XMP no longer promises it.
 
     Raises: as `encode_photo`.
     """
@@ -210,13 +219,24 @@ def encode(
     height, width = samples.shape[:2]
     exif = upright_exif(exif, width, height, is_srgb=icc is None and says_adobe_rgb(exif)) if exif else None
     beside = beside or Beside()
-    has_video = beside.video is not None and file_format == "JPEG"
+    has_video = beside.video is not None and file_format in _holders(beside.video)
     if beside.video is not None and not has_video:
-        log.warning("%s: %s has no place for the film of a motion photo, which is left out", name, file_format)
+        log.warning("%s: the film of a motion photo does not go from its format into %s: left out", name, file_format)
+        beside = replace(beside, video=None)
+    if xmp and beside.extended_xmp is None and extension(xmp):
+        log.warning("%s: the XMP packet names another one that is not all there, and is left out", name)
+        xmp = without_extension(xmp)
+    elif xmp and beside.extended_xmp is not None and file_format != "JPEG":
+        xmp = joined(xmp, beside.extended_xmp)
     if xmp and promises_gain_map(xmp):
         log.warning("%s: the gain map for HDR displays is of the photo before the edit, and is left out", name)
     xmp = without_claims(upright_xmp(xmp), keep_video=has_video) if xmp else None
     return codecs.encode(samples, file_format, icc, exif, xmp, quality, beside)
+
+
+def _holders(video: bytes) -> tuple[str, ...]:
+    """The formats that hold the film of a motion photo as it is."""
+    return ("HEIF", "AVIF") if video[4:8] == VIDEO_BOX else ("JPEG",)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

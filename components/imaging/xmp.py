@@ -4,13 +4,18 @@ A packet may promise a film or a gain map behind the picture (Google's Motion Ph
 directory of GContainer 1.0). The promise goes where the thing itself is not kept.
 """
 
+import logging
 import re
+
+log = logging.getLogger(__name__)
 
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>\s*))[2-8]")
 _CAMERA = b"http://ns.google.com/photos/1.0/camera/"
 _CONTAINER = b"http://ns.google.com/photos/1.0/container/"
 _ITEM = b"http://ns.google.com/photos/1.0/container/item/"
 _GAIN_MAPS = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"http://ns.apple.com/HDRGainMap/1.0/")
+_NOTE = b"http://ns.adobe.com/xmp/note/"
+_DESCRIPTIONS = re.compile(rb"<rdf:RDF\b[^>]*>(.*)</rdf:RDF>", re.DOTALL)
 _LIST_ITEM = re.compile(rb"\s*<rdf:li\b[^>]*?(?:/>|(?<!/)>.*?</rdf:li>)", re.DOTALL)
 _MOST = 2**24
 """Bytes of a packet that is looked into; a longer one is kept as it is."""
@@ -25,6 +30,26 @@ def xmp_orientation(xmp: bytes) -> int:
     """The orientation that a packet tells, 1 where it tells none."""
     found = _ORIENTATION.search(xmp)
     return int(found[0][-1:]) if found else 1
+
+
+def extension(xmp: bytes) -> bytes:
+    """The name of the packet that holds what did not fit this one (XMP 3, 1.1.3.1): 32 digits, or nothing."""
+    return _value(xmp, _prefix(xmp, _NOTE), b"HasExtendedXMP")
+
+
+def without_extension(xmp: bytes) -> bytes:
+    """A packet that names no other one."""
+    prefix = _prefix(xmp, _NOTE)
+    return _without(xmp, prefix, rb"HasExtendedXMP") if prefix is not None else xmp
+
+
+def joined(xmp: bytes, extended: bytes) -> bytes:
+    """A packet with the properties of its extension beside its own."""
+    inner, end = _DESCRIPTIONS.search(extended), xmp.rfind(b"</rdf:RDF>")
+    if inner is None or end < 0:
+        log.warning("the extended XMP is not written as XMP is, and is left out")
+        return without_extension(xmp)
+    return without_extension(xmp[:end] + inner[1] + xmp[end:])
 
 
 def video_length(xmp: bytes) -> int:

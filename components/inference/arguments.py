@@ -10,6 +10,9 @@ from components.command_line import FILE, Number, Option
 CHAMPION = "champion"
 """Name of the model that is used by default: whatever the registry calls champion."""
 
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
+
 _FORMATS = ("jpg", "png", "tif", "webp", "avif", "heic")
 _BESIDE = ""  # an option given without a file name: the file lies beside OUT, under its name
 _EDIT, _FILES = "The edit", "Files"
@@ -36,6 +39,8 @@ class EnhanceArguments:
     overwrite: bool
     model: str
     max_pixels: int | None
+    device: Device
+    dtype: Precision
     as_json: bool
 
 
@@ -50,6 +55,13 @@ COMMON: list[click.Parameter] = [
         metavar="N",
         show_default="268435456, above the 200 million of phones",
         help="Refuse photos of more pixels, undecoded.",
+    ),
+    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
+    Option(
+        ["--dtype"],
+        type=click.Choice(("float32", "bfloat16")),
+        default="float32",
+        help="Number format of the models' weights; float32 takes twice the memory.",
     ),
 ]
 """Options of both commands."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from components import quick_start
 from components.checkout import NoCheckoutError
 from components.command_line import Command, CommandError
-from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, EnhanceArguments
+from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, Device, EnhanceArguments, Precision
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.imaging.source import PictureFile
@@ -103,7 +103,7 @@ def _enhance_one(options: EnhanceArguments, source: Path, target: Path, wanted: 
     extras = _extras(str(target), options)
     written = [*map(Path, extras.names()), target]
     _check_outputs(source, written, options.overwrite)
-    enhancer, _ = _load(options.model)
+    enhancer, _ = _load(options.model, options.device, options.dtype)
 
     def process() -> tuple["Sidecar", str]:
         from components import files
@@ -163,7 +163,7 @@ def _run_batch(options: EnhanceArguments, source: "Place", target: "Place", want
     found = source.names()
     if not found:
         raise CommandError(f"IN: {options.source} holds no files")
-    enhancer, model = _load(options.model)
+    enhancer, model = _load(options.model, options.device, options.dtype)
 
     def process(name: str, photo: "PictureFile", result: str, beside: str) -> tuple[dict[str, bytes], str]:
         from components.inference.workflow import enhance_file
@@ -195,7 +195,15 @@ def _run_batch(options: EnhanceArguments, source: "Place", target: "Place", want
 
 
 @click.command(cls=Command, params=CRITIQUE)
-def critique(source: str, sidecar: bool, model: str, as_json: bool, max_pixels: int | None) -> int:
+def critique(
+    source: str,
+    sidecar: bool,
+    model: str,
+    as_json: bool,
+    max_pixels: int | None,
+    device: Device,
+    dtype: Precision,
+) -> int:
     """Print what the Critic says about a photo.
 
     Its reasoning, suggestions and score; nothing is edited.
@@ -210,7 +218,7 @@ def critique(source: str, sidecar: bool, model: str, as_json: bool, max_pixels: 
         raise CommandError(f"IN: {source} holds no photos")
     if sidecar and place.folder is None:
         raise CommandError("--sidecar writes beside the photo, and IN is not on this machine's disk")
-    enhancer, _ = _load(model)
+    enhancer, _ = _load(model, device, dtype)
     sidecars = result_names(names, ".json")
     failed = 0
     for name in tqdm(names, unit="photo", disable=len(names) == 1):
@@ -284,17 +292,25 @@ def _fingerprint(options: EnhanceArguments, wanted: "EnhanceOptions", model: str
     return json.dumps([model, wanted.model_dump(mode="json"), extras], sort_keys=True)
 
 
-def _load(name: str) -> tuple["Enhancer", str]:
+def _load(name: str, device: Device, dtype: Precision) -> tuple["Enhancer", str]:
     """The model that `--model` names, and what tells it from others: the fingerprint in its manifest."""
     from components.champion.service import REPAIR
     from components.inference.enhancer import Enhancer
+    from components.models.compute import ComputeSettings
     from components.models.package import MANIFEST_FILE, PackageError
 
     try:
+        placement = ComputeSettings(device=device, dtype=dtype).place()
+    except RuntimeError as error:
+        raise CommandError(
+            f"--device {device}: PyTorch sees no such device: check the driver, or leave it out"
+        ) from error
+    try:
         with model_folder(name) as folder:
-            enhancer, manifest = Enhancer.load(folder), folder / MANIFEST_FILE
+            enhancer, manifest = Enhancer.load(folder, placement=placement), folder / MANIFEST_FILE
             quick_start.loaded()
             there = manifest.is_file()
-            return enhancer, json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
+            model = json.loads(manifest.read_text("utf-8"))["fingerprint"] if there else str(folder)
+            return enhancer, model if dtype == "float32" else f"{model} in {dtype}"
     except PackageError as error:
         raise CommandError(f"{error}{REPAIR if name == CHAMPION else ''}") from error

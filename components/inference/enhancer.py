@@ -26,7 +26,7 @@ from components.inference.transfer import TransferSettings
 from components.models.artist import Artist
 from components.models.compute import Placement
 from components.models.critic import Critic, ReasoningLatent
-from components.models.package import read_package
+from components.models.package import Package, read_package
 from components.models.sampling import sample_edits
 from components.strict import Strict
 from components.verdict.grammar import Verdict, parses
@@ -35,6 +35,8 @@ EARLIER_NAME = "crafter"
 """Key of the settings in the tables of packages that were evaluated before `enhancer` became their name."""
 _LARGEST_RATIO = 150
 """Longer pictures are shown to the Critic squeezed; Qwen2.5-VL's processor takes none from 200 on."""
+SETTINGS_FILE = "enhancer.json"
+"""In a package that was not evaluated here: how photos are to be enhanced with it."""
 _TABLE_FILE = "table.json"  # of components.evaluation, which depends on this module
 
 
@@ -128,14 +130,15 @@ class Enhancer:
         """Load a package directory (`components.models.package`) after verifying every file of it.
 
         Args:
-            settings: by default those that the package was evaluated with, so that it is used as it was judged.
+            settings: by default those that the package was evaluated with, so that it is used as it was judged, or
+                those that came with it.
 
         Raises:
             components.models.package.PackageError: it is not a whole, unaltered package.
         """
         with held(Path(package)) as folder:
             verified = read_package(folder)
-            settings = settings or _as_judged(verified.evaluation / _TABLE_FILE)
+            settings = settings or _as_judged(verified)
             return cls.from_parts(verified.base, verified.critic_adapter, verified.artist_adapter, settings, placement)
 
     @classmethod
@@ -249,10 +252,12 @@ class Enhancer:
         return _average(rebuilt, 1).cpu(), _average(edits, draws).cpu()
 
 
-def _as_judged(table: Path) -> EnhancerSettings:
-    """The settings recorded in the table of an evaluation, or the defaults for a package that was never evaluated."""
+def _as_judged(package: Package) -> EnhancerSettings:
+    """The settings recorded in the table of an evaluation, or those that came with a package, or the defaults."""
+    table, given = package.evaluation / _TABLE_FILE, package.folder / SETTINGS_FILE
     if not table.is_file():
-        return EnhancerSettings()
+        text = given.read_text(encoding="utf-8") if given.is_file() else "{}"
+        return EnhancerSettings.model_validate_json(text)
     recorded = json.loads(table.read_text(encoding="utf-8"))["settings"]
     return EnhancerSettings.model_validate(recorded["enhancer" if "enhancer" in recorded else EARLIER_NAME])
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
+PROMPT_FILE = "prompt.txt"
+"""In a base model's folder, UTF-8: what to say beside the photo, where that is not the project's own prompt."""
 END_TOKEN = "<|im_end|>"
 """Ends what the Critic writes."""
 
@@ -130,7 +132,8 @@ class Critic:
     ) -> "Critic":
         """Load `from_pretrained` directories: the base model and, when given, a PEFT adapter on top of it.
 
-        Where the adapter's folder holds weights too (`components.models.weights`), those replace the base model's.
+        Where the adapter's folder holds weights too (`components.models.weights`), those replace the base model's. A
+        prompt that the base model was trained with elsewhere (`PROMPT_FILE`) goes before the project's own.
 
         Args:
             trainable: the adapter is to be trained.
@@ -141,7 +144,9 @@ class Critic:
         weights = load_weights(model, adapter)
         if adapter is not None:
             model = put_adapter(model, adapter) if only_used else load_adapter(model, adapter, trainable)
-        critic = cls(model, AutoProcessor.from_pretrained(base))
+        own = base / PROMPT_FILE
+        prompt = own.read_text(encoding="utf-8").removesuffix("\n") if own.is_file() else PROMPT
+        critic = cls(model, AutoProcessor.from_pretrained(base), prompt)
         critic.weights = weights
         return critic
 

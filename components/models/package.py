@@ -5,6 +5,7 @@
     base/critic, base/artist    the base models, so that the package needs nothing beside it
     critic, artist              the trained adapters
     evaluation                  the held-out tables, and how photos were enhanced, if it was evaluated
+    enhancer.json               how to enhance photos with models that came from elsewhere
 
 Weights are safetensors; a package with a file that would have to be unpickled is refused, when written and when read.
 """
@@ -114,6 +115,18 @@ def write_package(
         if not source.is_dir() or not any(source.iterdir()):
             raise PackageError(f"{source}: expected the directory that becomes {name} of the package")
         shutil.copytree(source, out / name, symlinks=True)
+    return seal_package(out, provenance, model_card)
+
+
+def seal_package(out: Path, provenance: Provenance, model_card: str) -> Package:
+    """Make a package of a directory that holds the parts of one: write its card, and its manifest last.
+
+    Raises:
+        PackageError: a part is missing, or it holds a pickle or a symbolic link.
+    """
+    for part in _PARTS:
+        if not (out / part).is_dir():
+            raise PackageError(f"{out}: {part} is missing")
     files.write_text(out / CARD_FILE, model_card)
     entries = _entries(out)
     manifest = PackageManifest(fingerprint=_fingerprint(entries), provenance=provenance, files=entries)

@@ -3,18 +3,21 @@
     smartphotocrafter release export --base data/base --critic DIR --artist DIR --out release/
     smartphotocrafter release export --base data/base --artist DIR --adapters-only --diffusers --out lora/
     smartphotocrafter release import --source models/SmartPhotoCrafter --vae vae.safetensors --out imported/
+    smartphotocrafter release enhance in.jpg out.png --model imported/
 
 Exported adapters are what the release's `infer.py` takes as --dit_lora_path and --vlm_lora_path. An import leaves
-base/critic, base/artist, critic and artist, as `Critic.load` and `Artist.load` take them.
+base/critic, base/artist, critic and artist, as `Critic.load` and `Artist.load` take them; all four are a package, which
+`enhance --model` takes too.
 """
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from components.command_line import PATH, Command, CommandError, Option
+from components.command_line import PATH, Command, CommandError, Number, Option
 
 _OUT = Option(["--out"], type=PATH, required=True, help="A new folder.")
 _EXPORT: list[click.Parameter] = [
@@ -35,6 +38,25 @@ _IMPORT: list[click.Parameter] = [
     _OUT,
     Option(["--models"], type=PATH, show_default="the published ones", help="Folder with the models' configurations."),
     Option(["--vae"], type=PATH, help="File with the weights of the autoencoder, if not in the folder."),
+    Option(
+        ["--prompt"],
+        type=PATH,
+        show_default="this project's own",
+        help="Text file with what the release's Critic is told beside the photo.",
+    ),
+]
+_ENHANCE: list[click.Parameter] = [
+    click.Argument(["source"], metavar="IN", type=PATH, help="A photo."),
+    click.Argument(["target"], metavar="OUT", type=PATH, help="A new file: .jpg, .png, .tif, .webp, .avif or .heic."),
+    Option(["--model"], type=PATH, required=True, metavar="DIR", help="Folder that `release import` made."),
+    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
+    Option(
+        ["--dtype"],
+        type=click.Choice(("float32", "bfloat16")),
+        default="bfloat16",
+        help="Number format of the models' weights.",
+    ),
+    Option(["--seed"], type=Number(int, 0), default=42, help="Seed of the noise."),
 ]
 
 
@@ -53,15 +75,50 @@ def export(
 
 
 @click.command("import", cls=Command, params=_IMPORT)
-def import_(source: Path, out: Path, models: Path | None, vae: Path | None) -> int:
+def import_(source: Path, out: Path, models: Path | None, vae: Path | None, prompt: Path | None) -> int:
     """Read models in the layout of the authors' release.
 
-    Leaves base/critic, base/artist, critic and artist in the new folder.
+    Leaves base/critic, base/artist, critic and artist in the new folder; if all four are there, it is a package for
+    `enhance --model`.
     """
     from components.models.published import PUBLISHED
     from components.release.folders import import_release
 
-    return _written(lambda: import_release(source, out, models or PUBLISHED, vae))
+    return _written(lambda: import_release(source, out, models or PUBLISHED, vae, prompt))
+
+
+@click.command(cls=Command, params=_ENHANCE)
+def enhance(
+    source: Path,
+    target: Path,
+    model: Path,
+    device: Literal["auto", "cpu", "cuda"],
+    dtype: Literal["float32", "bfloat16"],
+    seed: int,
+) -> int:
+    """Enhance a photo with imported models as the authors' script does.
+
+    The picture has the script's working size of about a megapixel; `enhance --model` works at the photo's own size, by
+    this project's sampler.
+    """
+    from components.imaging.formats import FORMAT_OF_SUFFIX
+
+    if target.exists():
+        raise CommandError(f"OUT: {target} exists: choose another name")
+    if target.suffix.lower() not in FORMAT_OF_SUFFIX:
+        raise CommandError(f"OUT: {target}: expected a name ending in one of {', '.join(FORMAT_OF_SUFFIX)}")
+    from components.imaging.photo import UnreadablePhoto
+    from components.models.compute import ComputeSettings
+    from components.release.picture import enhance_as_released
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        placement = ComputeSettings(device=device, dtype=dtype).place()
+        print(enhance_as_released(model, source, target, placement, seed).text)
+    except (UnreadablePhoto, ValueError, OSError, RuntimeError) as error:
+        raise CommandError(str(error)) from error
+    print(f"\nWritten to {target}.")
+    return 0
 
 
 def _written(work: Callable[[], list[Path]]) -> int:

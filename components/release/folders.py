@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from components import files
+from components.inference.enhancer import SETTINGS_FILE, EnhancerSettings
 from components.models.artist import DESCRIPTION_FILE
-from components.models.critic import END_TOKEN
+from components.models.critic import END_TOKEN, PROMPT_FILE
+from components.models.package import Provenance, seal_package
 from components.models.published import PUBLISHED, Configurations, build_vae, read_configurations
 from components.models.weights import WEIGHTS_FILE, load_weights
 from components.release.adapters import (
@@ -41,6 +43,10 @@ from components.release.layout import (
 
 log = logging.getLogger(__name__)
 _DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PARTS = 4
+AS_RELEASED = EnhancerSettings(critic_short_side=512, max_new_tokens=1280, steps=20, draws=1)
+"""How this project enhances photos with models of the release's size; as the release does: `picture`."""
+_CARD = "# Imported\n\nModels in the layout of the authors' release, under their licence. Not evaluated here.\n"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -98,19 +104,22 @@ def export_release(
     return [*written, out / TRANSFORMER_FILE, out / VAE_FILE, out / CRITIC_FOLDER]
 
 
-def import_release(source: Path, out: Path, models: Path = PUBLISHED, vae: Path | None = None) -> list[Path]:
+def import_release(
+    source: Path, out: Path, models: Path = PUBLISHED, vae: Path | None = None, prompt: Path | None = None
+) -> list[Path]:
     """Turn what is there of a release folder into base models and adapters that `Critic.load` and `Artist.load` take.
 
     Args:
         out: a new or empty folder.
         models: configurations of the models; by default the published ones.
         vae: weights of the autoencoder, if they are not in `source`.
+        prompt: file with the text that the release's Critic was trained with.
 
     Returns:
-        the folders that were written.
+        the folders that were written; `out` itself, last, where all parts are there, so that it is a package.
 
     Raises:
-        ReleaseError: nothing of a release is there, or something is not of these models.
+        ReleaseError: nothing of a release is there, or a prompt without a Critic, or something is not of these models.
         FileExistsError: `out` has content.
     """
     _require_empty(out)
@@ -134,7 +143,22 @@ def import_release(source: Path, out: Path, models: Path = PUBLISHED, vae: Path 
             f"{source}: expected some of {TRANSFORMER_FILE}, {CRITIC_FOLDER}/, {ARTIST_ADAPTER}/, {CRITIC_ADAPTER}/ "
             f"and {VAE_FILE}; found none of them"
         )
+    _add_prompt(prompt, out / "base" / "critic")
+    if len(written) == _PARTS:
+        files.write_text(out / SETTINGS_FILE, AS_RELEASED.model_dump_json(indent=2) + "\n")
+        origin = Provenance(data_revision="unknown", code_revision="unknown", pipeline_run="imported")
+        seal_package(out, origin, _CARD)
+        written.append(out)
     return written
+
+
+def _add_prompt(prompt: Path | None, critic: Path) -> None:
+    if prompt is None and critic.is_dir():
+        log.warning("the Critic will be asked as this project asks: name the text of infer.py with --prompt")
+    elif prompt is not None and not critic.is_dir():
+        raise ReleaseError(f"{prompt}: a prompt goes with the Critic, and {CRITIC_FOLDER}/ is not there")
+    elif prompt is not None:
+        files.write_text(critic / PROMPT_FILE, prompt.read_text(encoding="utf-8"))
 
 
 def _import_artist(transformer: Path, vae: Path, out: Path, configurations: Configurations) -> None:

@@ -47,6 +47,8 @@ class SamplingSettings(Strict):
         cut_sides: sides are cut to whole pixels before they are rounded to multiples.
         resample_target_first: the photo is brought to the edit's size first, and the others are made from that.
         precision: of the noise and of the Euler steps.
+        timestep: what is rounded to the precision of the weights before the transformer is told of it: the noise level
+            in [0, 1], or a thousand times as much, which is divided again.
         noise_layout: whether noise is drawn by token or by channel, row and column.
         round_output: whether 8-bit values are rounded or cut.
         repetition_penalty: of the Critic's greedy decoding; None for that of its `generation_config.json`.
@@ -64,6 +66,7 @@ class SamplingSettings(Strict):
     resample_target_first: bool = False
     resample: Literal["bicubic", "lanczos"] = "bicubic"
     precision: Literal["float32", "bfloat16"] = "float32"
+    timestep: Literal["level", "thousandths"] = "level"
     noise_layout: Literal["tokens", "channels"] = "tokens"
     round_output: bool = True
     max_new_tokens: int = Field(default=1280, gt=0)
@@ -76,6 +79,7 @@ RELEASE = SamplingSettings(
     cut_sides=True,
     resample_target_first=True,
     precision="bfloat16",
+    timestep="thousandths",
     noise_layout="channels",
     round_output=False,
     repetition_penalty=None,
@@ -269,11 +273,18 @@ class Sampler:
         prediction = self.artist.transformer(
             hidden_states=torch.cat([state.to(device, dtype), source.to(device, dtype)], dim=1),
             encoder_hidden_states=latent.states_BLD.to(device, dtype),
-            timestep=torch.full((1,), sigma, device=device, dtype=dtype),
+            timestep=self._timestep(sigma).to(device),
             img_shapes=[shapes],
             return_dict=False,
         )[0]
         return prediction[:, : grid.tokens]
+
+    def _timestep(self, sigma: float) -> Tensor:
+        """The noise level (1,) as the transformer is told it, in the precision of the weights."""
+        dtype = self.artist.vae.dtype
+        if self.settings.timestep == "level":
+            return torch.full((1,), sigma, dtype=dtype)
+        return torch.full((1,), sigma * 1000, dtype=dtype) / 1000
 
 
 def _tensor(photo: Image.Image) -> Tensor:

@@ -1,6 +1,7 @@
 """The command `serve`: the champion, or another package, over HTTP; and what `demo` shares with it."""
 
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # takes seconds to import, which `--help` need not wait for
 OPTIONS: list[click.Parameter] = [
     Option(["--package"], type=PATH, show_default="the champion", help="Folder of a package."),
     Option(["--host"], default="127.0.0.1", help="Address to listen on."),
-    Option(["--port"], type=Number(int), default=8080, help="Port to listen on."),
+    Option(["--port"], type=Number(int, 0, 65535), default=8080, help="Port to listen on."),
     Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
     Option(
         ["--dtype"],
@@ -48,7 +49,8 @@ OPTIONS: list[click.Parameter] = [
 def serve(**given: Any) -> int:
     """Serve the champion over HTTP.
 
-    Until it is interrupted. The exit status is 1 when the package cannot be loaded, 2 for a limit out of range.
+    Until it is interrupted. The exit status is 1 when the package cannot be loaded or the port is taken, 2 for a limit
+    out of range.
     """
     from components.serving.app import create_app
 
@@ -88,19 +90,45 @@ def run_server(
     from components.serving.service import PhotoService
 
     try:
-        placement = ComputeSettings(device=device, dtype=dtype).place()
-        with nullcontext(package) if package else champion(state_folder()) as folder:
-            enhancer = Enhancer.load(folder, placement=placement)
-    except PackageError as error:
-        print(f"{error}{'' if package else REPAIR}", file=sys.stderr)
+        listener = _bound(host, port)
+    except OSError as error:
+        print(f"--host {host} --port {port}: {error.strerror}: name another one", file=sys.stderr)
         return 1
-    except RuntimeError as error:  # of NoChampion and of the device
-        print(error, file=sys.stderr)
-        return 1
-    app = build(PhotoService(enhancer, checked))
-    print(f"serving {folder} on http://{host}:{port} (stop with Ctrl-C)", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_keep_alive=30)
+    with listener:
+        try:
+            placement = ComputeSettings(device=device, dtype=dtype).place()
+            with nullcontext(package) if package else champion(state_folder()) as folder:
+                enhancer = Enhancer.load(folder, placement=placement)
+        except PackageError as error:
+            print(f"{error}{'' if package else REPAIR}", file=sys.stderr)
+            return 1
+        except RuntimeError as error:  # of NoChampion and of the device
+            print(error, file=sys.stderr)
+            return 1
+        app = build(PhotoService(enhancer, checked))
+        listener.listen()  # from here on requests wait instead of being refused
+        address = f"[{host}]" if ":" in host else host
+        print(f"serving {folder} on http://{address}:{listener.getsockname()[1]} (stop with Ctrl-C)", flush=True)
+        config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
+        uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, which takes no connection before the models are loaded.
+
+    Raises:
+        OSError: the address is not this machine's, or in use.
+    """
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _in_words(problem: "ErrorDetails") -> str:

@@ -13,6 +13,7 @@ from components.command_line import PATH, CommandError, Option
 from pipelines import console
 from pipelines.environment import ROOT, Server, prepare
 from pipelines.environment import state as state_folders
+from pipelines.place import bring_along
 from pipelines.stack_file import StackError, read_stack_file
 
 STACK = Option(["--stack"], default="local", metavar="NAME", help="Name of a file in configs/stacks.")
@@ -51,6 +52,8 @@ def prepared(function: Callable[..., int], login: bool = True, log: bool = False
             quick_start.begin(in_parts=False)  # steps that train have all of their libraries
         try:
             state = prepare(_server(given["stack"]) if login and "stack" in given else None)
+            if not state.server and (old := bring_along(state)):
+                print(f"{state.folder} was {old}: its stores now name this place", file=sys.stderr, flush=True)
             console.before_zenml()
             with console.quiet(state.log if log else None):
                 return function(state, **given)

@@ -12,7 +12,7 @@ from torch import Tensor
 from components.data.alignment import Alignment, size_of
 from components.data.building import BuildSettings, build
 from components.data.pairs import KINDS, PairReader, rebuild_pair
-from components.data.registration import align
+from components.data.registration import align, is_displaced
 from components.data.sources.base import open_source
 from components.data.synthesis import SynthesisSettings, synthesize
 from components.imaging.photo import Photo, quantize, read_photo, resize, write_photo
@@ -50,6 +50,36 @@ def test_a_crop_that_was_straightened_and_edited_is_found(photo: Tensor, degrees
     assert max(abs(getattr(found, name) - getattr(truth, name)) for name in FIELDS) < 1.5e-3  # of a side
     laid = apply_operations(found.lay(photo, size), EDIT)
     assert (laid - edited)[:, 8:-8, 8:-8].abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(("down", "across"), [(0, 0), (1, 1), (9, -14), (-20, 0), (0, 19)])
+def test_content_that_is_shifted_in_a_picture_of_the_same_size_is_told(photo: Tensor, down: int, across: int) -> None:
+    height, width = photo.shape[1] - 40, photo.shape[2] - 40
+    one, other = (
+        photo[:, top : top + height, left : left + width] for top, left in ((20, 20), (20 + down, 20 + across))
+    )
+    assert is_displaced(one, apply_operations(other, EDIT)) == (max(abs(down), abs(across)) > 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "amount"),
+    [("motion_blur", 0.04), ("defocus_blur", 0.01), ("noise", 0.1), ("jpeg", 80), ("haze", 1), ("low_light", 3)],
+)
+def test_a_degraded_photo_is_not_called_shifted(photo: Tensor, fault: str, amount: float) -> None:
+    operation = Operation(name=fault, amount=amount, seed=0)
+    assert not is_displaced(apply_operations(photo, (operation,)), photo)
+
+
+def test_a_pair_of_ones_own_that_is_shifted_is_left_out_and_told(tmp_path: Path, photo: Tensor) -> None:
+    for number, left in ((0, 0), (1, 25)):
+        one, other = (photo[:, number : 300 + number, at : 400 + at] for at in (10, 10 + left))
+        write_photo(Photo(one), tmp_path / "mine" / "input" / f"{number}.png")
+        write_photo(Photo(apply_operations(other, EDIT)), tmp_path / "mine" / "target" / f"{number}.png")
+    source = open_source("paired_folder", tmp_path / "mine")
+    manifest = build([source], tmp_path / "out", BuildSettings(scene_distance=None), photos_dir=tmp_path)
+    assert {Path(record.path).name for record in manifest} == {"0.png"}
+    reasons = {entry.path: entry.reason for entry in manifest.quarantine}
+    assert "its content is shifted against" in str(reasons) and len(reasons) == 2
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])

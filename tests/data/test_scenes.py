@@ -119,14 +119,18 @@ def test_bursts_and_brackets_of_a_card_are_one_group_each(tmp_path: Path, photo_
     assert len(set.union(*by_scene.values())) >= 2
 
 
-def test_all_versions_of_a_photo_without_its_reference_share_a_split(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n and no more"], ids=["missing", "empty", "damaged"])
+def test_all_versions_of_a_photo_without_its_reference_share_a_split(tmp_path: Path, content: bytes | None) -> None:
     MINIATURES["kadid10k"](tmp_path / "kadid")
-    (tmp_path / "kadid" / "images" / "I01.png").unlink()
+    reference = tmp_path / "kadid" / "images" / "I01.png"
+    reference.unlink() if content is None else reference.write_bytes(content)
     manifest = build(
         [open_source("kadid10k", tmp_path / "kadid")], tmp_path / "out", BuildSettings(), photos_dir=tmp_path
     )
-    assert len(manifest) == 25 and all(record.pair is None for record in manifest)
+    assert len(manifest) == 25 and all((one.pair, one.role, one.kind) == (None,) * 3 for one in manifest)
+    assert all(record.mos is not None for record in manifest)
     assert len({record.split for record in manifest}) == 1
+    assert [Path(entry.path).name for entry in manifest.quarantine] == ["I01.png"]
 
 
 def test_versions_of_one_photo_in_two_datasets_share_the_published_split(tmp_path: Path) -> None:

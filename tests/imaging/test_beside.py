@@ -1,17 +1,21 @@
 """What a file carries beside its picture, as Pillow and tifffile read it, and ExifTool where it is installed."""
 
+import hashlib
 import io
 import json
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import ExifTags, Image, IptcImagePlugin, PngImagePlugin
 
+from components.imaging.formats import Beside
 from components.imaging.originals import read_original, write_original
 from components.imaging.photo import read_header
 from components.imaging.xmp import promises_gain_map, video_length, without_claims
@@ -166,6 +170,59 @@ def test_where_the_film_stays_behind_nothing_promises_it(
     assert VIDEO not in target.read_bytes() and "film of a motion photo" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ["heic", "avif"])
+def test_the_film_of_a_heic_goes_along_in_its_box(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    film = struct.pack(">I4s", 8 + len(VIDEO), b"mpvd") + VIDEO
+    write_original(replace(read_original(jpeg(tmp_path / "a.jpg")), xmp=MOTION), tmp_path / f"plain.{suffix}")
+    assert "MotionPhoto" not in str(read_original(tmp_path / f"plain.{suffix}").xmp), "it promises no film"
+    still = replace(read_original(jpeg(tmp_path / "a.jpg")), xmp=MOTION, beside=Beside(video=film))
+    write_original(still, tmp_path / f"in.{suffix}")
+    target = passed_on(tmp_path / f"in.{suffix}", suffix)
+    assert target.read_bytes().endswith(film)
+    assert read_original(target).xmp == MOTION and "film" not in caplog.text
+    assert b"MotionPhoto" not in read_original(passed_on(target, "jpg")).xmp
+    assert "film of a motion photo does not go" in caplog.text
+
+
+def extended_jpeg(path: Path, count: int = 2) -> tuple[Path, bytes, bytes]:
+    """A JPEG whose XMP goes on in two further segments, of which ``count`` are written; the packet and its rest."""
+    rest = packet(">").replace(b' xmp:Rating="3"', b"").partition(b"<x:")[2].rpartition(b"<?")[0]
+    rest = b"<x:" + rest.replace(
+        b"</rdf:Description>", b"<xmp:Nickname>" + b"x" * 90_000 + b"</xmp:Nickname></rdf:Description>"
+    )
+    name = hashlib.md5(rest).hexdigest().upper()
+    main = packet(f'xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="{name}">')
+    jpeg(path, main)
+    content = path.read_bytes()
+    head = b"http://ns.adobe.com/xmp/extension/\0" + name.encode()
+    pieces = [head + struct.pack(">II", len(rest), start) + rest[start : start + 60_000] for start in (60_000, 0)]
+    segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece for piece in pieces[:count])
+    path.write_bytes(content[:2] + segments + content[2:])
+    return path, main, rest
+
+
+def test_extended_xmp_goes_on_in_a_jpeg_and_is_one_packet_elsewhere(tmp_path: Path) -> None:
+    source, main, rest = extended_jpeg(tmp_path / "in.jpg")
+    again = read_original(passed_on(source, "jpg"))
+    assert (again.xmp, again.beside.extended_xmp) == (main, rest)
+    for suffix in ("png", "tif", "webp", "avif", "heic"):
+        xmp = read_original(passed_on(source, suffix)).xmp
+        root = ElementTree.fromstring(xmp)
+        (nickname,) = root.iter("{http://ns.adobe.com/xap/1.0/}Nickname")
+        assert nickname.text == "x" * 90_000
+        assert b'xmp:Rating="3"' in xmp and b"HasExtendedXMP" not in xmp
+
+
+def test_extended_xmp_that_lacks_a_part_is_left_out_and_said_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = read_original(passed_on(extended_jpeg(tmp_path / "in.jpg", 1)[0], "jpg"))
+    assert again.beside.extended_xmp is None and b"HasExtendedXMP" not in again.xmp
+    assert b'xmp:Rating="3"' in again.xmp and "not all there" in caplog.text
+
+
 def test_a_gain_map_goes_and_its_promise_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     inside = 'hdrgm:Version="1.0">' + directory("Primary", "GainMap", "MotionPhoto")
     inside += "<hdrgm:GainMapMax><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:GainMapMax>"
@@ -187,7 +244,7 @@ def test_packets_that_promise_nothing_stay_to_the_byte() -> None:
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="ExifTool is not installed")
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif", "heic"])
 def test_exiftool_finds_what_it_found_before(tmp_path: Path, suffix: str) -> None:
     def tags(path: Path) -> dict:
         listed = subprocess.run(["exiftool", "-j", "-G0", path], capture_output=True, check=True, text=True).stdout
@@ -195,6 +252,24 @@ def test_exiftool_finds_what_it_found_before(tmp_path: Path, suffix: str) -> Non
 
     source = jpeg(tmp_path / "in.jpg")
     before, after = tags(source), tags(passed_on(source, suffix))
-    kept = {name: value for name, value in before.items() if name.startswith(("EXIF:", "IPTC:"))}
+    groups = ("EXIF:", "IPTC:") if suffix in ("jpg", "png", "tif") else ("EXIF:",)
+    kept = {name: value for name, value in before.items() if name.startswith(groups)}
     different = {name: (value, after.get(name)) for name, value in kept.items() if after.get(name) != value}
     assert set(different) <= {"EXIF:ExifImageWidth", "EXIF:ExifImageHeight", "EXIF:Orientation"}  # none is upright, too
+
+
+@pytest.mark.skipif(shutil.which("exiftool") is None, reason="ExifTool is not installed")
+def test_exiftool_finds_extended_xmp(tmp_path: Path) -> None:
+    def nickname(path: Path) -> str:
+        command = ["exiftool", "-b", "-XMP-xmp:Nickname", path]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
+
+    source, _, _ = extended_jpeg(tmp_path / "in.jpg")
+    for path in (source, passed_on(source, "jpg"), passed_on(source, "png")):
+        assert nickname(path) == "x" * 90_000, path
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif", "heic"])
+def test_names_beyond_ascii_are_the_same_bytes_in_every_format(tmp_path: Path, suffix: str) -> None:
+    exif = read_original(passed_on(jpeg(tmp_path / "in.jpg"), suffix)).exif
+    assert ARTIST.encode() in exif

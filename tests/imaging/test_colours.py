@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from components.imaging import profiles
 from components.imaging.originals import read_original, write_original
-from components.imaging.photo import UnreadablePhoto, read_photo
+from components.imaging.photo import UnreadablePhoto, read_header, read_photo
 from tests.imaging.test_photo import exif_block, picture
 
 
@@ -179,4 +179,21 @@ def test_grey_avif_of_limited_range_has_its_levels(tmp_path: Path, bits: int) ->
     content = bytearray(imagecodecs.avif_encode(luma, level=100, bitspersample=bits, pixelformat=4))
     content[content.index(b"nclx") + 10] = 0  # full_range_flag
     (tmp_path / "a.avif").write_bytes(content)
-    assert np.abs(read_original(tmp_path / "a.avif").samples[..., 1] / 255 - ramp).max() < 0.01
+    original = read_original(tmp_path / "a.avif")
+    top = np.iinfo(original.samples.dtype).max
+    assert np.abs(original.samples[..., 1] / top - ramp).max() < (0.01 if bits == 8 else 0.001)
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_avif_of_10_and_12_bits_keeps_them(tmp_path: Path, bits: int, with_alpha: bool) -> None:
+    """Values between the levels of 8 bits, in a format of 16, are there again in a PNG."""
+    top, channels = 2**bits - 1, 4 if with_alpha else 3
+    values = np.random.default_rng(0).integers(0, top + 1, (48, 64, channels)).astype(np.uint16)
+    (tmp_path / "a.avif").write_bytes(imagecodecs.avif_encode(values, level=100, bitspersample=bits))
+    decoded = imagecodecs.avif_decode((tmp_path / "a.avif").read_bytes())
+    assert np.array_equal(decoded, values), "the file is lossless"
+    assert read_header(tmp_path / "a.avif").bit_depth == 16
+    write_original(read_original(tmp_path / "a.avif"), tmp_path / "b.png")
+    written = imagecodecs.png_decode((tmp_path / "b.png").read_bytes())
+    assert np.abs(written - values / top * 65535).max() < 1

@@ -48,6 +48,13 @@ def test_an_avif_that_ends_too_early_is_refused(tmp_path: Path) -> None:
             read_original(tmp_path / "a.avif")
 
 
+def test_an_avif_whose_boxes_break_the_rules_is_not_called_unknown(tmp_path: Path) -> None:
+    content = imagecodecs.avif_encode(picture(96, 128), level=90)
+    (tmp_path / "a.avif").write_bytes(content.replace(b"ispe", b"free"))
+    with pytest.raises(UnreadablePhoto, match="its boxes break the rules of AVIF"):
+        read_original(tmp_path / "a.avif")
+
+
 def test_a_heic_is_turned_by_exif_where_it_has_no_rotation_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

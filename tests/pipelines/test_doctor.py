@@ -194,8 +194,8 @@ def test_an_unknown_context_and_a_dead_cluster(site: Site, state: State, monkeyp
 
 def test_the_laptop_needs_data_and_disk(state: State) -> None:
     found = findings(state, "local")
-    assert set(found) == {"data", "disk"}
-    assert found["disk"].ok
+    assert set(found) == {"data", "disk", "place"}
+    assert found["disk"].ok and found["place"].ok
 
 
 @pytest.mark.parametrize(

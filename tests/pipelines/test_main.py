@@ -79,7 +79,7 @@ def test_the_environment_of_the_shell_is_kept_out(state: State, monkeypatch: pyt
     for name in ("ZENML_STORE_URL", "ZENML_ACTIVE_STACK_ID", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, "http://elsewhere")
     assert prepare() == state
-    assert "ZENML_STORE_URL" not in os.environ
+    assert os.environ["ZENML_STORE_URL"] == f"sqlite:///{state.store}"
     assert "MLFLOW_TRACKING_URI" not in os.environ
     assert Path(os.environ["ZENML_CONFIG_PATH"]) == state.zenml
 

@@ -202,6 +202,25 @@ def test_the_releases_schedule(models) -> None:
     torch.testing.assert_close(inference_sigmas(models[0].scheduler, steps, tokens), expected, rtol=0, atol=1e-5)
 
 
+def test_the_release_rounds_thousandths(models) -> None:
+    """DiffSynth holds timesteps of 0 to 1000 in the weights' precision and divides them in it; diffusers multiplies."""
+    artist, critic = models
+    artist.vae.to(torch.bfloat16)
+    try:
+        sigmas = inference_sigmas(artist.scheduler, 20, 4056)[:-1].tolist()
+        told = {
+            name: torch.cat([Sampler(artist, critic, settings)._timestep(sigma) for sigma in sigmas]).float()
+            for name, settings in (("release", RELEASE), ("ours", SamplingSettings()))
+        }
+    finally:
+        artist.vae.to(torch.float32)
+    assert EDIT_PLUS.timestep == "level" != RELEASE.timestep
+    exact = torch.tensor(sigmas)
+    assert torch.equal(told["ours"], exact.bfloat16().float())
+    assert torch.equal(told["release"], ((exact * 1000).bfloat16() / 1000).float())
+    assert 3 <= int((told["release"] != told["ours"]).sum()) <= 10, "of 20 steps"
+
+
 def test_the_feed_forward_is_switched_and_its_weights_stay(models) -> None:
     artist, _ = models
     artist.add_adapter(LoraSettings(rank=2, alpha=4))

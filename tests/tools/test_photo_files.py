@@ -26,7 +26,7 @@ def test_a_folder_is_tried_and_counted(tmp_path: Path) -> None:
     assert lines["kind"] == ["tried", "read", "right", "unchecked", "refused", "wrong"]
     assert lines[".jpg"] == ["4", "3", "3", "0", "1", "0"]
     assert lines[".dng"] == ["1", "1", "0", "1", "0", "0"]
-    assert lines["all"][0] == "14" and lines["all"][-1] == "0"
+    assert lines["all"][0] == "15" and lines["all"][-1] == "0"
 
 
 def test_a_picture_that_is_read_wrongly_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from typing import ClassVar
 
-from components.data.sources.base import MISSING, Skipped, Source, SourceRecord
+from components.data.sources.base import MISSING, Skipped, Source, SourceError, SourceRecord
 from components.data.splits import Split
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,8 @@ class Ava(Source):
         self.test = self._test_ids()
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
-        with self.table.open(encoding="utf-8") as lines:
-            for line, text in enumerate(lines, start=1):
-                if text.strip():
-                    yield self._entry(line, text)
+        for line, text in self.lines(self.table):
+            yield self._entry(line, text)
 
     def _entry(self, line: int, text: str) -> SourceRecord | Skipped:
         try:
@@ -53,7 +51,7 @@ class Ava(Source):
         except ValueError:
             values = []
         if len(values) != _VALUES or min(values) < 0:
-            raise self.error(self.table, f"line {line}: expected {_VALUES} whole numbers, found {text.strip()!r}")
+            raise self.error(self.table, f"line {line}: expected {_VALUES} whole numbers, found {text!r}")
         identity, counts, tags, challenge = values[1], values[2:12], values[12:14], values[14]
         if not sum(counts):
             raise self.error(self.table, f"line {line}: expected the ratings of image {identity}, found none")
@@ -74,6 +72,8 @@ class Ava(Source):
             return None
         path = self.require(self.innermost(folder), _TEST_LIST[1])
         try:
-            return frozenset(int(word) for word in path.read_text("utf-8").split())
+            return frozenset(int(word) for _, text in self.lines(path) for word in text.split())
+        except SourceError:
+            raise
         except ValueError as problem:
             raise self.error(path, f"expected one image id a line: {problem}") from problem

@@ -90,6 +90,8 @@ class Source(ABC):
     licence: ClassVar[str]
     homepage: ClassVar[str | None]
     Settings: ClassVar[type[Strict]] = NoSettings
+    own: ClassVar[bool] = False
+    """Whether the photos are the user's own, whose pairs nobody has checked."""
 
     def __init__(self, root: Path, settings: Strict | None = None) -> None:
         self.root = self.named = Path(root)
@@ -270,6 +272,16 @@ class Source(ABC):
             yield from folders.csv_rows(path, columns)
         except folders.AlteredFile as problem:
             raise self.error(path, str(problem)) from problem
+
+    def lines(self, path: Path) -> Iterator[tuple[int, str]]:
+        """Number and text of each line of a list that is not empty, as people save it (`folders.text_of`)."""
+        with folders.text_of(path) as file:
+            try:
+                for number, text in enumerate(file, start=1):
+                    if text := text.strip():
+                        yield number, text
+            except UnicodeDecodeError as problem:
+                raise self.error(path, f"not text in UTF-8 or UTF-16: save it as one of them ({problem})") from problem
 
     def number(self, text: object, path: Path, line: int, column: str) -> float:
         """A finite number from an annotation file; anything else is an error that names file, line and column."""

@@ -126,10 +126,8 @@ class Fivek(Source):
     def _read_categories(self, path: Path) -> dict[str, tuple[str, ...]]:
         """Labels by name of the photo; attributes that nobody could tell are left out."""
         found = {}
-        for line, text in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        for line, text in self.lines(path):
             values = [value.strip() for value in text.split(",")]
-            if values == [""]:
-                continue
             if len(values) != 1 + len(_ATTRIBUTES):
                 raise self.error(path, f"line {line}: expected name,{','.join(_ATTRIBUTES)}, found {text!r}")
             pairs = zip(_ATTRIBUTES, values[1:], strict=True)
@@ -142,7 +140,7 @@ class Fivek(Source):
         for name, licence in _LICENCES.items():
             path = self.find(self.base, name) or self.find(self.base, "legal", name)
             if path is not None:
-                found |= dict.fromkeys((line.strip() for line in path.read_text("utf-8").splitlines()), licence)
+                found |= dict.fromkeys((name for _, name in self.lines(path)), licence)
         return found
 
     # ------------------------------------------------------------------------------------ repack
@@ -160,12 +158,10 @@ class Fivek(Source):
     def _repack(self) -> Iterator[SourceRecord | Skipped]:
         seen: dict[str, str] = {}  # 5,000 names
         for split, path in self.lists:
-            for text in path.read_text("utf-8-sig").splitlines():
-                name = text.strip().removesuffix(".jpg")
-                if not name or seen.setdefault(name, split) != split:
-                    if name:
-                        raise self.error(path, f"{name} is listed as {seen[name]} and as {split}")
-                    continue
+            for _, text in self.lines(path):
+                name = text.removesuffix(".jpg")
+                if seen.setdefault(name, split) != split:
+                    raise self.error(path, f"{name} is listed as {seen[name]} and as {split}")
                 yield from self._listed(name, split)
 
     def _listed(self, name: str, split: Split) -> Iterator[SourceRecord | Skipped]:

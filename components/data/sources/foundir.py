@@ -86,21 +86,18 @@ class Foundir(Source):
                     yield from self._pair(group, entry[1], entry[2], self.settings.split)
 
     def _listed(self, path: Path) -> Iterator[SourceRecord | Skipped]:
-        with path.open(encoding="utf-8-sig") as lines:
-            for line, text in enumerate(lines, start=1):
-                names = [name.strip().replace("\\", "/").lstrip("/") for name in text.split(",")]
-                if names == [""]:
-                    continue
-                parts = [name.split("/")[-3:] for name in names]
-                if len(parts) != 2 or [part[1].upper() for part in parts if len(part) == 3] != ["GT", "LQ"]:
-                    raise self.error(path, f"line {line}: expected 'GT_path, LQ_path', found {text.strip()!r}")
-                if (group := parts[1][0]) not in self.labels or parts[0][0] != group:
-                    raise self.error(path, f"line {line}: expected two files of one group, found {text.strip()!r}")
-                target, photo = (self.photo(self.root / part[0] / part[1], part[2]) for part in parts)
-                if target is None or photo is None:
-                    yield Skipped("/".join(parts[0 if target is None else 1]), MISSING)
-                else:
-                    yield from self._pair(self.root / group, photo, target, "test")
+        for line, text in self.lines(path):
+            names = [name.strip().replace("\\", "/").lstrip("/") for name in text.split(",")]
+            parts = [name.split("/")[-3:] for name in names]
+            if len(parts) != 2 or [part[1].upper() for part in parts if len(part) == 3] != ["GT", "LQ"]:
+                raise self.error(path, f"line {line}: expected 'GT_path, LQ_path', found {text!r}")
+            if (group := parts[1][0]) not in self.labels or parts[0][0] != group:
+                raise self.error(path, f"line {line}: expected two files of one group, found {text!r}")
+            target, photo = (self.photo(self.root / part[0] / part[1], part[2]) for part in parts)
+            if target is None or photo is None:
+                yield Skipped("/".join(parts[0 if target is None else 1]), MISSING)
+            else:
+                yield from self._pair(self.root / group, photo, target, "test")
 
     def _pair(self, group: Path, photo: Path, target: Path, split: Split) -> tuple[SourceRecord, SourceRecord]:
         return self.paired(f"{split}/{group.name}/{photo.stem}", photo, target, split, labels=self.labels[group.name])

@@ -47,7 +47,8 @@ class Kadid10k(Source):
     """Rated distorted photos (input), each paired with its reference (target). No split is published.
 
     All versions of one photo form one pair, and so one group: a split must not divide them. Where the reference is
-    missing they are rated photos of one scene, which share a split all the same.
+    missing they are rated photos of one scene, which share a split all the same; where it is damaged, the build of the
+    manifest makes them that.
     """
 
     name: ClassVar[str] = "kadid10k"

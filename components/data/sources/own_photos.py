@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from components.data.sources import folders
 from components.data.sources.base import Source
@@ -21,6 +21,8 @@ _VERSION = re.compile(
 
 class OwnFolder(Source):
     """A folder of a user's own. Its name in the records is the setting ``dataset``, or that of the folder."""
+
+    own: ClassVar[bool] = True
 
     @cached_property
     def dataset(self) -> str:

@@ -49,10 +49,8 @@ class Realblur(Source):
 
     def scan(self) -> Iterator[SourceRecord | Skipped]:
         for subset, split, path in self.lists:
-            with path.open(encoding="utf-8-sig") as lines:
-                for line, text in enumerate(lines, start=1):
-                    if text.strip():
-                        yield from self._pair(subset, split, path, line, text.strip())
+            for line, text in self.lines(path):
+                yield from self._pair(subset, split, path, line, text)
 
     def _pair(self, subset: str, split: Split, path: Path, line: int, text: str) -> tuple[SourceRecord | Skipped, ...]:
         parts = [name.split("/")[-4:] for name in text.split()]

@@ -184,6 +184,21 @@ def test_a_licence_is_what_is_published_or_that_none_is(name: str, words: str, t
     assert {record.licence.startswith(words) for record in open_source(name, tmp_path).records()} == {True}
 
 
+@pytest.mark.parametrize("name", sorted(MINIATURES))
+def test_lists_and_tables_in_utf_16_are_read_as_those_in_utf_8(name: str, tmp_path: Path) -> None:
+    """Excel, PowerShell and Notepad save them so, with a byte order mark."""
+    MINIATURES[name](tmp_path)
+    expected = list(open_source(name, tmp_path).records())
+    lists = [path for path in tmp_path.rglob("*") if path.suffix in (".txt", ".csv")]
+    for path in lists:
+        path.write_bytes(path.read_bytes().decode("utf-8").encode("utf-16"))
+    assert list(open_source(name, tmp_path).records()) == expected
+    if lists:
+        lists[0].write_bytes(b"\xff caf\xe9 \xff")
+        with pytest.raises(SourceError):
+            list(open_source(name, tmp_path).records())
+
+
 def test_cutouts_and_backgrounds_are_the_users_own(tmp_path: Path) -> None:
     MINIATURES["bokehdiff"](tmp_path)
     settings = {"licence": "CC BY 4.0", "author": "A. Photographer"}
