@@ -1,10 +1,8 @@
 """Clients that attack a real server: stalled, silent, endless and greedy ones, and the signal that ends it."""
 
-import base64
 import contextlib
 import io
 import json
-import os
 import signal
 import socket
 import struct
@@ -19,12 +17,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from components.serving.processes import DecodeProcesses
 from components.serving.service import PhotoService
-from components.serving.work import Abandoned, Reason, Refused, Work
 from tests import attacks
 from tests.serving.clients import JPEG, connected, is_answered, is_cut
-from tests.serving.stubs import Brightener, level, picture
+from tests.serving.stubs import Brightener, picture
 
 Serve = Callable[..., str]
 Served = Callable[..., PhotoService]
