@@ -47,7 +47,7 @@ MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VEN
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -96,6 +96,9 @@ stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (
 
 doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
 	@$(RUN) $(BIN)/smartphotocrafter doctor --config={CONFIG} --stack={STACK} --set={SET:each}
+
+check-state: $(INSTALLED) ## read all that lies in .spc, and say what is damaged and the way back
+	@$(RUN) $(BIN)/smartphotocrafter check-state
 
 plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
 	@$(RUN) $(BIN)/smartphotocrafter plan --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}

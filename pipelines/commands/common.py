@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from components import quick_start
+from components import databases, quick_start
 from components.command_line import PATH, CommandError, Option
 from pipelines import console
-from pipelines.environment import ROOT, Server, prepare
+from pipelines.environment import ROOT, Server, databases_of, prepare
 from pipelines.environment import state as state_folders
 from pipelines.stack_file import StackError, read_stack_file
 
@@ -36,13 +36,16 @@ PROFILE: list[click.Parameter] = [
 """Options of the commands that read a profile."""
 
 
-def prepared(function: Callable[..., int], login: bool = True, log: bool = False) -> Callable[..., int]:
+def prepared(
+    function: Callable[..., int], login: bool = True, log: bool = False, whole: bool = True
+) -> Callable[..., int]:
     """A command in the environment of ZenML and MLflow, which calls ``function`` with the state folders first.
 
     Args:
         login: whether the command talks to the ZenML server that the stack names.
         log: whether all that is logged goes to the log file of the runs, too. Such a command starts quickly, and says
             when all is loaded (`components.quick_start.loaded`).
+        whole: whether the databases of the state folder have to be whole.
     """
 
     @functools.wraps(function)
@@ -51,10 +54,12 @@ def prepared(function: Callable[..., int], login: bool = True, log: bool = False
             quick_start.begin(in_parts=False)  # steps that train have all of their libraries
         try:
             state = prepare(_server(given["stack"]) if login and "stack" in given else None)
+            for database in databases_of(state) if whole else ():
+                databases.check(database, state.folder)
             console.before_zenml()
             with console.quiet(state.log if log else None):
                 return function(state, **given)
-        except StackError as error:
+        except (StackError, databases.DatabaseError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             return report_interruption()

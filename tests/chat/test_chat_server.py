@@ -5,7 +5,6 @@ import random
 import socket
 import threading
 import time
-import tracemalloc
 import zlib
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -167,13 +166,9 @@ def test_a_list_of_models_has_an_end() -> None:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    tracemalloc.start()
     try:
         with pytest.raises(ChatServerError, match="more than 8388608 bytes"):
             check(f"http://127.0.0.1:{server.server_port}/v1")
-        peak = tracemalloc.get_traced_memory()[1]
     finally:
-        tracemalloc.stop()
         server.shutdown()
         server.server_close()
-    assert peak < 128 * 2**20
