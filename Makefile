@@ -23,6 +23,8 @@ WORKERS ?= 2
 TO     ?=
 VERSIONS ?=
 REASON ?=
+TARGET ?= photo
+DURATION ?= 60
 CRON   ?=
 CONTEXT ?=
 REPOSITORY ?=
@@ -33,7 +35,7 @@ BRANCH ?= main
 # and so run what is in $(shell ...): here each becomes the text that was given.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
-export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
+export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON TARGET DURATION CRON CONTEXT REPOSITORY BRANCH
 RUN = $(BIN)/python -S -m components.arguments
 
 export DVC_NO_ANALYTICS := 1
@@ -47,7 +49,7 @@ MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VEN
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint sbom fuzz data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -157,6 +159,12 @@ check: lint $(FETCHED) ## lint and the fast tests, in about two minutes: before 
 
 lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo && $(BIN)/mypy
+
+sbom: $(DEVELOPING) ## list the product's packages with licences as CycloneDX, into reports/sbom.cdx.json
+	@$(BIN)/python -m tools.sbom
+
+fuzz: $(DEVELOPING) ## feed mutated input to a parser (TARGET=photo|metadata|answer|request DURATION=60); goes on from fuzz/
+	@$(RUN) $(BIN)/python -m tools.fuzz {TARGET} {DURATION} {ARGS:words}
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 
