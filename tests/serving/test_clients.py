@@ -170,7 +170,7 @@ def command(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], text=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while True:
             try:
                 if httpx.get(f"{address}/ready").status_code == 200:
