@@ -23,6 +23,8 @@ WORKERS ?= 2
 TO     ?=
 VERSIONS ?=
 REASON ?=
+TARGET ?= photo
+DURATION ?= 60
 CRON   ?=
 CONTEXT ?=
 REPOSITORY ?=
@@ -33,7 +35,7 @@ BRANCH ?= main
 # and so run what is in $(shell ...): here each becomes the text that was given.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(eval override $(name) := $$(value $(name)))$(eval export $(name))))
-export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON CRON CONTEXT REPOSITORY BRANCH
+export PYTHON CONFIG STACK SET PHOTO OUT FOLDER ARGS PORT WORKERS TO VERSIONS REASON TARGET DURATION CRON CONTEXT REPOSITORY BRANCH
 RUN = $(BIN)/python -S -m components.arguments
 STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
 
@@ -48,7 +50,7 @@ MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VEN
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint data lock clean distclean force
+.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint sbom fuzz data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -97,6 +99,9 @@ stack: $(INSTALLED) ## register a stack from configs/stacks and make it active (
 
 doctor: $(INSTALLED) ## check what a run on a stack needs and say what to do about faults (STACK= CONFIG=)
 	@$(RUN) $(BIN)/smartphotocrafter doctor --config={CONFIG} --stack={STACK} --set={SET:each}
+
+check-state: $(INSTALLED) ## read all that lies in .spc, and say what is damaged and the way back
+	@$(RUN) $(BIN)/smartphotocrafter check-state
 
 plan: $(INSTALLED) ## memory, operations and hours of every stage, of configs/gpu.yaml or CONFIG (ARGS="--gpu H100-80G --count 8")
 	@$(RUN) $(BIN)/smartphotocrafter plan --config=$(if $(filter file,$(origin CONFIG)),configs/gpu.yaml,{CONFIG}) {ARGS:words}
@@ -159,6 +164,12 @@ check: $(DEVELOPING) $(FETCHED) ## lint and the fast tests: before every commit
 
 lint: $(DEVELOPING) ## check style (ruff), layers (import-linter) and types (mypy)
 	@$(STYLE) && $(BIN)/mypy
+
+sbom: $(DEVELOPING) ## list the product's packages with licences as CycloneDX, into reports/sbom.cdx.json
+	@$(BIN)/python -m tools.sbom
+
+fuzz: $(DEVELOPING) ## feed mutated input to a parser (TARGET=photo|metadata|answer|request DURATION=60); goes on from fuzz/
+	@$(RUN) $(BIN)/python -m tools.fuzz {TARGET} {DURATION} {ARGS:words}
 
 data: $(FETCHED) ## fetch the photos and base models that data.dvc names
 

@@ -22,7 +22,7 @@ def replacing(path: Path, like_old: bool = False) -> Iterator[Path]:
 
     Args:
         like_old: give the new file the old one's owner, permissions and extended attributes, where there is an old one
-            and the system lets it, and have the folder on disk, too, before returning.
+            and the system lets it.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; the temporary file is removed, and the message names
@@ -55,8 +55,7 @@ def _replacing(path: Path, like_old: bool) -> Iterator[Path]:
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; a result is as readable as any other file
         temporary.replace(path)
-        if like_old:
-            _sync_folder(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -149,8 +148,9 @@ def _dress(new: Path, old: Path) -> None:
                 os.setxattr(new, name, os.getxattr(old, name))
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file's content, or the names in a folder, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -81,6 +81,9 @@ COMMANDS = LazyGroup(
         },
         "This installation": {
             "doctor": Lazy("pipelines.commands.operations:doctor", "Check everything that a run on a stack needs."),
+            "check-state": Lazy(
+                "pipelines.commands.operations:check_state", "Read all of the state folder, and say what is damaged."
+            ),
             "plan": Lazy(
                 "components.planning.commands:plan", "Say what a profile needs on given GPUs, and whether it fits."
             ),

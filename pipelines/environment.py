@@ -69,6 +69,12 @@ def state() -> State:
     return State(Path(os.environ.get("SPC_STATE") or ROOT / ".spc").resolve())
 
 
+def databases_of(state: State) -> list[Path]:
+    """The databases that are there, of MLflow, ZenML and the facts of photos."""
+    known = (state.artifacts / "mlflow.db", state.store, state.folder / "facts.sqlite")
+    return [path for path in known if path.is_file()]
+
+
 class Server(NamedTuple):
     """A ZenML server and how to log in to it."""
 

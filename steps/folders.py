@@ -12,6 +12,7 @@ from pathlib import Path
 
 from zenml import get_step_context
 
+from components import files
 from steps.pods import STATE_VARIABLE
 
 
@@ -48,6 +49,7 @@ def shared_folder(name: str, source: Callable[[], Path]) -> Path:
         shutil.copytree(source(), partial)
         try:
             partial.rename(target)
+            files.sync(target.parent)
         except OSError:  # another step was quicker
             if not target.exists():
                 raise

@@ -1,12 +1,14 @@
 """Publishing: the copy of the champion in the state folder follows the registry."""
 
 import logging
+import sqlite3
 from pathlib import Path
 
 import mlflow
 from filelock import FileLock
 
-from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL
+from components import databases
+from components.champion.address import CHAMPION, IDENTITY_TAG, MODEL, SQLITE
 from components.champion.copies import ChampionCopies, Copy
 from steps.champion import recover
 from steps.registry import champion_version, version_package
@@ -45,9 +47,20 @@ def publish_champion(state: Path, stack: str = "local") -> Path | None:
             with FileLock(copies.state / f"{CHAMPION}.lock"):
                 if champion_version() == version:
                     copies.point(package)
+                    _back_up(copies.state)
                     break
     copies.sweep()
     return package
+
+
+def _back_up(state: Path) -> None:
+    """A copy of the registry's database, where that is a file; that it cannot be made is told and stops nothing."""
+    registry = mlflow.get_registry_uri()
+    if registry.startswith(SQLITE):
+        try:
+            databases.back_up(Path(registry.removeprefix(SQLITE)), state)
+        except (OSError, sqlite3.Error, databases.DatabaseError) as error:
+            log.warning("there is no copy of the registry of this promotion: %s", error)
 
 
 def copy_version(copies: ChampionCopies, version: str, stack: str) -> Path:

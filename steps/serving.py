@@ -9,7 +9,6 @@ import base64
 import binascii
 import io
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,15 @@ class EnhancerModel(PythonModel):
                 RESOURCE_EXHAUSTED (429) where too many requests wait, TEMPORARILY_UNAVAILABLE (503) after waiting in
                 vain; the message says what was expected, what was found and what to do.
         """
-        from components.serving.service import Reason, Refused
+        from components.serving.work import Reason, Refused, Work
 
         options = params or {}
-        codes = {Reason.BUSY: RESOURCE_EXHAUSTED, Reason.TIMED_OUT: TEMPORARILY_UNAVAILABLE}
-        deadline = time.monotonic() + self._service.limits.timeout_seconds
+        codes = {
+            Reason.BUSY: RESOURCE_EXHAUSTED,
+            Reason.TIMED_OUT: TEMPORARILY_UNAVAILABLE,
+            Reason.TOO_SLOW: TEMPORARILY_UNAVAILABLE,
+        }
+        work = Work(self._service.limits.timeout_seconds)
         photos = list(model_input["photo"])
         if len(photos) > self._service.limits.max_photos:
             raise MlflowException(
@@ -96,9 +99,10 @@ class EnhancerModel(PythonModel):
         rows = []
         for number, content in enumerate(photos):
             try:
-                answer = self._service.enhance(
-                    _file(content), int(options.get("seed", 0)), options.get("strength"), deadline
-                )
+                with self._service.admission.admitted():
+                    answer = self._service.enhance(
+                        _file(content), int(options.get("seed", 0)), options.get("strength"), work
+                    )
             except Refused as refused:
                 code = codes.get(refused.reason, INVALID_PARAMETER_VALUE)
                 raise MlflowException(f"row {number}: {refused}", code) from refused

@@ -227,7 +227,7 @@ class _Run:
                 break
             text = rejoin(completion.text, completion.thought)
             try:
-                verdict, reason = self._read(text, completion.cut_off), None
+                verdict, reason = await asyncio.to_thread(self._read, text, completion.cut_off), None
             except GrammarError as error:
                 reason = f"{UNREADABLE}: {error}"
                 log.info("%s: %s", question.id, reason)

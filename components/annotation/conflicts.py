@@ -9,6 +9,7 @@ by the NegEx algorithm: a negation holds for the terms within five words after i
 """
 
 import re
+from bisect import bisect_right
 from typing import NamedTuple
 
 from components.annotation.annotators import AnnotationRequest
@@ -124,9 +125,9 @@ def read_findings(text: str, distortion: str) -> Findings:
         negations = [match.end() for match in _NEGATION.finditer(clause)]
         for pattern, bad in ((wording.defect, True), (wording.praise, False)):
             for term in pattern.finditer(clause):
-                negated = any(
-                    end <= term.start() and len(clause[end : term.start()].split()) < _SCOPE for end in negations
-                )
+                before = bisect_right(negations, term.start())  # the nearest, which has the fewest words between
+                between = clause[negations[before - 1] : term.start()].split(maxsplit=_SCOPE) if before else ()
+                negated = before > 0 and len(between) < _SCOPE
                 affirmed |= bad != negated
                 denied |= bad == negated
     return Findings(affirmed, denied)

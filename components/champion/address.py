@@ -5,12 +5,14 @@ A registry in a local SQLite file is read by SQLite, a tracking server is asked 
 
 import base64
 import json
+import logging
 import os
 import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -24,6 +26,8 @@ OPERATION_TAG = "champion.operation"
 """Tag of the registered model: the last operation that moved the alias `champion`, or is about to."""
 SQLITE = "sqlite:///"
 _ANSWER_SECONDS = 3.0
+_PATIENCE_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 30.0
+log = logging.getLogger(__name__)
 
 
 class Operation(Strict):
@@ -92,7 +96,9 @@ def _answer(version: str | None, identity: str | None, tag: str | None) -> Asked
 def _ask_sqlite(path: str) -> Asked:
     """Not read-only: SQLite has to undo what a killed writer left half written before it can read."""
     try:
-        with closing(sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=rw", uri=True, timeout=10)) as database:
+        address = f"file:{urllib.parse.quote(path)}?mode=rw"
+        with closing(sqlite3.connect(address, uri=True, timeout=_PATIENCE_SECONDS)) as database:
+            _wait_for(database, path)
             database.execute("BEGIN")  # all three from one moment
             of_alias = "SELECT version FROM registered_model_aliases WHERE name = ? AND alias = ?"
             found = _one(database, of_alias, CHAMPION)
@@ -106,8 +112,25 @@ def _ask_sqlite(path: str) -> Asked:
     except sqlite3.Error as error:
         if "no such table" in str(error):
             return Asked(None, "", consistent=True)
-        raise RegistrySilent(f"the registry {path} cannot be read: {error}") from error
+        way = "; `make check-state` names the last copy of it" if Path(path).is_file() else ""
+        raise RegistrySilent(f"the registry {path} cannot be read: {error}{way}") from error
     return _answer(found and str(found), identity, tag)
+
+
+def _wait_for(database: sqlite3.Connection, path: str) -> None:
+    """Go on as soon as the database can be read, and say so where it is held by another process.
+
+    Raises:
+        sqlite3.Error: it is damaged, or held for longer than anybody should hold it.
+    """
+    try:
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        log.warning("%s is held by another process: waiting up to %.0f s for it", path, _LONGEST_WAIT_SECONDS)
+        database.execute(f"PRAGMA busy_timeout = {int(1000 * _LONGEST_WAIT_SECONDS)}")
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _one(database: sqlite3.Connection, query: str, *values: Any) -> Any:

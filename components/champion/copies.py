@@ -176,8 +176,4 @@ def _to_disk(folder: Path, deep: bool = True) -> None:
     """Have names and contents survive a loss of power."""
     paths = [path for path in folder.rglob("*") if not path.is_symlink()] if deep else []
     for path in (*paths, folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        files.sync(path)

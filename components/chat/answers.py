@@ -1,6 +1,5 @@
 """Answers that a program reads: holding a model to a schema, naming mistakes, and asking for a correct answer."""
 
-import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,7 +7,8 @@ from pydantic import ValidationError
 _LONGEST_QUOTE = 4000
 """Characters of an unreadable answer that are shown to the model again."""
 
-_FENCE = re.compile(r"\s*```(?:json|xml|text)?\s*\n(?P<body>.*?)\n?\s*```\s*", re.DOTALL)
+_FENCE, _KINDS = "```", ("", "json", "xml", "text")
+_MOST_MISTAKES = 10
 
 
 def held_to(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -18,15 +18,17 @@ def held_to(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def unfenced(text: str) -> str:
     """The text without white space and without a Markdown fence around it."""
-    fenced = _FENCE.fullmatch(text)
-    return (fenced["body"] if fenced else text).strip()
+    text = text.strip()
+    kind, newline, body = text.removeprefix(_FENCE).removesuffix(_FENCE).partition("\n")
+    is_fenced = text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) >= 2 * len(_FENCE)
+    return body.strip() if is_fenced and newline and kind.strip() in _KINDS else text
 
 
 def mistakes(error: ValidationError) -> str:
-    """What is wrong with a JSON answer, place by place, in one line."""
+    """What is wrong with a JSON answer, place by place, in one line; of many mistakes the first."""
     return "; ".join(
         f"{'.'.join(map(str, details['loc'])) or 'JSON'}: {details['msg']}"
-        for details in error.errors(include_url=False, include_input=False)
+        for details in error.errors(include_url=False, include_input=False)[:_MOST_MISTAKES]
     )
 
 

@@ -6,6 +6,7 @@ process out, and the operating system lifts it when its holder dies, however it 
 """
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
+from components import files
 from components.strict import Strict
+
+log = logging.getLogger(__name__)
 
 
 class KeyedEntry(Strict):
@@ -42,7 +46,11 @@ class Journal(Generic[Entry]):
             written by other processes at the same time; ``path`` may be among them.
 
     Raises:
-        JournalError: on entering, when another process holds the journal or a complete line is no entry.
+        JournalError: on entering, when another process holds the journal, or it has lines and none of them is an entry.
+    """
+
+    damaged: int
+    """Lines that are no entries, of all the files, as they were on entering; their questions count as not answered.
     """
 
     def __init__(self, path: Path, entry: type[Entry], others: Iterable[Path] = ()) -> None:
@@ -51,7 +59,7 @@ class Journal(Generic[Entry]):
         self._entry = entry
         self._file = -1
         self._open: list[int] = []
-        self._size = 0
+        self._size = self.damaged = 0
         self._places: dict[str, tuple[int, int, int]] = {}
         """File, first byte and length of each entry."""
 
@@ -62,7 +70,7 @@ class Journal(Generic[Entry]):
             self._lock()
             self._size = self._read(self.path, self._file)
             os.ftruncate(self._file, self._size)  # a last line that was not written completely
-            _sync_folder(self.path.parent)
+            files.sync(self.path.parent)
             for other in self._others:
                 self._read(other, self._opened(other, os.O_RDONLY))
         except BaseException:
@@ -134,27 +142,26 @@ class Journal(Generic[Entry]):
 
     def _read(self, path: Path, file: int) -> int:
         """Find the entries of one file; the number of bytes they take, without a last line that is not complete."""
-        size = 0
+        size = good = bad = 0
+        first = ""
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     break
                 try:
                     entry = self._entry.model_validate_json(line)
-                except ValidationError as error:
-                    raise JournalError(
-                        f"{path}:{number}: expected one answer per line as a JSON object, found {line[:60]!r}; "
-                        "name another file, or remove this one if its answers are not needed"
-                    ) from error
-                self._places.setdefault(entry.key, (file, size, len(line)))
+                except ValidationError:
+                    bad += 1
+                    first = (
+                        first or f"{path}:{number}: expected one answer per line as a JSON object, found {line[:60]!r}"
+                    )
+                else:
+                    good += 1
+                    self._places.setdefault(entry.key, (file, size, len(line)))
                 size += len(line)
+        if bad and not good:
+            raise JournalError(f"{first}; name another file, or remove this one if its answers are not needed")
+        if bad:
+            log.warning("%s; %d of %d lines are damaged, and their questions are asked again", first, bad, bad + good)
+        self.damaged += bad
         return size
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the name of a new file to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

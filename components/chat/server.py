@@ -6,6 +6,7 @@ sends is validated here before it is used; the package builds its objects from u
 """
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -28,6 +29,7 @@ _REFUSED = (400, 413, 415, 422, 501)  # the server has judged this one request; 
 _TRANSIENT = (408, 409, 425, 429)
 _LARGEST_REPLY = 8 * 1024**2
 _KEEP_ALIVE = 2.0  # seconds; shorter than uvicorn's 5, or a request could be sent into a connection just being closed
+_MOST_MODELS = 1000
 _SHOWN = 300  # characters of a server's message that are repeated in an error
 
 
@@ -148,18 +150,26 @@ class ChatServer:
         """
         settings = self.settings
         try:
-            response = await self._client.get(f"{settings.base_url}/models")
+            async with asyncio.timeout(settings.answer_timeout):
+                status, _, content = await self._exchanged("GET", "models")
+        except TimeoutError:
+            raise ChatServerError(
+                f"{settings.base_url}/models gives no whole answer within {settings.answer_timeout:g} s"
+            ) from None
+        except _Trouble as trouble:
+            raise ChatServerError(f"{settings.base_url}/models: {trouble}: is this a chat server?") from None
         except httpx.RequestError as error:
             raise ChatServerError(
                 f"no server answers at {settings.base_url} ({_named(error)}): start one there, for example with "
                 f"`vllm serve {settings.model}`, and wait until it has loaded the model, or set "
                 f"base_url in {settings.section} to where it runs"
             ) from error
-        if response.status_code in (401, 403):
-            raise self._unusable(response.status_code, response.text)
+        if status in (401, 403):
+            raise self._unusable(status, content.decode(errors="replace"))
         try:
-            served = {entry["id"] for entry in response.json()["data"]}
-        except (ValueError, KeyError, TypeError):
+            listed = await asyncio.to_thread(json.loads, content)
+            served = {str(entry["id"])[:_SHOWN] for entry in listed["data"][:_MOST_MODELS]}
+        except (ValueError, KeyError, TypeError, RecursionError):
             return  # a server need not list its models
         if served and settings.model not in served:
             log.warning(
@@ -220,7 +230,7 @@ class ChatServer:
         except httpx.RequestError as error:
             raise _Trouble(_named(error)) from error
         if status == 200:
-            return self._read(content, effort)
+            return await self._read(content, effort)
         message = self._without_key(content.decode(errors="replace"))[:_SHOWN]
         if status in _REFUSED:
             raise RequestRefused(status, message)
@@ -229,8 +239,11 @@ class ChatServer:
         raise self._unusable(status, message)
 
     async def _post(self, body: dict[str, Any], request_id: str) -> tuple[int, httpx.Headers, bytes]:
-        url = f"{self.settings.base_url}/chat/completions"
-        async with self._client.stream("POST", url, json=body, headers={"X-Request-Id": request_id}) as response:
+        return await self._exchanged("POST", "chat/completions", json=body, headers={"X-Request-Id": request_id})
+
+    async def _exchanged(self, method: str, path: str, **request: Any) -> tuple[int, httpx.Headers, bytes]:
+        """Status, headers and body of an answer, as long as that is not endless, decompressed."""
+        async with self._client.stream(method, f"{self.settings.base_url}/{path}", **request) as response:
             content = bytearray()
             async for chunk in response.aiter_bytes():
                 content += chunk
@@ -238,9 +251,9 @@ class ChatServer:
                     raise _Trouble(f"more than {_LARGEST_REPLY} bytes in one answer")
             return response.status_code, response.headers, bytes(content)
 
-    def _read(self, content: bytes, effort: Effort) -> Completion:
+    async def _read(self, content: bytes, effort: Effort) -> Completion:
         try:
-            completion, usage = read_reply(content)
+            completion, usage = await asyncio.to_thread(read_reply, content)
         except MalformedReply as error:
             raise _Trouble(str(error)) from None
         if usage is None and self._metered:

@@ -18,15 +18,27 @@ from typing import Any
 
 import imagehash
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from components.data.shots import shot_of
+from components.imaging import png
+from components.imaging.metadata import loaded_exif
 from components.imaging.photo import UnreadablePhoto, read_header, read_photo, resize_short_side
 from components.imaging.source import MemoryFile, PictureFile, decoding
 
 _HASHED_SHORT_SIDE = 256
 _DRAFT_SHORT_SIDE = 64  # least, of a JPEG that is decoded at a fraction; the hash looks at 32 x 32
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
 _IN_MEMORY = 64 * 2**20  # larger files are hashed from disk, piece by piece
 _RECIPE = 5  # raise it when the same file gives other facts
 _TABLE = "facts_and_shots"
@@ -92,12 +104,10 @@ def _opened(path: Path, size: int) -> PictureFile:
 
 
 def _shot(exif: bytes | None) -> str:
-    block = Image.Exif()
     try:
-        block.load(exif or b"")
+        return shot_of(loaded_exif(exif))
     except (ValueError, SyntaxError, struct.error):
         return ""
-    return shot_of(block)
 
 
 def perceptual_hash(image: Tensor) -> str:
@@ -123,10 +133,14 @@ def _of_plain_picture(file: PictureFile, orientation: int) -> tuple[str, str]:
     """
     formats = ("JPEG", "PNG", "WEBP", "MPO")
     with decoding(file) as source, source.open() as opened, Image.open(opened, formats=formats) as image:
-        shot = shot_of(image.getexif())
+        exif = image.info.get("exif")
+        if image.format == "PNG":
+            with source.open() as again:
+                exif = png.read_chunks(again).exif
         if min(image.size) >= 2 * _DRAFT_SHORT_SIDE:
             image.draft("L", (_DRAFT_SHORT_SIDE, _DRAFT_SHORT_SIDE))  # JPEG only: luma at 1/2, 1/4 or 1/8 size
-        return str(imagehash.phash(image if orientation == 1 else ImageOps.exif_transpose(image))), shot
+        upright = image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return str(imagehash.phash(upright)), _shot(exif)
 
 
 class FactStore:

@@ -4,6 +4,7 @@ Plain HTML and JavaScript on FastAPI. The page talks to `/enhance` and `/critiqu
 has the limits of the server, and what it shows is what any client gets.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -19,13 +20,13 @@ _POLICY = (
 )
 
 
-def create_demo(service: PhotoService) -> FastAPI:
-    """The application of ``service`` with the page at `/`."""
-    app = create_app(service)
+def create_demo(service: PhotoService, hosts: Collection[str] = ()) -> FastAPI:
+    """The application of ``service`` with the page at `/`; ``hosts`` as for `create_app`."""
+    app = create_app(service, hosts)
     page = PAGE.read_text(encoding="utf-8").replace("{{strength}}", f"{service.strength:.2f}")
 
-    @app.get("/")
+    @app.get("/", include_in_schema=False)
     async def index() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
     return app

@@ -14,6 +14,8 @@ from components.imaging.formats import FormatError
 
 _MOST_BOXES = 100_000
 """Boxes that are looked at in one file; a file that holds more is a trap."""
+_MOST_EXTENTS = 100_000
+"""Pieces of data of all items together; a grid of 200 megapixels has 800."""
 VIDEO_BOX = b"mpvd"
 _CANON = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
 _IN_FILE = 0  # construction method of iloc: offsets count from the beginning of the file
@@ -143,6 +145,7 @@ class Boxes:
         id_size = 4 if version == 2 else 2
         items = self._number(offset + 6, id_size)
         offset += 6 + id_size
+        room = _MOST_EXTENTS
         for _ in range(min(items, _MOST_BOXES)):
             offset += id_size
             method = _IN_FILE
@@ -152,6 +155,9 @@ class Boxes:
             base = self._number(offset + 2, base_size)
             count = self._number(offset + 2 + base_size, 2)
             offset += 4 + base_size
+            room -= count
+            if room < 0:
+                raise FormatError(f"its items are in more than {_MOST_EXTENTS:,} pieces, which no photo's are")
             for _ in range(count):
                 offset += index_size
                 start, length = self._number(offset, offset_size), self._number(offset + offset_size, length_size)

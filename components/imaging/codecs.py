@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from components.imaging import camera, jpeg, png, profiles, tiff
 from components.imaging.boxes import Boxes
+from components.imaging.directories import check_directories
 from components.imaging.formats import Beside, FormatError, Header, RawImage, check_size, split_alpha
 from components.imaging.metadata import EXIF_PREFIX, exif_orientation, says_adobe_rgb, tiff_exif, without_orientation
 from components.imaging.source import Source
@@ -36,6 +37,9 @@ def read_header(source: Source, max_pixels: int) -> Header:
     if not start:
         raise FormatError("the file is empty (0 bytes)")
     is_tiff = start[:4] in tiff.SIGNATURES
+    if is_tiff:
+        with source.open() as file:
+            check_directories(file)
     if camera.is_raw(source, start) or (is_tiff and camera.holds_raw(source)):
         return camera.raw_header(source, max_pixels)
     if camera.is_heic(start):

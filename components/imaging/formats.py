@@ -31,6 +31,10 @@ PHOTO_SUFFIXES = RAW_SUFFIXES.union(FORMAT_OF_SUFFIX, (".bmp", ".gif", ".mpo"))
 
 MAX_PIXELS = 2**28
 """Largest picture that is decoded unless another limit is named: above the 200 megapixels of phones."""
+MAX_SIDE = 100_000
+"""Longest side that is decoded: panoramas of JPEG end at 65,535 pixels, and a single row of millions is no photo."""
+MAX_PROFILE = 16 * 2**20
+"""Bytes of a colour profile; those of printers have about two million."""
 MAX_CHANNELS = 8
 """Samples per pixel; a header that promises more is refused before memory is taken for them."""
 
@@ -101,12 +105,16 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse pictures over the limit.
 
     Raises:
-        FormatError: more than ``max_pixels``, or no pixels at all.
+        FormatError: more than ``max_pixels``, no pixels at all, or a form that no photo has.
     """
     if width < 1 or height < 1:
         raise FormatError(f"the header promises a picture of {width}x{height} pixels")
     if width * height > max_pixels:
         raise FormatError(f"the picture has {width}x{height} pixels, more than the limit of {max_pixels:,}")
+    if max(width, height) > MAX_SIDE:
+        raise FormatError(
+            f"the picture has {width}x{height} pixels, more than {MAX_SIDE:,} on a side: cut it into parts"
+        )
 
 
 def split_alpha(samples: np.ndarray, colours: int) -> tuple[np.ndarray, np.ndarray | None]:

@@ -49,6 +49,8 @@ _END = b"\xff\xd9"
 _FILLERS = (b"\x55\xaa\x0f\x33", b"\x2a\x6c\xb5\x91")
 """Data of no picture, two kinds: a decoder that reaches them lacked data, and shows it."""
 _MOST_SEGMENTS = 10_000
+_MOST_SCANS = 200
+"""Of one picture. Encoders write about ten; each costs a pass over all of its blocks, however few bytes it has."""
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Segments:
     Attributes:
         frame: marker and data of the frame header, or None.
         scan: where the first scan begins.
+        is_interleaved: whether that one has all components.
         interval: restart interval, in units of T.81; 0 for none.
         shown: all segments that decoding needs.
         blocks: data of the application segments and comments by marker.
@@ -65,9 +68,15 @@ class Segments:
 
     frame: tuple[int, bytes] | None = None
     scan: int = 0
+    is_interleaved: bool = False
     interval: int = 0
-    shown: bytes = b""
+    shown: bytearray = field(default_factory=bytearray)
     blocks: dict[int, list[bytes]] = field(default_factory=dict)
+
+    @property
+    def may_have_scans(self) -> bool:
+        """Whether more scans than one are decoded: of a sequential picture whose first scan lacks a component, too."""
+        return self.frame is not None and (self.frame[0] not in (0xC0, 0xC1) or not self.is_interleaved)
 
     @property
     def exif(self) -> bytes | None:
@@ -140,7 +149,7 @@ def _indexed(data: bytes) -> int:
 
 def read_segments(file: BinaryIO) -> Segments:
     """The segments of a JPEG file up to its first scan; of a damaged one those before the damage."""
-    segments = Segments(shown=SIGNATURE[:2])
+    segments = Segments(shown=bytearray(SIGNATURE[:2]))
     offset = 2
     for _ in range(_MOST_SEGMENTS):
         file.seek(offset)
@@ -152,6 +161,8 @@ def read_segments(file: BinaryIO) -> Segments:
             offset += 1 if marker == 0xFF else 2
             continue
         if marker == _SOS:
+            components = file.read(1)
+            segments.is_interleaved = segments.frame is not None and components == segments.frame[1][5:6]
             break
         size = int.from_bytes(start[2:], "big")
         data = file.read(size - 2) if size > 2 else b""
@@ -178,6 +189,8 @@ def jpeg_header(source: Source) -> Header:
     """
     with source.open() as file:
         segments = read_segments(file)
+        file.seek(segments.scan)
+        scans = file.read() if segments.may_have_scans else b""
     if segments.frame is None or len(segments.frame[1]) < 6:
         raise FormatError("corrupt or truncated: the file ends before the size of its picture")
     depth, height, width, components = struct.unpack(">BHHB", segments.frame[1][:6])
@@ -185,8 +198,24 @@ def jpeg_header(source: Source) -> Header:
         raise FormatError(f"JPEG of {depth} bits per sample: save it with 8, or as TIFF")
     if components not in _MODES:
         raise FormatError(f"JPEG of {components} components: save it as greyscale, RGB or CMYK")
+    if _has_too_many_scans(scans):
+        raise FormatError(f"a JPEG of more than {_MOST_SCANS} scans, each of which goes over the whole picture")
     orientation = exif_orientation(segments.exif)
     return Header(width, height, "JPEG", _MODES[components], 8, orientation, segments.pictures)
+
+
+def _has_too_many_scans(scans: bytes) -> bool:
+    """Whether a picture, from its first scan to its end, has more scans than are decoded."""
+    offset = count = 0
+    for _ in range(_MOST_SEGMENTS):
+        found = _JPEG_MARKER.search(scans, offset)
+        if found is None or found[0] == _END:
+            return False
+        count += found[0][1] == _SOS
+        if count > _MOST_SCANS:
+            return True
+        offset = found.end() + max(2, int.from_bytes(scans[found.end() : found.end() + 2], "big"))
+    return True
 
 
 def jpeg_samples(source: Source, header: Header) -> tuple[np.ndarray, Segments, Beside]:
@@ -212,7 +241,7 @@ def jpeg_samples(source: Source, header: Header) -> tuple[np.ndarray, Segments, 
         raise FormatError("corrupt or truncated: the picture data ends too early")
     if not any(marker[0] == _END for marker in _JPEG_MARKER.finditer(scans, 2)):
         return _mended(segments, scans, header, str(source)), segments, beside
-    return _decoded(segments.shown + scans, header), segments, beside
+    return _decoded(b"".join((segments.shown, scans)), header), segments, beside
 
 
 def _decoded(content: bytes, header: Header) -> np.ndarray:
@@ -230,7 +259,7 @@ def _mended(segments: Segments, scans: bytes, header: Header, name: str) -> np.n
     data = scans[: _trailer(scans)]
     if len(data) < 12 or segments.frame is None or not _has_all_scans(segments, data):
         raise error
-    first, second = (_decoded(segments.shown + data + filler * 2500 + _END, header) for filler in _FILLERS)
+    first, second = (_decoded(b"".join((segments.shown, data, filler * 2500, _END)), header) for filler in _FILLERS)
     if not np.array_equal(first, second):
         raise error
     more = f", but {len(scans) - len(data):,} bytes of another kind," if len(data) < len(scans) else ""

@@ -1,5 +1,6 @@
 """EXIF blocks: read out of TIFF files, corrected for upright pixels, kept byte for byte where possible; and IPTC."""
 
+import io
 import logging
 import struct
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any, BinaryIO
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from components.imaging.directories import check_directories
 from components.imaging.source import Source
 from components.imaging.xmp import xmp_orientation
 
@@ -42,11 +44,23 @@ DESCRIPTIVE_TAGS = (
 _ASCII, _SHORT, _LONG = 2, 3, 4
 
 
+def loaded_exif(block: bytes | None) -> Image.Exif:
+    """An EXIF block as Pillow reads it.
+
+    Raises:
+        Exception: whatever Pillow raises on a damaged block; FormatError where its directories are made to do harm.
+    """
+    exif = Image.Exif()
+    if block:
+        check_directories(io.BytesIO(block.removeprefix(EXIF_PREFIX)))
+        exif.load(block)
+    return exif
+
+
 def exif_orientation(block: bytes | None, xmp: bytes | None = None) -> int:
     """The orientation in an EXIF block, or else in an XMP packet; 1 where neither has one."""
-    exif = Image.Exif()
     try:
-        exif.load(block or b"")
+        exif = loaded_exif(block)
         if ExifTags.Base.Orientation in exif:
             return valid_orientation(exif[ExifTags.Base.Orientation])
     except Exception as error:  # Pillow raises anything on a damaged block
@@ -56,9 +70,8 @@ def exif_orientation(block: bytes | None, xmp: bytes | None = None) -> int:
 
 def says_adobe_rgb(block: bytes | None) -> bool:
     """Whether an EXIF block names Adobe RGB: by "uncalibrated" and the file system's option (DCF 2.0, 3.3), or by 2."""
-    exif = Image.Exif()
     try:
-        exif.load(block or b"")
+        exif = loaded_exif(block)
         space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
         option = exif.get_ifd(ExifTags.IFD.Interop).get(1)
     except Exception:  # Pillow raises anything on a damaged block, which names nothing
@@ -76,6 +89,8 @@ def tiff_exif(source: Source) -> bytes | None:
     block = Image.Exif()
     try:
         with source.open() as file:
+            check_directories(file)
+            file.seek(0)
             if file.read(4) == b"MM\x00+":
                 main, directories = _big_endian_words(file)
             else:
@@ -221,8 +236,7 @@ def without_maker_note(exif: bytes) -> bytes:
     Raises:
         Exception: whatever Pillow raises on a damaged block.
     """
-    source = Image.Exif()
-    source.load(exif)
+    source = loaded_exif(exif)
     directories = sub_directories(source)
     directories.get(ExifTags.IFD.Exif, {}).pop(ExifTags.Base.MakerNote, None)
     main = {tag: value for tag, value in source.items() if tag not in (*directories, ExifTags.IFD.Interop)}

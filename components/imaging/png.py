@@ -27,6 +27,9 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _UNSHOWN = (*_TEXTS, b"eXIf", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _MOST_TEXT = 16 * 2**20
 """Bytes of one text or profile after decompression; a longer one is left out."""
+_MOST_TEXTS = 2 * _MOST_TEXT
+"""Bytes of all texts of a file after decompression; those beyond it are left out."""
+_MOST_INFLATED = 1032  # bytes that one byte of deflate can become
 _MOST_CHUNKS = 100_000
 _XMP = "XML:com.adobe.xmp"
 _RAW_PROFILE = "Raw profile type "
@@ -45,7 +48,7 @@ class Chunks:
         texts: keyword and text of every text chunk.
     """
 
-    head: bytes = SIGNATURE
+    head: bytearray = field(default_factory=lambda: bytearray(SIGNATURE))
     found: dict[bytes, bytes] = field(default_factory=dict)
     texts: list[tuple[str, str]] = field(default_factory=list)
 
@@ -130,7 +133,7 @@ def read_chunks(file: BinaryIO, with_texts: bool = True) -> Chunks:
     chunks = Chunks()
     whole = file.seek(0, 2)
     file.seek(len(SIGNATURE))
-    is_head = True
+    is_head, room = True, _MOST_TEXTS
     for _ in range(_MOST_CHUNKS):
         start = file.read(8)
         if len(start) < 8:
@@ -140,7 +143,8 @@ def read_chunks(file: BinaryIO, with_texts: bool = True) -> Chunks:
             if is_head and not with_texts:
                 chunks.head += start
                 break
-            chunks.head += start if is_head else b""
+            if is_head:
+                chunks.head += start
             is_head = False
             file.seek(length + 4, 1)
             continue
@@ -153,8 +157,14 @@ def read_chunks(file: BinaryIO, with_texts: bool = True) -> Chunks:
         if is_head and name not in _UNSHOWN:
             chunks.head += start + data + check
         if name in _TEXTS:
-            if (text := _text(name, data)) is not None:
+            if room <= 0:
+                continue
+            text = _text(name, data)
+            if text is not None:
                 chunks.texts.append(text)
+            room -= min(_MOST_TEXT, _MOST_INFLATED * length) if text is None else len(text[1])
+            if room <= 0:
+                log.warning("texts of more than %d bytes are in the file; the rest is left out", _MOST_TEXTS)
         elif zlib.crc32(name + data) == int.from_bytes(check, "big"):
             chunks.found.setdefault(name, data)
     return chunks

@@ -11,8 +11,10 @@ Two roads into sRGB. `to_srgb` gives 16-bit samples inside the sRGB gamut, which
 Display P3 or Adobe RGB that is edited and converted back by `from_extended` loses none of them.
 """
 
+import hashlib
 import struct
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import imagecodecs
 import numpy as np
@@ -20,7 +22,10 @@ from numpy.typing import NDArray
 
 from components.imaging.formats import FormatError
 
+from components.imaging.formats import MAX_PROFILE
+
 _SPACES = {"GRAY": "gray", "RGB": "rgb", "CMYK": "cmyk"}
+_REMEMBERED = 64
 _TOE_SLOPE, _TOE_END = np.float32(12.92), np.float32(0.0031308)  # IEC 61966-2-1
 PROFILE_ERRORS = (imagecodecs.CmsError, ValueError, RuntimeError)
 """What a broken or unsuitable profile raises."""
@@ -58,7 +63,23 @@ def srgb_profile() -> bytes:
     return bytes(profile)
 
 
-@lru_cache(maxsize=16)
+def _remembered(judge: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    """A judgement of profiles that is kept for the last ones: by their SHA-256, so that the profiles are not kept."""
+    known: dict[bytes, bool] = {}
+
+    @wraps(judge)
+    def judged(profile: bytes) -> bool:
+        digest = hashlib.sha256(profile).digest()
+        if (result := known.get(digest)) is None:
+            result = known[digest] = judge(profile)
+            if len(known) > _REMEMBERED:
+                known.pop(next(iter(known)), None)
+        return result
+
+    return judged
+
+
+@_remembered
 def is_srgb(profile: bytes) -> bool:
     """Whether an RGB profile maps a 9x9x9 grid of colours to sRGB within half an 8-bit step."""
     levels = np.linspace(0, 65535, 9).astype(np.uint16)
@@ -66,7 +87,7 @@ def is_srgb(profile: bytes) -> bool:
     return bool(np.abs(_transform(grid, profile, "rgb").astype(int) - grid.astype(int)).max() <= 128)
 
 
-@lru_cache(maxsize=16)
+@_remembered
 def is_two_way(profile: bytes) -> bool:
     """Whether a profile is a sound RGB profile that colours can be converted into as well as out of.
 
@@ -76,7 +97,7 @@ def is_two_way(profile: bytes) -> bool:
     levels = np.linspace(0, 1, 5, dtype=np.float32)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(5, 25, 3)
     try:
-        if profile_space(profile) != "RGB":
+        if profile_space(profile) != "RGB" or len(profile) > MAX_PROFILE:
             return False
         back = from_extended(to_extended(grid, profile), profile)
     except PROFILE_ERRORS:
@@ -95,6 +116,8 @@ def to_srgb(samples: np.ndarray, space: str, profile: bytes) -> np.ndarray:
     Raises:
         imagecodecs.CmsError: the profile is broken. ValueError: it is for another colour space than the samples.
     """
+    if len(profile) > MAX_PROFILE:
+        raise ValueError(f"expected a profile of at most {MAX_PROFILE:,} bytes, found {len(profile):,}")
     if space == "GRAY" and profile_space(profile) == "RGB":
         samples, space = np.repeat(samples[..., None], 3, axis=-1), "RGB"
     if profile_space(profile) != space:

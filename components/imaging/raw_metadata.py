@@ -8,11 +8,11 @@ block in it. Source: ExifTool's descriptions of these formats, and CIPA DC-008.
 import io
 import logging
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from components.imaging.boxes import Boxes
 from components.imaging.jpeg import SIGNATURE, read_segments
-from components.imaging.metadata import DESCRIPTIVE_TAGS, Directories, made_block, tiff_exif
+from components.imaging.metadata import DESCRIPTIVE_TAGS, Directories, loaded_exif, made_block, tiff_exif
 from components.imaging.source import MemoryFile, Source
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,8 @@ def raw_exif(source: Source, preview: bytes | None) -> bytes | None:
 
 
 def _tells_camera_and_date(block: bytes) -> bool:
-    exif = Image.Exif()
     try:
-        exif.load(block)
+        exif = loaded_exif(block)
         return ExifTags.Base.Make in exif and ExifTags.Base.DateTimeOriginal in exif.get_ifd(ExifTags.IFD.Exif)
     except Exception as error:  # Pillow raises anything on a damaged block
         log.warning("the EXIF block of a preview is damaged: %s", error)
@@ -63,9 +62,8 @@ def _canon_exif(content: bytes) -> bytes | None:
     main: dict[int, object] = {}
     directories: Directories = {}
     for kind, block in Boxes(content).canon_blocks.items():
-        exif = Image.Exif()
         try:
-            exif.load(block)
+            exif = loaded_exif(block)
             values = {int(tag): value for tag, value in exif.items()}
         except Exception as error:  # Pillow raises anything on a damaged block
             log.warning("a CR3 file's block %s is damaged and left out: %s", kind.decode(), error)

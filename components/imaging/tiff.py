@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from components.imaging.formats import MAX_CHANNELS, Beside, FormatError, Header, RawImage, split_alpha
 from components.imaging.metadata import (
     DESCRIPTIVE_TAGS,
     Directories,
+    loaded_exif,
     photoshop_iptc,
     placed,
     sub_directories,
@@ -36,8 +37,10 @@ _MODES = {
 }
 _XMP_TAG = 700
 _LONG = 4
-_MOST_PAGES = 1000  # that are counted, since directories may point to themselves
+_MOST_PAGES = 100  # that are counted, since directories may point to themselves
 _PHOTOMETRIC, _NEW_SUBFILE_TYPE, _IPTC_TAG, _PHOTOSHOP_TAG = 262, 254, 33723, 34377
+_LARGEST_TILE = 2**22
+"""Pixels of a tile in a picture that has fewer; decoders take memory for whole tiles."""
 _NO_ALPHA, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _WRITTEN_TAGS = (
     ExifTags.Base.Software,
@@ -54,6 +57,9 @@ def tiff_header(source: Source) -> Header:
     """Header of the first page; 1-, 2- and 4-bit samples count as 8, and anything unusual is refused."""
     with source.open() as file, tifffile.TiffFile(file) as tiff:
         page = tiff.pages[0]
+        tile = page.tilewidth * page.tilelength
+        if page.is_tiled and tile > max(_LARGEST_TILE, 2 * page.imagewidth * page.imagelength):
+            raise FormatError(f"a tile of {page.tilewidth}x{page.tilelength} pixels in a picture smaller than it")
         if page.samplesperpixel > MAX_CHANNELS or page.imagedepth != 1 or page.tiledepth > 1:
             raise FormatError(f"{page.samplesperpixel} samples per pixel, {page.imagedepth} planes: not a picture")
         if page.sampleformat not in (tifffile.SAMPLEFORMAT.UINT, tifffile.SAMPLEFORMAT.VOID):
@@ -195,11 +201,10 @@ def encode_tiff(
 
 def _tiff_tags(exif: bytes) -> tuple[dict[str, Any], Directories]:
     """An EXIF block as arguments of tifffile.imwrite, and its EXIF and GPS directories; damaged parts are left out."""
-    source = Image.Exif()
     tags: dict[str, Any] = {}
     sub_ifds: Directories = {}
     try:
-        source.load(exif)
+        source = loaded_exif(exif)
         tags["extratags"] = [
             entry for tag, value in source.items() if tag in DESCRIPTIVE_TAGS if (entry := _tiff_tag(int(tag), value))
         ]

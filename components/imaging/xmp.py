@@ -6,6 +6,9 @@ directory of GContainer 1.0). The promise goes where the thing itself is not kep
 
 import logging
 import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import islice
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +18,8 @@ _CONTAINER = b"http://ns.google.com/photos/1.0/container/"
 _ITEM = b"http://ns.google.com/photos/1.0/container/item/"
 _GAIN_MAPS = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"http://ns.apple.com/HDRGainMap/1.0/")
 _NOTE = b"http://ns.adobe.com/xmp/note/"
-_DESCRIPTIONS = re.compile(rb"<rdf:RDF\b[^>]*>(.*)</rdf:RDF>", re.DOTALL)
-_LIST_ITEM = re.compile(rb"\s*<rdf:li\b[^>]*?(?:/>|(?<!/)>.*?</rdf:li>)", re.DOTALL)
+_SPACE = b" \t\n\v\f\r"
+_MOST_ITEMS = 100
 _MOST = 2**24
 """Bytes of a packet that is looked into; a longer one is kept as it is."""
 
@@ -45,18 +48,20 @@ def without_extension(xmp: bytes) -> bytes:
 
 def joined(xmp: bytes, extended: bytes) -> bytes:
     """A packet with the properties of its extension beside its own."""
-    inner, end = _DESCRIPTIONS.search(extended), xmp.rfind(b"</rdf:RDF>")
-    if inner is None or end < 0:
+    begin = extended.find(b">", max(0, extended.find(b"<rdf:RDF"))) + 1
+    close, end = extended.rfind(b"</rdf:RDF>"), xmp.rfind(b"</rdf:RDF>")
+    if not 0 < begin <= close or b"<rdf:RDF" not in extended or end < 0:
         log.warning("the extended XMP is not written as XMP is, and is left out")
         return without_extension(xmp)
-    return without_extension(xmp[:end] + inner[1] + xmp[end:])
+    return without_extension(xmp[:end] + extended[begin:close] + xmp[end:])
 
 
 def video_length(xmp: bytes) -> int:
     """Bytes at the end of the file that are the film of a motion photo by its packet; 0 for none."""
+    prefix = _prefix(xmp, _ITEM)
     for item in _items(xmp):
-        if _value(item, _prefix(xmp, _ITEM), b"Semantic") == b"MotionPhoto":
-            return _number(_value(item, _prefix(xmp, _ITEM), b"Length"))
+        if _value(item, prefix, b"Semantic") == b"MotionPhoto":
+            return _number(_value(item, prefix, b"Length"))
     return _number(_value(xmp, _prefix(xmp, _CAMERA), b"MicroVideoOffset"))
 
 
@@ -102,7 +107,31 @@ def _items(xmp: bytes) -> list[bytes]:
     if prefix is None or len(xmp) > _MOST:
         return []
     start, end = xmp.find(b"<" + prefix + b":Directory"), xmp.find(b"</" + prefix + b":Directory>")
-    return _LIST_ITEM.findall(xmp[start:end]) if 0 <= start < end else []
+    listed = xmp[start:end] if 0 <= start < end else b""
+    return [listed[first:last] for first, last in islice(_elements(listed, rb"rdf:li"), _MOST_ITEMS)]
+
+
+def _elements(text: bytes, name: bytes) -> Iterator[tuple[int, int]]:
+    """Where elements whose name matches begin, with the space before them, and end; in one pass over the text."""
+    ends: dict[bytes, list[int]] = {}
+    for found in re.finditer(rb"</(" + name + rb")>", text):
+        ends.setdefault(found[1], []).append(found.end())
+    after = 0
+    for found in re.finditer(rb"<(" + name + rb")\b[^<>]*>", text):
+        if found.start() < after:
+            continue
+        end = found.end()
+        if not found[0].endswith(b"/>"):
+            closing = ends.get(found[1], [])
+            place = bisect_right(closing, end)
+            if place == len(closing):
+                continue
+            end = closing[place]
+        start = found.start()
+        while start > after and text[start - 1] in _SPACE:
+            start -= 1
+        yield start, end
+        after = end
 
 
 def _value(text: bytes, prefix: bytes | None, name: bytes) -> bytes:
@@ -120,6 +149,9 @@ def _number(digits: bytes) -> int:
 def _without(xmp: bytes, prefix: bytes, name: bytes) -> bytes:
     """The packet without the properties whose local name matches, elements and attributes; namespaces stay declared."""
     full = re.escape(prefix) + rb":(?:" + name + rb")"
-    xmp = re.sub(rb"\s*<(" + full + rb")\b[^<>]*(?<!/)>.*?</\1>", b"", xmp, flags=re.DOTALL)
-    xmp = re.sub(rb"\s*<" + full + rb"\b[^<>]*/>", b"", xmp)
-    return re.sub(rb"\s+" + full + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", xmp)
+    kept, after = [], 0
+    for start, end in _elements(xmp, full):
+        kept.append(xmp[after:start])
+        after = end
+    xmp = b"".join((*kept, xmp[after:]))
+    return re.sub(rb"(?<!\s)\s+" + full + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')", b"", xmp)

@@ -12,13 +12,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from components.champion.copies import held
-from components.imaging.originals import Original
 from components.imaging.photo import Photo, short_side_size
 from components.inference.edit import EditOptions, fit_edit
 from components.inference.restraint import RestraintSettings, restraint
@@ -59,6 +59,19 @@ class EnhancerSettings(Strict):
         default_factory=RestraintSettings, description="How much less of it a photo gets that the Critic finds good."
     )
     transfer: TransferSettings = Field(default_factory=TransferSettings)
+
+
+class Reducible(Protocol):
+    """As much of a photo as Critic and Artist need: its size, and its reduced pictures."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    def reduced(self, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """The photo reduced to each of some sizes (height, width), float32 (3, h, w) sRGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,7 @@ class Enhancer:
         artist = Artist.load(Path(base) / "artist", artist_adapter, placement, only_used=True)
         return cls(critic, artist, settings)
 
-    def critique(self, photo: Photo | Original) -> Critique:
+    def critique(self, photo: Reducible) -> Critique:
         """The Critic's opinion of a photo, without an edit."""
         (view,) = photo.reduced([self._shown_size(photo)])
         (text,) = self.critic.generate([view], max_new_tokens=self.settings.max_new_tokens).texts
@@ -175,7 +188,7 @@ class Enhancer:
         return result
 
     @torch.no_grad()
-    def plan(self, photo: Photo | Original, seed: int = 0, draws: int | None = None) -> EditPlan:
+    def plan(self, photo: Reducible, seed: int = 0, draws: int | None = None) -> EditPlan:
         """Judge and edit a photo at working size, without touching it. See `enhance` for the arguments.
 
         Raises:
@@ -210,7 +223,7 @@ class Enhancer:
         """The strength of the edit of a photo with such a verdict, where nobody asks for another."""
         return self.settings.strength * restraint(verdict, self.settings.restraint)
 
-    def _plan_many(self, photos: Sequence[Photo | Original], seed: int, draws: int) -> list[EditPlan]:
+    def _plan_many(self, photos: Sequence[Reducible], seed: int, draws: int) -> list[EditPlan]:
         """One pass of the Critic over all photos, then each photo's edits."""
         if draws < 1:
             raise ValueError(f"expected draws >= 1, found {draws}")
@@ -229,7 +242,7 @@ class Enhancer:
             plans.append(EditPlan(rollout.texts[index], parses(rollout.texts[index]), before, after))
         return plans
 
-    def _shown_size(self, photo: Photo | Original) -> tuple[int, int]:
+    def _shown_size(self, photo: Reducible) -> tuple[int, int]:
         """Height and width of what the Critic is shown: the photo's form, but no form that its processor refuses."""
         height, width = short_side_size(photo.height, photo.width, self.settings.critic_short_side)
         return min(height, _LARGEST_RATIO * width), min(width, _LARGEST_RATIO * height)

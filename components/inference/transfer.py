@@ -136,7 +136,7 @@ class FieldEdit:
     def __init__(self, field: Tensor, height: int):
         if field.ndim != 3 or field.shape[0] != 12:
             raise ValueError(f"expected a field of shape (12, h, w), found {tuple(field.shape)}")
-        self._field, self._height = field, height
+        self.field, self._height = field, height
         self._room = field.new_empty(0)
         self._enlarged: dict[int, Tensor] = {}
 
@@ -165,8 +165,8 @@ class FieldEdit:
         at_most = max(1, _BAND_VALUES // (12 * width))
         if self._room.shape[1:] != (at_most, width):
             self._room, self._enlarged = strip.new_empty(12, at_most, width), {}
-        for first, last, upper, shares in _bands(top, top + rows, self._height, self._field.shape[1]):
-            lower = min(upper + 1, self._field.shape[1] - 1)
+        for first, last, upper, shares in _bands(top, top + rows, self._height, self.field.shape[1]):
+            lower = min(upper + 1, self.field.shape[1] - 1)
             self._enlarged = {row: self._wide(row, width) for row in (upper, lower)}
             for start in range(first, last, at_most):
                 stop = min(start + at_most, last)
@@ -183,7 +183,7 @@ class FieldEdit:
         """One row of the field, enlarged to ``width`` columns: (12, 1, width)."""
         if row in self._enlarged:
             return self._enlarged[row]
-        part = self._field[None, :, row : row + 1]
+        part = self.field[None, :, row : row + 1]
         return functional.interpolate(part, size=(1, width), mode="bilinear", align_corners=False)[0]
 
 

@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from components.imaging.originals import Original, encode_original, read_original
+from components.imaging.originals import Edit, Original, encode_original, read_original
 from components.imaging.photo import MAX_PIXELS, Photo, encode_photo
 from components.imaging.source import PictureFile
 from components.inference.edit import EditOptions, Restore, fit_edit
-from components.inference.enhancer import Enhancer
+from components.inference.enhancer import EditPlan, Enhancer, Reducible
 from components.inference.look import cube_text, fit_look, with_strength
 from components.inference.sidecar import (
     Sidecar,
@@ -63,6 +64,16 @@ class Extras:
         return [*sidecars, *filter(None, (self.cube, self.compare))]
 
 
+class OpenPhoto(Reducible, Protocol):
+    """A decoded photo, wherever its samples are: in this process (`Original`) or in one of its own."""
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def white_kelvin(self) -> float | None: ...
+
+
 @dataclass(frozen=True)
 class Made:
     """What became of a photo, nothing of it written yet.
@@ -88,31 +99,48 @@ def enhance_file(
     """
     extras = extras or Extras()
     original = read_original(source, options.max_pixels or MAX_PIXELS)
-    plan = enhancer.plan(original, options.seed, options.draws)
-    strength = enhancer.strength_for(plan.verdict) if options.strength is None else options.strength
-    edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
-    edit = fit_edit(plan.before, plan.after, original.height, edit_options, enhancer.settings.transfer, plan.verdict)
+    plan, edit, report = decide(enhancer, original, source.name, target, options)
     edited = original.edited(edit, in_place=extras.compare is None)
-    report = Sidecar(
-        photo=source.name,
-        enhanced=PurePath(target).name,
-        text=plan.text,
-        verdict=plan.verdict,
-        camera_raw=camera_raw_settings(plan.verdict, original.format == "RAW", original.white_kelvin),
-        edit=edit_options,
-        seed=options.seed,
-    )
     made: dict[str, bytes] = {}
     if extras.compare:
         made[extras.compare] = encode_photo(Photo(side_by_side(original, edited)), extras.compare)
     del original  # its samples are not needed while the result is encoded
     if extras.cube:
-        made[extras.cube] = cube_text(with_strength(fit_look(plan.before, plan.after), strength), source.stem).encode()
+        assert report.edit is not None
+        look = with_strength(fit_look(plan.before, plan.after), report.edit.strength)
+        made[extras.cube] = cube_text(look, source.stem).encode()
     if extras.sidecar:
         made[extras.sidecar] = json_text(report).encode()
         made[_xmp(extras.sidecar)] = xmp_packet(report).encode()
     made[target] = encode_original(edited, target, options.quality)
     return Made(report, made)
+
+
+def decide(
+    enhancer: Enhancer, photo: OpenPhoto, source: str, target: str, options: EnhanceOptions
+) -> tuple[EditPlan, Edit, Sidecar]:
+    """What is to be done to an open photo, and what is to be said of it; its pixels stay as they are.
+
+    Args:
+        source, target: names of the photo's file and of its result.
+
+    Raises:
+        ValueError: the options contradict each other.
+    """
+    plan = enhancer.plan(photo, options.seed, options.draws)
+    strength = enhancer.strength_for(plan.verdict) if options.strength is None else options.strength
+    edit_options = EditOptions(strength=strength, tone_only=options.tone_only, restore=options.restore)
+    edit = fit_edit(plan.before, plan.after, photo.height, edit_options, enhancer.settings.transfer, plan.verdict)
+    report = Sidecar(
+        photo=source,
+        enhanced=PurePath(target).name,
+        text=plan.text,
+        verdict=plan.verdict,
+        camera_raw=camera_raw_settings(plan.verdict, photo.format == "RAW", photo.white_kelvin),
+        edit=edit_options,
+        seed=options.seed,
+    )
+    return plan, edit, report
 
 
 def critique_file(

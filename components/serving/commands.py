@@ -3,8 +3,8 @@
 import logging
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Collection
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # takes seconds to import, which `--help` need not wait for
 
     from components.serving.service import PhotoService
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPTIONS: list[click.Parameter] = [
     Option(["--package"], type=PATH, show_default="the champion", help="Folder of a package."),
     Option(["--host"], default="127.0.0.1", help="Address to listen on."),
@@ -30,6 +31,13 @@ OPTIONS: list[click.Parameter] = [
         type=click.Choice(("float32", "bfloat16")),
         default="float32",
         help="Number format of the models' weights.",
+    ),
+    Option(
+        ["--allow-host"],
+        multiple=True,
+        metavar="NAME",
+        show_default="this machine's own names where --host is one of them, else any",
+        help="Name that requests may be addressed to, without port; may be given several times.",
     ),
     *(
         Option(
@@ -58,12 +66,13 @@ def serve(**given: Any) -> int:
 
 
 def run_server(
-    build: "Callable[[PhotoService], FastAPI]",
+    build: "Callable[[PhotoService, Collection[str]], FastAPI]",
     package: Path | None,
     host: str,
     port: int,
     device: Literal["auto", "cpu", "cuda"],
     dtype: Literal["float32", "bfloat16"],
+    allow_host: tuple[str, ...],
     **limits: Any,
 ) -> int:
     """Load a package and serve an application of it with uvicorn until interrupted; the exit status.
@@ -87,14 +96,18 @@ def run_server(
     from components.inference.enhancer import Enhancer
     from components.models.compute import ComputeSettings
     from components.models.package import PackageError
+    from components.serving.processes import DecodeProcesses
     from components.serving.service import PhotoService
+    from components.serving.transport import configured
 
     try:
         listener = _bound(host, port)
     except OSError as error:
         print(f"--host {host} --port {port}: {error.strerror}: name another one", file=sys.stderr)
         return 1
-    with listener:
+    processes = DecodeProcesses(checked.readers)
+    processes.start()  # while the models are loaded
+    with closing(processes), listener:
         try:
             placement = ComputeSettings(device=device, dtype=dtype).place()
             with nullcontext(package) if package else champion(state_folder()) as folder:
@@ -105,12 +118,12 @@ def run_server(
         except RuntimeError as error:  # of NoChampion and of the device
             print(error, file=sys.stderr)
             return 1
-        app = build(PhotoService(enhancer, checked))
+        app = build(PhotoService(enhancer, checked, processes), _hosts(host, allow_host))
         listener.listen()  # from here on requests wait instead of being refused
         address = f"[{host}]" if ":" in host else host
         print(f"serving {folder} on http://{address}:{listener.getsockname()[1]} (stop with Ctrl-C)", flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_keep_alive=30)
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(configured(app, checked)).run(sockets=[listener])
     return 0
 
 
@@ -129,6 +142,17 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _hosts(host: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that requests may be addressed to; none for any.
+
+    A page of somebody else that a browser shows here can have its own name point to this machine (DNS rebinding), but
+    then its requests carry that name.
+    """
+    if host in _LOOPBACK:
+        return (*_LOOPBACK, "[::1]", *allowed)
+    return allowed
 
 
 def _in_words(problem: "ErrorDetails") -> str:

@@ -16,3 +16,18 @@ class ServingLimits(Strict):
         default=120.0, gt=0, description="Seconds from the arrival of a request to its answer."
     )
     upload_seconds: float = Field(default=30.0, gt=0, description="Seconds for the body of a request to arrive.")
+    readers: int = Field(
+        default=2, ge=1, description="Pictures that are decoded or encoded at a time, each in a process of its own."
+    )
+    photo_seconds: float = Field(
+        default=30.0, gt=0, description="Seconds of processor time that a picture may take to read, and to write."
+    )
+    idle_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds for the header of a request to arrive, and for an answer to be read on.",
+    )
+    connections: int = Field(default=512, ge=1, description="Connections at a time; more are answered 503.")
+    end_seconds: float = Field(
+        default=20.0, gt=0, description="Seconds that requests at work have to end after SIGTERM or Ctrl-C."
+    )

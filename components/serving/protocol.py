@@ -11,9 +11,11 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from components.serving.service import EnhancedPicture, Reason, Refused
+from components.serving.service import EnhancedPicture
+from components.serving.work import Reason, Refused
 
 COLUMN = "photo"
+_MOST_VALUES, _MOST_SHOWN = 10_000, 10
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 
 
@@ -32,6 +34,9 @@ def parse_invocation(body: bytes, max_photos: int) -> Invocation:
     Raises:
         Refused: it is not in the protocol; the message says where and what was expected.
     """
+    values = sum(map(body.count, (b"[", b"{", b",", b":")))
+    if values > _MOST_VALUES:  # counted before objects are made of them; Base64 has none of these characters
+        raise _invalid(f"expected a JSON object of at most {_MOST_VALUES} values, found {values}")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -40,7 +45,7 @@ def parse_invocation(body: bytes, max_photos: int) -> Invocation:
         raise _invalid(f"expected a JSON object, found {type(content).__name__}")
     present = [name for name in FORMATS if name in content]
     if len(present) != 1 or set(content) - {*FORMATS, "params"}:
-        found = ", ".join(sorted(map(repr, content))) or "none"
+        found = ", ".join(sorted(map(_short, content))[:_MOST_SHOWN]) or "none"
         raise _invalid(f"expected one of {', '.join(FORMATS)}, and params if there are any; found keys {found}")
     cells = _cells(present[0], content[present[0]])
     if not 1 <= len(cells) <= max_photos:
@@ -77,12 +82,14 @@ def _params(params: Any) -> tuple[int, float | None]:
     if not isinstance(params, dict) or set(params) - {"seed", "strength"}:
         raise _invalid(f"params: expected an object with seed and strength, found {_short(params)}")
     seed, strength = params.get("seed", 0), params.get("strength")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise _invalid(f"params.seed: expected an integer, found {_short(seed)}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise _invalid(f"params.seed: expected an integer from 0 to 2^63 - 1, found {_short(seed)}")
     if strength is None:
         return seed, None
     if not isinstance(strength, int | float) or isinstance(strength, bool):
         raise _invalid(f"params.strength: expected a number, found {_short(strength)}")
+    if not 0 <= strength <= 2:  # before it is made a float, which is infinite for some
+        raise _invalid(f"params.strength: expected a number from 0 to 2, found {_short(strength)}")
     return seed, float(strength)
 
 

@@ -1,25 +1,20 @@
 """Picture bytes in, enhanced picture and the Critic's verdict out, within limits; knows neither HTTP nor MLflow.
 
-A picture goes the way that it goes on the command line (`components.inference.workflow`): both give the same file.
-A picture is in memory only, from the request to the answer: a server that is killed leaves no photo on a disk.
+A picture goes the way that it goes on the command line (`components.inference.workflow`): both give the same file. It
+is read, edited and written in a process of its own (`components.serving.processes`), and in memory only: a server that
+is killed leaves no photo on a disk.
 
 Both faces of the model use it: the pyfunc that `mlflow models serve` runs (steps/serving.py) and the HTTP application
 of `make serve` (components/serving/app.py).
 """
 
 import json
-import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from components.imaging.originals import read_original
-from components.imaging.photo import UnreadablePhoto, read_header
-from components.imaging.source import MemoryFile
 from components.serving.limits import ServingLimits
+from components.serving.processes import DecodeProcesses
+from components.serving.work import Admission, Reason, Refused, Work
 
 if TYPE_CHECKING:  # the model libraries take long to import, which is the enhancer's business
     from components.inference.enhancer import Critique, Enhancer
@@ -34,23 +29,7 @@ MEDIA_TYPES = {
     ".avif": "image/avif",
 }
 """Media type of each suffix (RFC 2046, RFC 9649 and the AVIF registration at IANA)."""
-
-
-class Reason(Enum):
-    """Why a request got no picture."""
-
-    INVALID = "invalid"
-    TOO_LARGE = "too large"
-    BUSY = "busy"
-    TIMED_OUT = "timed out"
-
-
-class Refused(Exception):  # noqa: N818 (reads as a sentence where it is caught)
-    """A request that is turned away; the message says what was expected, what was found and what to do."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+_NAME = "photo"
 
 
 class EnhancedPicture(NamedTuple):
@@ -69,85 +48,82 @@ class EnhancedPicture(NamedTuple):
 
 
 class PhotoService:
-    """Enhances one picture at a time, with a bounded number of requests waiting for their turn.
+    """Enhances pictures: models look at one at a time, while others are read or written.
 
     The models fill the machine with one picture, so pictures in parallel would only share it and double the memory.
 
     Args:
         enhancer: does the work; never called from two threads at once.
+        processes: in which photos are opened, if they are there already; `close` ends them in any case.
+
+    Attributes:
+        admission: the queue. Whoever calls `enhance` or `critique` has a place in it.
     """
 
-    def __init__(self, enhancer: "Enhancer", limits: ServingLimits | None = None):
+    def __init__(
+        self,
+        enhancer: "Enhancer",
+        limits: ServingLimits | None = None,
+        processes: DecodeProcesses | None = None,
+    ):
         self.limits = limits or ServingLimits()
+        self.admission = Admission(self.limits.waiting + 1)
+        self.processes = processes or DecodeProcesses(self.limits.readers)
+        self.processes.start()
         self._enhancer = enhancer
-        self._turn = threading.Lock()
-        self._places = threading.BoundedSemaphore(self.limits.waiting + 1)
+        self._turn = threading.Semaphore(1)
 
     @property
     def strength(self) -> float:
         """The model's own strength, where a request names none."""
         return self._enhancer.settings.strength
 
+    def close(self) -> None:
+        """End all processes in which photos are open."""
+        self.processes.close()
+
     def enhance(
-        self, content: bytes, seed: int = 0, strength: float | None = None, deadline: float | None = None
+        self, content: bytes, seed: int = 0, strength: float | None = None, work: Work | None = None
     ) -> EnhancedPicture:
         """Enhance the picture file ``content``.
 
         Args:
             seed: of the Artist's noise, from 0 to 2^63 - 1.
             strength: from 0 (unchanged) to 2; by default the model's own, less where its Critic finds a photo good.
-            deadline: on the clock of `time.monotonic`; a request still waiting then is given up.
+            work: until when it must be done, by default as long as the limits say.
 
         Raises:
-            Refused: too large, not a picture, parameters out of range, too many waiting, or waited too long.
+            Refused: too large, not a picture, parameters out of range, or not done in time.
+            components.serving.work.Abandoned: nobody waits for it any more.
         """
         if not 0 <= seed < 2**63:
-            raise Refused(Reason.INVALID, f"seed: expected a number from 0 to 2^63 - 1, found {seed}")
+            raise Refused(Reason.INVALID, f"seed: expected a number from 0 to 2^63 - 1, found {str(seed)[:40]}")
         if strength is not None and not 0 <= strength <= 2:
             raise Refused(Reason.INVALID, f"strength: expected a number from 0 to 2, found {strength}")
-        with self._admitted(content, deadline) as source:
-            from components.inference.workflow import EnhanceOptions, enhance_file
+        self._check_size(content)
+        from components.inference.transfer import FieldEdit
+        from components.inference.workflow import EnhanceOptions, decide
 
-            options = EnhanceOptions(strength=strength, seed=seed, max_pixels=self.limits.max_pixels)
-            with _refusing():
-                suffix = SUFFIXES.get(read_header(source, self.limits.max_pixels).format, ".png")
-                made = enhance_file(self._enhancer, source, f"{source.stem}{suffix}", options)
-            report = made.report
-            verdict = json.dumps(report.verdict.model_dump(mode="json") if report.verdict else None)
-            strength = report.edit.strength if report.edit else 0.0
-            return EnhancedPicture(made.files[f"{source.stem}{suffix}"], suffix, report.text, verdict, strength)
+        work = work or Work(self.limits.timeout_seconds)
+        with self.processes.opened(_NAME, content, self.limits, work) as photo:
+            suffix = SUFFIXES.get(photo.format, ".png")
+            options = EnhanceOptions(strength=strength, seed=seed)
+            with work.turn(self._turn):
+                _, edit, report = decide(self._enhancer, photo, _NAME, f"{_NAME}{suffix}", options)
+            assert isinstance(edit, FieldEdit) and report.edit is not None
+            made = photo.finished(edit, f"{_NAME}{suffix}")
+        verdict = json.dumps(report.verdict.model_dump(mode="json") if report.verdict else None)
+        return EnhancedPicture(made, suffix, report.text, verdict, report.edit.strength)
 
-    def critique(self, content: bytes, deadline: float | None = None) -> "Critique":
+    def critique(self, content: bytes, work: Work | None = None) -> "Critique":
         """The Critic's opinion of the picture file ``content``, without an edit.
 
-        Raises:
-            Refused: as `enhance` does.
+        Raises: as `enhance` does.
         """
-        with self._admitted(content, deadline) as source:
-            with _refusing():
-                original = read_original(source, self.limits.max_pixels)
-            return self._enhancer.critique(original)
-
-    @contextmanager
-    def _admitted(self, content: bytes, deadline: float | None) -> Iterator[MemoryFile]:
-        """The content as a file in memory, once it is this request's turn."""
         self._check_size(content)
-        if not self._places.acquire(blocking=False):
-            raise Refused(
-                Reason.BUSY, f"{self.limits.waiting} requests are waiting already: try again in a few seconds"
-            )
-        try:
-            source = MemoryFile("photo", content)
-            self._check_pixels(source)
-            patience = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._turn.acquire(timeout=patience):
-                raise Refused(Reason.TIMED_OUT, "the request waited too long for its turn: try again later")
-            try:
-                yield source
-            finally:
-                self._turn.release()
-        finally:
-            self._places.release()
+        work = work or Work(self.limits.timeout_seconds)
+        with self.processes.opened(_NAME, content, self.limits, work) as photo, work.turn(self._turn):
+            return self._enhancer.critique(photo)
 
     def _check_size(self, content: bytes) -> None:
         if len(content) > self.limits.max_bytes:
@@ -155,23 +131,3 @@ class PhotoService:
                 Reason.TOO_LARGE,
                 f"photo: expected at most {self.limits.max_bytes} bytes, found {len(content)}: send a smaller file",
             )
-
-    def _check_pixels(self, source: MemoryFile) -> None:
-        """Looks at the header only, so that a picture that is too large is never decoded."""
-        with _refusing():
-            header = read_header(source, sys.maxsize)
-        if header.width * header.height > self.limits.max_pixels:
-            raise Refused(
-                Reason.TOO_LARGE,
-                f"photo: expected at most {self.limits.max_pixels} pixels, found {header.width} x {header.height}: "
-                f"send it scaled down",
-            )
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn a file that is no usable photo into a request that is turned away."""
-    try:
-        yield
-    except UnreadablePhoto as error:
-        raise Refused(Reason.INVALID, f"photo: {error.reason}") from error

@@ -1,7 +1,7 @@
 """Atomic, verified checkpoints: a directory of safetensors that is either complete or not there.
 
-A checkpoint is written under a temporary name, flushed to disk and renamed; its `state.json` carries the
-SHA-256 of every file, so a half-written or damaged one is recognised and the one before it is used.
+A checkpoint is written under a temporary name, flushed to disk and renamed; its `state.json` carries the SHA-256 of the
+tensors and of all else that it says, so a half-written or damaged one is recognised and the one before it is used.
 """
 
 import hashlib
@@ -17,10 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components import files
 from components.parallel import ranks
 
 log = logging.getLogger(__name__)
 STATE_FILE, TENSOR_FILE = "state.json", "tensors.safetensors"
+_OWN = "own_sha256"
+
+
+class CheckpointError(ValueError):
+    """A folder is no whole, unaltered checkpoint; the message says what of it."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,12 @@ class CheckpointStore:
                 raise OSError(f"{final}: cannot be written: {error}; older checkpoints are untouched") from error
             digest = hashlib.sha256((partial / TENSOR_FILE).read_bytes()).hexdigest()
             state = {"step": checkpoint.step, "values": checkpoint.values, "sha256": {TENSOR_FILE: digest}}
-            (partial / STATE_FILE).write_text(json.dumps(state))
-            for name in (TENSOR_FILE, STATE_FILE):
-                with (partial / name).open("rb") as file:
-                    os.fsync(file.fileno())
+            (partial / STATE_FILE).write_text(json.dumps(state | {_OWN: _digest(state)}))
+            for path in (partial / TENSOR_FILE, partial / STATE_FILE, partial):
+                files.sync(path)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
+            files.sync(self.folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         for old in self._paths()[: -self.keep]:
@@ -93,12 +99,8 @@ class CheckpointStore:
     def _newest(self) -> Checkpoint | None:
         for path in reversed(self._paths()):
             try:
-                state = json.loads((path / STATE_FILE).read_text())
-                digest = hashlib.sha256((path / TENSOR_FILE).read_bytes()).hexdigest()
-                if digest != state["sha256"][TENSOR_FILE]:
-                    raise ValueError("its content does not match its SHA-256")
-                return Checkpoint(state["step"], load_file(path / TENSOR_FILE), state["values"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+                return read_checkpoint(path)
+            except CheckpointError as error:
                 log.warning("checkpoint %s is damaged (%s); using the one before it", path, error)
         return None
 
@@ -112,3 +114,24 @@ class CheckpointStore:
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in a folder.
+
+    Raises:
+        CheckpointError: it is not whole, or altered; the message says what of it.
+    """
+    try:
+        state = json.loads((path / STATE_FILE).read_text())
+        if state.pop(_OWN) != _digest(state):
+            raise ValueError(f"{STATE_FILE} does not match its SHA-256")
+        if hashlib.sha256((path / TENSOR_FILE).read_bytes()).hexdigest() != state["sha256"][TENSOR_FILE]:
+            raise ValueError(f"{TENSOR_FILE} does not match its SHA-256")
+        return Checkpoint(state["step"], load_file(path / TENSOR_FILE), state["values"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _digest(state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()

@@ -66,6 +66,8 @@ _FREE_DIRECTION = "|".join(
 )
 _DIRECTION = re.compile(_FREE_DIRECTION, re.IGNORECASE)
 _NOT = re.compile(r"(?:\b(?:no|not|never|neither|nor|without|hardly)|n't)\b(?:\W+\w+){0,3}\W*$", re.IGNORECASE)
+_FEW_WORDS = 200
+"""Characters before a direction in which a negation of it is looked for."""
 _SCORE = re.compile(r"(?<=<answer> )\d+(?:\.\d+)?(?= </answer>)")
 _UP = r"increase|raise|boost|brighten|lift|enhance|strengthen|add|more|higher"
 _DOWN = r"decrease|reduce|lower|darken|cut|soften|weaken|tone down|less"
@@ -77,11 +79,11 @@ _NOUNS = {
 }
 _DEFAULT_AMOUNT = {"exposure": 0.7, "contrast": 0.4, "saturation": 0.6, "temperature": 40.0}
 _DEGREE = {"slight": 0.5, "moderate": 1.0, "strong": 1.7, "significant": 1.7, "severe": 1.7}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*(EV|stops?|%|percent|mired)", re.IGNORECASE)
-_ANSWER = re.compile(
-    r"\s*<think>(?P<think>.*?)</think>\s*<edit_start>(?P<edits>.*?)</edit_end>\s*<answer>(?P<score>.*?)</answer>\s*",
-    re.DOTALL,
-)
+_NUMBER = re.compile(r"(?<![\d.])(\d{1,9}(?:\.\d{1,9})?)\s{0,9}(EV|stops?|%|percent|mired)", re.IGNORECASE)
+_REMEDY = re.compile(r"\b(?:remove|reduce|correct|fix|eliminate)\b")
+_TAGS = ["<think>", "</think>", "<edit_start>", "</edit_end>", "<answer>", "</answer>"]
+MOST_CHARACTERS = 20_000
+"""Of a completion that is read; the longest that anybody wrote has a tenth."""
 _TAG = re.compile(r"</?(?:think|edit_start|edit_end|answer)>")
 NOTHING = "Leave the photo as it is."
 
@@ -146,8 +148,10 @@ def read_suggestion(text: str) -> Suggestion:
     `operation=None`.
     """
     lowered = text.lower()
+    remedies = [(line, verb.end()) for line in lowered.split("\n") if (verb := _REMEDY.search(line))]
     for operation, words in RESTORATIONS.items():
-        if re.search(rf"\b(remove|reduce|correct|fix|eliminate)\b.*\b{words.rstrip('s')}", lowered):
+        named = re.compile(rf"\b{words.rstrip('s')}")
+        if any(named.search(line, after) for line, after in remedies):
             return Suggestion(text=text, operation=operation)
     for operation, nouns in _NOUNS.items():
         if not re.search(rf"\b(?:{nouns})\b", lowered):
@@ -198,7 +202,8 @@ def direction_spans(text: str) -> list[tuple[int, int]]:
     spans = []
     for match in _DIRECTION.finditer(reasoning):
         start, end = match.span(match.lastgroup or 0)
-        clause = re.split(r"[.;:!?,]", reasoning[:start])[-1]
+        before = reasoning[max(0, start - _FEW_WORDS) : start]
+        clause = re.split(r"[.;:!?,]", before)[-1]
         if not _NOT.search(clause):
             spans.append((start, end))
     return spans
@@ -222,28 +227,39 @@ def parse(text: str) -> Verdict:
 
     Raises:
         GrammarError: a part is missing, out of order or repeated; there are not five numbered sections; a suggestion
-            is not numbered; the score is not a number from 0 to 100.
+            is not numbered; the score is not a number from 0 to 100; the text is longer than `MOST_CHARACTERS`.
     """
-    match = _ANSWER.fullmatch(text)
-    if match is None:
-        raise GrammarError("expected <think>...</think> <edit_start>...</edit_end> <answer>...</answer>, in this order")
-    if any(_TAG.search(part) for part in match.groups()):
-        raise GrammarError("expected every tag once, found one again inside a part")
-    think = _numbered(match["think"], "<think>")
+    thought, edited, scored = _parts(text)
+    think = _numbered(thought, "<think>")
     if len(think) != len(SECTIONS):
         raise GrammarError(f"expected {len(SECTIONS)} numbered sections in <think>, found {len(think)}")
     reasoning = tuple(_without_title(section) for section in think)
-    edits = _numbered(match["edits"], "<edit_start>")
+    edits = _numbered(edited, "<edit_start>")
     if not edits:
         raise GrammarError("expected at least one numbered suggestion in <edit_start>")
     suggestions = tuple(read_suggestion(edit) for edit in edits if edit != NOTHING)
     try:
-        score = float(match["score"])
+        score = float(scored)
     except ValueError:
-        raise GrammarError(f"expected a number in <answer>, found {match['score'].strip()!r}") from None
+        raise GrammarError(f"expected a number in <answer>, found {scored.strip()[:40]!r}") from None
     if not 0 <= score <= 100:
         raise GrammarError(f"expected a score from 0 to 100, found {score:g}")
     return Verdict(reasoning=reasoning, suggestions=suggestions, score=score)
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """What stands in <think>, between <edit_start> and </edit_end>, and in <answer>; in one pass over the text."""
+    if len(text) > MOST_CHARACTERS:
+        raise GrammarError(f"expected at most {MOST_CHARACTERS:,} characters, found {len(text):,}")
+    tags = list(_TAG.finditer(text))
+    names = [tag[0] for tag in tags]
+    if len(names) > len(_TAGS) and set(_TAGS) <= set(names) and [names[0], names[-1]] == [_TAGS[0], _TAGS[-1]]:
+        raise GrammarError("expected every tag once, found one again inside a part")
+    places = [0, *(place for tag in tags for place in tag.span()), len(text)]
+    pieces = [text[start:end] for start, end in zip(places[::2], places[1::2], strict=True)]
+    if names != _TAGS or "".join(pieces[::2]).strip():
+        raise GrammarError("expected <think>...</think> <edit_start>...</edit_end> <answer>...</answer>, in this order")
+    return pieces[1], pieces[3], pieces[5]
 
 
 def parses(text: str, read: Callable[[str], Verdict] = parse) -> Verdict | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from components import quick_start
+from components import databases, quick_start
 from components.command_line import PATH, CommandError, Option
 from pipelines import console
-from pipelines.environment import ROOT, Server, prepare
+from pipelines.environment import ROOT, Server, databases_of, prepare
 from pipelines.environment import state as state_folders
 from pipelines.place import bring_along
 from pipelines.stack_file import StackError, read_stack_file
@@ -37,13 +37,16 @@ PROFILE: list[click.Parameter] = [
 """Options of the commands that read a profile."""
 
 
-def prepared(function: Callable[..., int], login: bool = True, log: bool = False) -> Callable[..., int]:
+def prepared(
+    function: Callable[..., int], login: bool = True, log: bool = False, whole: bool = True
+) -> Callable[..., int]:
     """A command in the environment of ZenML and MLflow, which calls ``function`` with the state folders first.
 
     Args:
         login: whether the command talks to the ZenML server that the stack names.
         log: whether all that is logged goes to the log file of the runs, too. Such a command starts quickly, and says
             when all is loaded (`components.quick_start.loaded`).
+        whole: whether the databases of the state folder have to be whole.
     """
 
     @functools.wraps(function)
@@ -52,12 +55,14 @@ def prepared(function: Callable[..., int], login: bool = True, log: bool = False
             quick_start.begin(in_parts=False)  # steps that train have all of their libraries
         try:
             state = prepare(_server(given["stack"]) if login and "stack" in given else None)
+            for database in databases_of(state) if whole else ():
+                databases.check(database, state.folder)
             if not state.server and (old := bring_along(state)):
                 print(f"{state.folder} was {old}: its stores now name this place", file=sys.stderr, flush=True)
             console.before_zenml()
             with console.quiet(state.log if log else None):
                 return function(state, **given)
-        except StackError as error:
+        except (StackError, databases.DatabaseError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             return report_interruption()

@@ -73,6 +73,27 @@ def doctor(state: State, stack: str, config: Path, overrides: tuple[str, ...]) -
     return 1 if faults else 0
 
 
+@click.command(cls=Command)
+@functools.partial(prepared, whole=False)
+def check_state(state: State) -> int:
+    """Read all that lies in the state folder, and say what is damaged and the way back.
+
+    Databases and their copies, the champion, checkpoints and journals; nothing is changed. The exit status is 1 if
+    something is.
+    """
+    from pipelines.state_check import examine
+
+    faults = count = 0
+    for finding in examine(state):
+        count += 1
+        name = finding.path.relative_to(state.folder) if finding.path.is_relative_to(state.folder) else finding.path
+        note = f" ({finding.note})" if finding.note else ""
+        print(f"DAMAGED  {name}: {finding.fault}" if finding.fault else f"whole    {name}{note}", flush=True)
+        faults += finding.fault is not None
+    print(f"\n{faults} of {count} are damaged." if faults else f"\nAll {count} are whole.")
+    return 1 if faults else 0
+
+
 @click.command(cls=Command, params=[*PROFILE, _FORCE])
 @prepared
 def retrain(state: State, stack: str, config: Path, overrides: tuple[str, ...], force: bool) -> int:

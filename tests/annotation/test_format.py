@@ -69,7 +69,7 @@ def test_json_becomes_the_verdict_that_the_grammar_would_give() -> None:
         (changed(reasoning=dict.fromkeys(SECTIONS[:4], "x")), "reasoning.suggestions"),
         (changed(reasoning=GOOD["reasoning"] | {"quality": " \n"}), "reasoning.quality"),
         (changed(reasoning=GOOD["reasoning"] | {"quality": "a </think> b"}), "tag|order"),
-        ("{" * 100_000, "JSON"),
+        ("{" * 20_000, "JSON"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_place(text: str, complaint: str) -> None:

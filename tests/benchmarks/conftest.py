@@ -6,9 +6,9 @@ from pipelines.environment import State
 from tests.data.conftest import photos_dir
 from tests.evaluation.conftest import backbone, no_weights, photos
 from tests.isolation import isolate
-from tests.serving.conftest import serve
+from tests.serving.conftest import processes, serve, served
 
-__all__ = ["backbone", "no_weights", "photos", "photos_dir", "serve"]
+__all__ = ["backbone", "no_weights", "photos", "photos_dir", "processes", "serve", "served"]
 
 STATE = isolate()
 

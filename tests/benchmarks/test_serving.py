@@ -5,18 +5,15 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from fastapi import FastAPI
 
 from benchmarks.serving import Load, apply_load, apply_wrk, rows_of
-from components.serving.app import create_app
-from components.serving.limits import ServingLimits
 from components.serving.service import PhotoService
 from tests.serving.stubs import Brightener, picture
 
 
-def test_the_load_counts_what_the_server_did(serve: Callable[[FastAPI], str]) -> None:
+def test_the_load_counts_what_the_server_did(serve: Callable[..., str], served: Callable[..., PhotoService]) -> None:
     enhancer = Brightener(seconds=0.01)
-    address = serve(create_app(PhotoService(enhancer, ServingLimits(waiting=3))))
+    address = serve(served(enhancer, waiting=3))
     within = apply_load(address, picture("JPEG"), 20, 4, "within")
     assert within.statuses == {200: 20} and len(within.latencies) == 20
     beyond = apply_load(address, picture("JPEG"), 60, 20, "beyond")
@@ -26,9 +23,9 @@ def test_the_load_counts_what_the_server_did(serve: Callable[[FastAPI], str]) ->
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="Debian's package wrk is not installed")
-def test_wrk_counts_what_the_server_did(serve: Callable[[FastAPI], str]) -> None:
+def test_wrk_counts_what_the_server_did(serve: Callable[..., str], served: Callable[..., PhotoService]) -> None:
     enhancer = Brightener(seconds=0.01)
-    address = serve(create_app(PhotoService(enhancer, ServingLimits(waiting=3))))
+    address = serve(served(enhancer, waiting=3))
     load = apply_wrk(address, picture("JPEG"), 1, 20)
     assert load is not None and set(load.statuses) == {0, 200, 429}
     assert load.statuses[0] == 0 and 0 < load.statuses[200] <= enhancer.calls

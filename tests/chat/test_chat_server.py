@@ -3,9 +3,13 @@
 import asyncio
 import random
 import socket
+import threading
 import time
+import zlib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -140,3 +144,31 @@ def test_a_wrong_key_or_model_ends_the_run_without_showing_the_key(
         assert "secret-7" not in str(error) and sent == ["Bearer secret-7"]
     else:
         assert sent == [None] and "not set" in str(error)
+
+
+def test_a_list_of_models_has_an_end() -> None:
+    """256 megabytes of zeros, which 250 kilobytes of gzip become, sent as it is read."""
+    squeezer = zlib.compressobj(9, wbits=31)
+    piece = bytes(2**20)
+    bomb = b"".join(squeezer.compress(piece) for _ in range(256)) + squeezer.flush()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(bomb)))
+            self.end_headers()
+            with suppress(OSError):  # the client has had enough
+                self.wfile.write(bomb)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        with pytest.raises(ChatServerError, match="more than 8388608 bytes"):
+            check(f"http://127.0.0.1:{server.server_port}/v1")
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -16,10 +16,12 @@ from PIL import Image
 
 from components.imaging.originals import read_original
 from components.inference.workflow import EnhanceOptions, enhance_file
-from components.serving.limits import ServingLimits
-from components.serving.service import PhotoService, Reason, Refused
+from components.serving.service import PhotoService
+from components.serving.work import Reason, Refused, Work
 from tests.raw_files import write_dng
 from tests.serving.stubs import VERDICT, Brightener, level, picture
+
+Served = Callable[..., PhotoService]
 
 
 def refusal(service: PhotoService, content: bytes, **options: float) -> Refused:
@@ -31,8 +33,8 @@ def refusal(service: PhotoService, content: bytes, **options: float) -> Refused:
 @pytest.mark.parametrize(
     ("file_format", "expected"), [("PNG", "PNG"), ("JPEG", "JPEG"), ("WEBP", "WEBP"), ("BMP", "PNG")]
 )
-def test_answers_in_kind(file_format: str, expected: str) -> None:
-    answer = PhotoService(Brightener()).enhance(picture(file_format), seed=3, strength=2.0)
+def test_answers_in_kind(served: Served, file_format: str, expected: str) -> None:
+    answer = served(Brightener()).enhance(picture(file_format), seed=3, strength=2.0)
     image = Image.open(io.BytesIO(answer.photo))
     assert (image.format, image.size) == (expected, (9, 6))
     assert level(answer.photo) == pytest.approx(100 + 51, abs=2)
@@ -40,18 +42,18 @@ def test_answers_in_kind(file_format: str, expected: str) -> None:
     assert VERDICT.model_validate_json(answer.verdict) == VERDICT
 
 
-def test_the_models_own_strength_holds_where_none_is_named() -> None:
-    service = PhotoService(Brightener())
+def test_the_models_own_strength_holds_where_none_is_named(served: Served) -> None:
+    service = served(Brightener())
     assert service.strength == 1.25
     assert level(service.enhance(picture()).photo) == pytest.approx(100 + 32, abs=1)
 
 
-def test_a_verdict_that_does_not_parse_is_null() -> None:
-    assert PhotoService(Brightener()).enhance(picture()).verdict == "null"
+def test_a_verdict_that_does_not_parse_is_null(served: Served) -> None:
+    assert served(Brightener()).enhance(picture()).verdict == "null"
 
 
-def test_only_judging_edits_nothing() -> None:
-    judged = PhotoService(Brightener()).critique(picture())
+def test_only_judging_edits_nothing(served: Served) -> None:
+    judged = served(Brightener()).critique(picture())
     assert (judged.text, judged.verdict) == ("9 x 6", VERDICT)
 
 
@@ -60,8 +62,8 @@ def test_only_judging_edits_nothing() -> None:
     [b"", b"not a picture", picture("JPEG")[:60], picture("PNG")[:45]],
     ids=["empty", "text", "half a JPEG", "half a PNG"],
 )
-def test_what_is_no_picture_is_refused(content: bytes) -> None:
-    error = refusal(PhotoService(Brightener()), content)
+def test_what_is_no_picture_is_refused(served: Served, content: bytes) -> None:
+    error = refusal(served(Brightener()), content)
     assert error.reason is Reason.INVALID
     assert str(error).startswith("photo: ")
 
@@ -99,16 +101,16 @@ def _raw_behind_a_preview(path: Path) -> None:
     ids=["wide", "raw", "preview"],
 )
 def test_a_server_reads_and_writes_what_the_command_line_does(
-    tmp_path: Path, name: str, write: Callable[[Path], None]
+    served: Served, tmp_path: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     write(tmp_path / name)
     enhancer = Brightener()
     for strength in (0.0, 1.0):
-        answer = PhotoService(enhancer).enhance((tmp_path / name).read_bytes(), strength=strength)
+        answer = served(enhancer).enhance((tmp_path / name).read_bytes(), strength=strength)
         options = EnhanceOptions(strength=strength)
         made = enhance_file(enhancer, tmp_path / name, f"out{answer.suffix}", options)
         assert answer.photo == made.files[f"out{answer.suffix}"]
-    unchanged = PhotoService(enhancer).enhance((tmp_path / name).read_bytes(), strength=0.0).photo
+    unchanged = served(enhancer).enhance((tmp_path / name).read_bytes(), strength=0.0).photo
     (tmp_path / f"out{answer.suffix}").write_bytes(unchanged)
     assert np.array_equal(
         read_original(tmp_path / f"out{answer.suffix}").samples, read_original(tmp_path / name).samples
@@ -116,8 +118,8 @@ def test_a_server_reads_and_writes_what_the_command_line_does(
     assert read_original(tmp_path / name).samples.shape[0] >= 40  # no preview
 
 
-def test_too_many_bytes_are_refused() -> None:
-    error = refusal(PhotoService(Brightener(), ServingLimits(max_bytes=50)), picture())
+def test_too_many_bytes_are_refused(served: Served) -> None:
+    error = refusal(served(Brightener(), max_bytes=50), picture())
     assert (error.reason, "at most 50 bytes" in str(error)) == (Reason.TOO_LARGE, True)
 
 
@@ -131,28 +133,29 @@ def lying_png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [8000, 100_000, 2**31 - 1])
-def test_pixels_are_counted_before_they_are_decoded(side: int) -> None:
+def test_pixels_are_counted_before_they_are_decoded(served: Served, side: int) -> None:
     enhancer = Brightener()
-    error = refusal(PhotoService(enhancer, ServingLimits(max_pixels=1_000_000)), lying_png(side, side))
+    error = refusal(served(enhancer, max_pixels=1_000_000), lying_png(side, side))
     assert error.reason in {Reason.TOO_LARGE, Reason.INVALID}
     assert enhancer.calls == 0
 
 
 @pytest.mark.parametrize("options", [{"strength": 2.1}, {"strength": -1.0}, {"strength": float("nan")}, {"seed": -1}])
-def test_parameters_out_of_range_are_refused(options: dict[str, float]) -> None:
-    error = refusal(PhotoService(Brightener()), picture(), **options)
+def test_parameters_out_of_range_are_refused(served: Served, options: dict[str, float]) -> None:
+    error = refusal(served(Brightener()), picture(), **options)
     assert error.reason is Reason.INVALID
     assert str(error).startswith(next(iter(options)))
 
 
-def test_one_picture_at_a_time_and_no_more_wait_than_may() -> None:
+def test_one_picture_at_a_time_and_no_more_wait_than_may(served: Served) -> None:
     enhancer = Brightener(seconds=0.2)
-    service = PhotoService(enhancer, ServingLimits(waiting=2))
+    service = served(enhancer, waiting=2)
     outcomes: list[str] = []
 
     def request() -> None:
         try:
-            service.enhance(picture())
+            with service.admission.admitted():
+                service.enhance(picture())
             outcomes.append("done")
         except Refused as refused:
             outcomes.append(refused.reason.value)
@@ -168,24 +171,24 @@ def test_one_picture_at_a_time_and_no_more_wait_than_may() -> None:
     service.enhance(picture())  # the places are free again
 
 
-def test_who_waits_past_the_deadline_is_given_up() -> None:
-    enhancer = Brightener(seconds=0.5)
-    service = PhotoService(enhancer)
+def test_who_waits_past_the_deadline_is_given_up(served: Served) -> None:
+    enhancer = Brightener(seconds=5)
+    service = served(enhancer)
     first = threading.Thread(target=service.enhance, args=(picture(),))
     first.start()
     while enhancer.calls == 0:
         time.sleep(0.005)
-    assert refusal(service, picture(), deadline=time.monotonic() + 0.05).reason is Reason.TIMED_OUT
+    assert refusal(service, picture(), work=Work(2)).reason is Reason.TIMED_OUT
     first.join()
     assert enhancer.calls == 1
 
 
-def test_a_failure_frees_its_place() -> None:
+def test_a_failure_frees_its_place(served: Served) -> None:
     class Broken(Brightener):
         def plan(self, *_: object) -> None:
             raise RuntimeError("out of order")
 
-    service = PhotoService(Broken(), ServingLimits(waiting=0))
+    service = served(Broken(), waiting=0)
     for _ in range(3):
         with pytest.raises(RuntimeError, match="out of order"):
             service.enhance(picture())

@@ -138,7 +138,7 @@ def test_files_are_on_disk_before_they_get_their_name(store: CheckpointStore, mo
     monkeypatch.setattr(checkpoints.os, "fsync", lambda handle: (events.append("fsync"), fsync(handle)))
     monkeypatch.setattr(Path, "rename", lambda *paths: (events.append("rename"), rename(*paths)))
     save(store, 1)
-    assert events == ["fsync", "fsync", "rename"]
+    assert events == ["fsync", "fsync", "fsync", "rename", "fsync"]  # two files and their folder; then its name
 
 
 @pytest.mark.slow
@@ -155,3 +155,27 @@ def test_a_finished_run_is_forgotten(store: CheckpointStore) -> None:
     store.clear()
     assert not store.folder.exists() and store.latest() is None
     store.clear()
+
+
+def test_every_byte_of_the_state_is_covered(store: CheckpointStore) -> None:
+    """A number of it changed for another is JSON as before, and no longer what was written."""
+    older, newer = save(store, 1, 2)
+    text = (newer / STATE_FILE).read_text()
+    for place, letter in enumerate(text):
+        if letter.isdigit():
+            changed = text[:place] + str((int(letter) + 1) % 10) + text[place + 1 :]
+            (newer / STATE_FILE).write_text(changed)
+            assert found(store) == 1, changed
+    (newer / STATE_FILE).write_text(text)
+    assert found(store) == 2
+    assert older.exists()
+
+
+def test_what_is_renamed_is_on_disk(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each checkpoint: contents, then its folder, then, after the rename, the folder that its name is in."""
+    synced = []
+    monkeypatch.setattr(checkpoints.files, "sync", lambda path: synced.append((path.name, path.exists())))
+    (saved,) = save(store, 1)
+    names = [name for name, _ in synced]
+    assert names[:2] == [TENSOR_FILE, STATE_FILE] and names[2].startswith(".partial") and names[3] == "run"
+    assert all(there for _, there in synced) and saved.exists()

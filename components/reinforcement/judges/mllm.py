@@ -203,7 +203,7 @@ class MllmJudge:
         while probabilities is None:
             completion = await self._complete(conversation, count, question.key, server, jitter, effort)
             try:
-                probabilities = read_probabilities(completion, count, settings.probability)
+                probabilities = await asyncio.to_thread(read_probabilities, completion, count, settings.probability)
             except UnreadableAnswer as error:
                 log.info("%s: %s", question.key[:_NAME_LENGTH], error)
                 if repairs == settings.repairs:
