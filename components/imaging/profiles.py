@@ -20,9 +20,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from components.imaging.formats import FormatError
-
-from components.imaging.formats import MAX_PROFILE
+from components.imaging.formats import MAX_PROFILE, FormatError
 
 _SPACES = {"GRAY": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 _REMEMBERED = 64
