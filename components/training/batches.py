@@ -106,7 +106,7 @@ class PairBatches:
         working = {size: artist.working_size(*size) for size in dict.fromkeys(stored)}
         self._sizes = [working[size] for size in stored]
         kind = self.reader.column("kind")
-        chosen = range(len(stored))
+        chosen = list(range(len(stored)))
         if held_out is not None:
             strata = list(zip(kind, self._sizes, strict=True))
             chosen = subset(self.reader.column("id"), strata, held_out)

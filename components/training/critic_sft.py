@@ -201,7 +201,7 @@ def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[
 def _report_directions(annotated: Annotations, tracker: Tracker) -> None:
     """Report in what share of the texts about views with a fault of tone its direction is found; warn when in none.
 
-    Of very many texts every so manieth is looked at.
+    Of very many texts only some are looked at, evenly spaced.
     """
     looked_at = annotated[:: -(-len(annotated) // LOOKED_AT) or 1]
     faulty = [entry.completion for entry in looked_at if any(fault.name in TONE for fault in entry.operations)]
