@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.models.critic import ReasoningLatent
-from components.parallel.micro_batches import slices
 from components.parallel.ranks import Share, all_reduce_max, exchange, largest_share, rank, share_of, world_size
+from components.parallel.sharding import slices
 from components.reinforcement.rollouts import ArtistExperience
 
 
