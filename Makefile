@@ -50,7 +50,7 @@ MOVED := $(shell made="$$(sed -nE 's/^command = .* -m venv (--clear )?//p' $(VEN
 # The stamp stands for "the files that data.dvc names are in data/"; a missing folder makes it stale.
 FETCHED := $(STATE)/data.stamp
 
-.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start ablation pictures docs check lint sbom fuzz data lock clean distclean force
+.PHONY: help pipeline test test-files enhance tables serve demo champion rollback browser ui stack doctor check-state plan retrain schedule unschedule test-cluster base benchmark benchmark-quality benchmark-data benchmark-train benchmark-serving benchmark-enhance benchmark-orchestration benchmark-registry benchmark-start benchmark-scale ablation pictures docs check lint sbom fuzz data lock clean distclean force
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -148,6 +148,10 @@ benchmark-registry: $(INSTALLED) ## kill 20 processes at work on the registry 60
 
 benchmark-start: $(INSTALLED) $(FETCHED) ## measure what commands take to start, into reports/benchmarks/start.json
 	@$(RUN) $(BIN)/python -m benchmarks.start {ARGS:words}
+
+benchmark-scale: $(INSTALLED) $(FETCHED) ## measure the stages at a share of the paper's counts, kept in OUT=folder, into reports/benchmarks/scale.json
+	@test -n "$$OUT" || { echo 'where may the data be kept? make benchmark-scale OUT=folder' >&2; exit 2; }
+	@$(RUN) $(BIN)/python -m benchmarks.scale {ARGS:words} -- {OUT}
 
 pictures: $(DEVELOPING) $(FETCHED) ## the README's pictures, from the champion and the last report
 	@$(BIN)/python -m docs.make_pictures

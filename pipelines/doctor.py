@@ -287,10 +287,11 @@ def _memory(pods: PodsFile, settings: Mapping[str, Any]) -> str:
                 Settings.model_validate(settings),
                 read_configurations(base if base.is_dir() else PUBLISHED),
                 wanted,
+                names,
             )
         except ValueError as error:
             raise Unhealthy(str(error), "correct SPC_GPU_MODEL, or gpu_model in the stack file") from error
-        plans += [(count, stage) for stage in plan.stages if stage.name in names]
+        plans += [(count, stage) for stage in plan.stages]
     needs = []
     for count, stage in plans:
         compute = computes[stage.name]

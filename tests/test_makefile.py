@@ -82,6 +82,7 @@ TARGETS = {  # what each target runs, with the parameters as whole words
     "benchmark-orchestration": ["-m", "benchmarks.orchestration", "{ARGS}"],
     "benchmark-registry": ["-m", "benchmarks.registry_kills", "{ARGS}"],
     "benchmark-start": ["-m", "benchmarks.start", "{ARGS}"],
+    "benchmark-scale": ["-m", "benchmarks.scale", "{ARGS}", "--", "{OUT}"],
 }
 WITHOUT_PARAMETERS = {
     "help",

@@ -1,8 +1,11 @@
 """Annotated views as they are kept: the record, and the picture that it is about, rebuilt from its source photo."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -30,19 +33,51 @@ class AnnotatedPhoto(Strict):
     annotator: str
 
 
-def read_annotations(directory: Path, split: Split | None = None) -> list[AnnotatedPhoto]:
-    """Read what `annotate` wrote, in order; only one split when it is named.
+class Annotations(Sequence[AnnotatedPhoto]):
+    """Annotated views by number, read when they are asked for: in memory there is only where each one's line lies.
+
+    Args:
+        path: an `annotations.jsonl`; every line is checked once, here.
+        split: only those of this split; None for all.
 
     Raises:
-        FileNotFoundError: the directory holds no annotations.
+        FileNotFoundError: there is no such file.
         pydantic.ValidationError: a line is not an annotation of this version.
     """
-    path = Path(directory) / ANNOTATIONS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected annotations; run the annotate stage")
-    with path.open(encoding="utf-8") as file:
-        annotated = (AnnotatedPhoto.model_validate_json(line) for line in file)
-        return [entry for entry in annotated if split in (None, entry.split)]
+
+    def __init__(self, path: Path, split: Split | None = None):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: expected annotations; run the annotate stage")
+        places, offset = [], 0
+        with path.open("rb") as file:
+            for line in file:
+                if split in (None, AnnotatedPhoto.model_validate_json(line).split):
+                    places.append((offset, len(line)))
+                offset += len(line)
+        self._places = np.array(places, dtype=np.int64).reshape(-1, 2)
+        self._file = path.open("rb")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> AnnotatedPhoto: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[AnnotatedPhoto]: ...
+    def __getitem__(self, number: int | slice) -> AnnotatedPhoto | list[AnnotatedPhoto]:
+        if isinstance(number, slice):
+            return [self[index] for index in range(len(self))[number]]
+        offset, length = self._places[number].tolist()
+        line = os.pread(self._file.fileno(), length, offset)  # as any number of threads may at once
+        return AnnotatedPhoto.model_validate_json(line)
+
+    def __iter__(self) -> Iterator[AnnotatedPhoto]:
+        return (self[number] for number in range(len(self)))
+
+
+def read_annotations(directory: Path, split: Split | None = None) -> Annotations:
+    """What `annotate` wrote, in order; only one split when it is named. Raises as `Annotations` does."""
+    return Annotations(Path(directory) / ANNOTATIONS_FILE, split)
 
 
 def render_view(photo: Photo, annotated: AnnotatedPhoto) -> Tensor:

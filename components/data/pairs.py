@@ -36,7 +36,8 @@ KINDS: tuple[PairKind, ...] = get_args(PairKind)
 ADDED: tuple[PairKind, ...] = ("depth_of_field", "look")
 """Kinds whose operations make the target from the input; those of the others make the input from the target."""
 _INPUT, _TARGET, _RECORD = "input.png", "target.png", "json"
-_SELECTED_BY = ("split", "kind")
+_COUNTED_BY = ("split", "kind")
+_COLUMNS = (*_COUNTED_BY, "id", "photo_id")
 
 
 class Pair(Strict):
@@ -178,8 +179,8 @@ def shard_key(path: Path) -> str | None:
 
 def write_index(directory: Path, names: Sequence[str]) -> dict[str, int]:
     """Write the index that makes a directory of shards complete; returns pairs counted by "split/kind"."""
-    index = shards.write_index(directory, names, _SELECTED_BY)
-    columns = (index[name].to_pylist() for name in _SELECTED_BY)
+    index = shards.write_index(directory, names, _COLUMNS, _INPUT)
+    columns = (index[name].to_pylist() for name in _COUNTED_BY)
     counts = Counter("/".join(values) for values in zip(*columns, strict=True))
     return dict(sorted(counts.items()))
 
@@ -213,6 +214,14 @@ class PairReader:
 
     def __getitem__(self, index: int) -> Pair:
         return _pair(self.shards[index])
+
+    def column(self, name: str) -> list[Any]:
+        """What the index says of every pair: split, kind, id, photo_id, and height and width of its pictures.
+
+        Raises:
+            ValueError: the index is of an earlier version and lacks it.
+        """
+        return self.shards.column(name)
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[index] for index in range(len(self)))

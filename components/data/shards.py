@@ -7,7 +7,10 @@ so random access, exact lengths, selection before reading, and a position that c
 """
 
 import json
+import logging
+import struct
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +24,17 @@ from fsspec import AbstractFileSystem
 from webdataset import TarWriter
 
 from components import files
+from components.data.samples import SampleError
+
+log = logging.getLogger(__name__)
 
 INDEX_FILE = "index.parquet"
 SUFFIX = ".tar"
 _ORIGIN = "__origin__/key"  # WebDataset readers pass over names that begin with __
 _BLOCK = tarfile.BLOCKSIZE
+_NAME_LENGTH = 100  # of the name in a tar header
+_PNG_SIZE = slice(16, 24)  # of the IHDR chunk, which always comes first
+_PAUSES = (0.5, 2.0, 8.0)  # before a read that failed is tried again. Seconds
 _INDEX = pyarrow.schema(
     [
         pyarrow.field("shard", pyarrow.string(), nullable=False),
@@ -86,23 +95,33 @@ def shard_origin(path: Path) -> str | None:
     return first.pax_headers.get("comment")
 
 
-def write_index(directory: Path, shards: Sequence[str], columns: Sequence[str] = ()) -> pyarrow.Table:
+def write_index(
+    directory: Path, shards: Sequence[str], columns: Sequence[str] = (), picture: str | None = None
+) -> pyarrow.Table:
     """Read the headers of the shards, in order, and write the index that makes their directory complete.
 
     Args:
         directory: local folder of the shards.
         shards: names of the files, relative to it.
         columns: keys of each sample's `json` member whose values (texts) become columns, to select samples by.
+        picture: member, a PNG, whose size becomes the columns `height` and `width`, so that nobody need open it.
 
     Returns:
-        the index: shard, key, members (name, offset and size in bytes), and ``columns``.
+        the index: shard, key, members (name, offset and size in bytes), ``columns``, and the picture's size.
 
     Raises:
-        ValueError: a key occurs twice, or a sample's JSON lacks one of the columns.
+        ValueError: a key occurs twice, a sample's JSON lacks one of the columns, or a sample has no such picture.
     """
-    schema = pyarrow.schema([*_INDEX, *(pyarrow.field(name, pyarrow.string(), nullable=False) for name in columns)])
+    size = ("height", "width") if picture else ()
+    schema = pyarrow.schema(
+        [
+            *_INDEX,
+            *(pyarrow.field(name, pyarrow.string(), nullable=False) for name in columns),
+            *(pyarrow.field(name, pyarrow.int32(), nullable=False) for name in size),
+        ]
+    )
     tables = [
-        pyarrow.Table.from_pylist(list(_samples_of(Path(directory) / shard, shard, columns)), schema=schema)
+        pyarrow.Table.from_pylist(list(_samples_of(Path(directory) / shard, shard, columns, picture)), schema=schema)
         for shard in shards
     ]
     table = pyarrow.concat_tables(tables) if tables else schema.empty_table()
@@ -113,9 +132,15 @@ def write_index(directory: Path, shards: Sequence[str], columns: Sequence[str] =
     return table
 
 
-def _samples_of(path: Path, shard: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of the index for one shard; only headers, and the JSON if columns are asked for, are read."""
+def _samples_of(path: Path, shard: str, columns: Sequence[str], picture: str | None) -> Iterator[dict[str, Any]]:
+    """Rows of the index for one shard; only headers, the JSON and the picture's size are read, where asked for."""
     row: dict[str, Any] | None = None
+
+    def complete(row: dict[str, Any]) -> dict[str, Any]:
+        if picture and "height" not in row:
+            raise ValueError(f"{path}: {row['key']} has no {picture}")
+        return row
+
     with tarfile.open(path, mode="r:") as tar:
         for member in tar:
             folder, slash, name = member.name.rpartition("/")
@@ -125,7 +150,7 @@ def _samples_of(path: Path, shard: str, columns: Sequence[str]) -> Iterator[dict
             key = folder + slash + stem
             if row is None or row["key"] != key:
                 if row:
-                    yield row
+                    yield complete(row)
                 row = {"shard": shard, "key": key, "members": []}
             row["members"].append({"name": extension, "offset": member.offset_data, "size": member.size})
             if columns and extension == "json":
@@ -133,8 +158,11 @@ def _samples_of(path: Path, shard: str, columns: Sequence[str]) -> Iterator[dict
                 if missing := [name for name in columns if name not in content]:
                     raise ValueError(f"{path}: {member.name} lacks {', '.join(missing)}")
                 row |= {name: str(content[name]) for name in columns}
+            if extension == picture:
+                head = cast(IO[bytes], tar.extractfile(member)).read(_PNG_SIZE.stop)
+                row["width"], row["height"] = struct.unpack(">II", head[_PNG_SIZE])
     if row:
-        yield row
+        yield complete(row)
 
 
 class ShardSet:
@@ -163,22 +191,72 @@ class ShardSet:
             raise FileNotFoundError(f"{self.directory}/{INDEX_FILE}: expected a complete directory of shards")
         with self.files.open(index, "rb") as stream:
             table = pyarrow.parquet.read_table(stream)
+        self.index = table
         for name, values in (where or {}).items():
-            if name not in table.column_names:
-                raise ValueError(f"{self.directory}: the index has no column {name!r}, only {table.column_names}")
-            table = table.filter(pyarrow.compute.is_in(table[name], value_set=pyarrow.array(values, pyarrow.string())))
+            self._require(name)
+            chosen = pyarrow.compute.is_in(table[name], value_set=pyarrow.array(values, pyarrow.string()))
+            self.index = table = table.filter(chosen)
         self.index = table.combine_chunks()
 
     def __len__(self) -> int:
         return self.index.num_rows
 
     def __getitem__(self, number: int) -> Sample:
+        """A sample, read where it lies; a read that fails for a while is tried again.
+
+        Raises:
+            SampleError: the shard was cut short, or is another one than the index was made of.
+            OSError: the storage failed for good.
+        """
         if not 0 <= number < len(self):
             raise IndexError(f"expected a number below {len(self)}, found {number}")
         shard, members = self.place(number)
         start, stop = span(members)
-        content = self.files.cat_file(self.path(shard), start=start, end=stop)
+        start -= _BLOCK  # with the header of the first member, which says whose bytes these are
+        content = self._read(shard, start, stop)
+        where = f"{self.directory}/{shard}: {self.key(number)}"
+        if len(content) < stop - start:
+            raise SampleError(f"{where} ends after {len(content)} of {stop - start} bytes: the shard was cut short")
+        expected = f"{self.key(number)}.{min(members, key=lambda member: member['offset'])['name']}".encode()
+        found = content[:_NAME_LENGTH].rstrip(b"\0")
+        if found != expected[:_NAME_LENGTH] and len(expected) <= _NAME_LENGTH:
+            raise SampleError(
+                f"{where} is not where the index says, but {found.decode(errors='replace')!r}: the index is older than "
+                "the shard; make the shards and their index anew"
+            )
         return cut(content, start, members)
+
+    def _read(self, shard: str, start: int, stop: int) -> bytes:
+        """Bytes of a shard; storage that is slow or says no is asked again a few times."""
+        path = self.path(shard)
+        for pause in _PAUSES:
+            try:
+                return self.files.cat_file(path, start=start, end=stop)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError as error:
+                log.warning("%s: %s; trying again in %g s", path, error, pause)
+                time.sleep(pause)
+        return self.files.cat_file(path, start=start, end=stop)
+
+    def key(self, number: int) -> str:
+        """The key of a sample."""
+        return self.index["key"][number].as_py()
+
+    def column(self, name: str) -> list[Any]:
+        """What the index says of every sample.
+
+        Raises:
+            ValueError: it has no such column.
+        """
+        self._require(name)
+        return self.index[name].to_pylist()
+
+    def _require(self, name: str) -> None:
+        if name not in self.index.column_names:
+            raise ValueError(
+                f"{self.directory}: the index has no column {name!r}, only {self.index.column_names}: make it anew"
+            )
 
     def path(self, shard: str) -> str:
         """Where the file system has a shard."""

@@ -34,7 +34,7 @@ from components.evaluation.baselines import BASELINES
 from components.evaluation.critic_accuracy import critic_figures, directions
 from components.evaluation.library_faults import apply_library_faults, sample_library_faults
 from components.evaluation.records import Evaluation, EvaluationSettings, FamilyFigures, Picture
-from components.evaluation.report import Curves, write_report
+from components.evaluation.report import Curves, Gallery, write_report
 from components.evaluation.tasks import intact_picture
 from components.imaging.photo import Photo, quantize
 from components.inference.enhancer import Enhanced, Enhancer
@@ -124,7 +124,7 @@ def evaluate_enhancer(
     lpips_distance = Lpips(Path(base) / LPIPS_FILE, settings.compute.place().device)
     rows: list[dict[str, Any]] = []
     verdicts: list[dict[str, Any]] = []
-    pictures: list[Picture] = []
+    gallery = Gallery(settings.report)
     with tqdm(records, desc="evaluate", unit="photo") as progress:
         for record in progress:
             cases = list(held_out_cases(record, photos_dir, settings))
@@ -133,14 +133,17 @@ def evaluate_enhancer(
                 verdicts.append(_verdict_row(case, result))
                 measured = _case_rows(case, result.photo.pixels, lpips_distance, settings)
                 rows += measured
-                pictures.append(_picture(case, result, measured))
+                picture = _picture(case, result, measured)
+                if gallery.add(picture):
+                    strip = torch.cat([picture.faulty, picture.enhanced, picture.original], dim=-1)
+                    tracker.picture("faulty | enhanced | original", strip, step=len(gallery.first) - 1)
     cases_table, verdicts_table = pd.DataFrame(rows), pd.DataFrame(verdicts)
     evaluation = _evaluation(cases_table, verdicts_table, settings, held_out_digest(records, settings))
     write_cases(cases_table, out / CASES_FILE)
     write_cases(verdicts_table, out / VERDICTS_FILE)
     files.write_text(out / TABLE_FILE, evaluation.model_dump_json(indent=2) + "\n")
-    write_report(out / REPORT_FILE, evaluation, pictures, settings.report, curves or {})
-    _track(tracker, evaluation, pictures, out)
+    write_report(out / REPORT_FILE, evaluation, gallery, curves or {})
+    _track(tracker, evaluation, out)
     return evaluation
 
 
@@ -251,7 +254,7 @@ def family_figures(cases: pd.DataFrame, family: str, baseline: str, settings: Ev
     )
 
 
-def _track(tracker: Tracker, evaluation: Evaluation, pictures: list[Picture], out: Path) -> None:
+def _track(tracker: Tracker, evaluation: Evaluation, out: Path) -> None:
     tracker.params(evaluation.settings.model_dump(mode="json"))
     values = {
         f"{row.method}/{name}": interval.value for row in evaluation.rows for name, interval in row.measures.items()
@@ -267,11 +270,5 @@ def _track(tracker: Tracker, evaluation: Evaluation, pictures: list[Picture], ou
         "critic/score_correlation": evaluation.critic.score_correlation,
     }
     tracker.metrics(values, step=0)
-    seen: set[str] = set()
-    for picture in pictures:
-        if picture.faults and picture.photo_id not in seen:
-            strip = torch.cat([picture.faulty, picture.enhanced, picture.original], dim=-1)
-            tracker.picture("faulty | enhanced | original", strip, step=len(seen))
-            seen.add(picture.photo_id)
     for name in (CASES_FILE, VERDICTS_FILE, TABLE_FILE, REPORT_FILE):
         tracker.artifact(out / name, "evaluation")

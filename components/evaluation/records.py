@@ -22,6 +22,7 @@ from components.verdict.grammar import Verdict
 class ReportSettings(Strict):
     """What the HTML report shows, and how large."""
 
+    photos: int = Field(default=100, ge=0, description="Photos that are shown, the first ones.")
     picture_side: int = Field(default=480, ge=32, description="Longer side of the pictures in the report, pixels.")
     jpeg_quality: int = Field(default=82, ge=30, le=100, description="Of those pictures, libjpeg scale.")
     worst_cases: int = Field(default=6, ge=0, description="Cases with the largest error that are shown on their own.")

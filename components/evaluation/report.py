@@ -6,7 +6,7 @@ touch), the worst cases, and what the Critic wrote about each.
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,29 +44,54 @@ _METHODS = {
 }
 
 
-def write_report(
-    path: Path, evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings, curves: Curves
-) -> None:
+class Gallery:
+    """The pictures that a report shows, of all that it is told of: no others are kept.
+
+    The first faulty view of the first photos is shown, then the cases with the largest remaining error, and those that
+    the edit made worse, intact photos among them.
+    """
+
+    def __init__(self, settings: ReportSettings):
+        self.settings = settings
+        self.first: dict[str, dict[str, Any]] = {}
+        self._worst: list[Picture] = []
+        self._harmed: list[Picture] = []
+
+    def add(self, picture: Picture) -> bool:
+        """Take a case; True where it is the one that stands for its photo."""
+        most = self.settings.worst_cases
+        # a stable order, so that of equal ones the earlier stays before
+        self._worst = sorted([*self._worst, picture], key=lambda item: item.error, reverse=True)[:most]
+        self._harmed = sorted([*self._harmed, picture], key=_harm, reverse=True)[:most]
+        stands = bool(picture.faults) and picture.photo_id not in self.first and len(self.first) < self.settings.photos
+        if stands:
+            self.first[picture.photo_id] = _shown(picture, self.settings)
+        return stands
+
+    @property
+    def worst(self) -> list[dict[str, Any]]:
+        """Those with the largest error, worst first."""
+        return [_shown(picture, self.settings) for picture in self._worst]
+
+    @property
+    def harmed(self) -> list[dict[str, Any]]:
+        """Those that the edit made worse, worst first."""
+        return [_shown(picture, self.settings) for picture in self._harmed if _harm(picture) > 0]
+
+
+def write_report(path: Path, evaluation: Evaluation, gallery: Gallery, curves: Curves) -> None:
     """Write the report of an evaluation to the HTML file ``path``, whole or not at all."""
-    files.write_text(path, render_report(evaluation, pictures, settings, curves))
+    files.write_text(path, render_report(evaluation, gallery, curves))
 
 
-def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings: ReportSettings, curves: Curves) -> str:
+def render_report(evaluation: Evaluation, gallery: Gallery, curves: Curves) -> str:
     """The HTML of a report.
-
-    The first faulty view of every photo is shown, then the cases with the largest remaining error, and those that the
-    edit made worse, intact photos among them.
 
     Everything that comes from outside (what the Critic wrote, names of authors and files) is escaped.
 
     Args:
         curves: rewards during reinforcement, drawn one plot each; those with fewer than two points are left out.
     """
-    first: dict[str, Picture] = {}
-    for picture in filter(lambda picture: picture.faults, pictures):
-        first.setdefault(picture.photo_id, picture)
-    worst = sorted(pictures, key=lambda picture: picture.error, reverse=True)[: settings.worst_cases]
-    harmed = sorted(pictures, key=lambda picture: picture.error - picture.input_error, reverse=True)
     templates = environment()
     templates.filters["interval"] = _interval
     templates.filters["method"] = method_title
@@ -78,9 +103,9 @@ def render_report(evaluation: Evaluation, pictures: Sequence[Picture], settings:
         ],
         best={name: _best(evaluation, name) for name in LOWER_IS_BETTER},
         sizes=list(dict.fromkeys(size for figures in evaluation.families for size in figures.by_size)),
-        photos=[_shown(picture, settings) for picture in first.values()],
-        worst=[_shown(picture, settings) for picture in worst],
-        harmed=[_shown(item, settings) for item in harmed[: settings.worst_cases] if item.error > item.input_error],
+        photos=list(gallery.first.values()),
+        worst=gallery.worst,
+        harmed=gallery.harmed,
         plots=[drawn for name, curve in curves.items() if (drawn := plot(name, {name: curve}))],
         plot_size=SIZE,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -101,6 +126,10 @@ def _best(evaluation: Evaluation, name: str) -> str:
 def _interval(interval: Interval, digits: int = 3) -> str:
     """ "0.612 [0.571, 0.655]" with ``digits`` significant digits."""
     return f"{number(interval.value, digits)} [{number(interval.low, digits)}, {number(interval.high, digits)}]"
+
+
+def _harm(picture: Picture) -> float:
+    return picture.error - picture.input_error
 
 
 def _shown(picture: Picture, settings: ReportSettings) -> dict[str, Any]:

@@ -144,6 +144,11 @@ class Artist:
         """Side of the square of pixels that one token stands for."""
         return self.compression * PATCH
 
+    @property
+    def packed_channels(self) -> int:
+        """C: values of one token's latents."""
+        return self.vae.config.z_dim * PATCH * PATCH
+
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels at which a photo is edited: its aspect, about `area` pixels, whole tokens.
 

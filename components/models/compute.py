@@ -68,6 +68,11 @@ class TrainingComputeSettings(ComputeSettings):
     )
 
     @property
+    def world_size(self) -> int:
+        """Processes of all nodes."""
+        return self.processes * self.nodes
+
+    @property
     def sharded(self) -> bool:
         """Whether models are shared out among processes; a single one holds everything."""
         return self.sharding == "fsdp" and ranks.world_size() > 1

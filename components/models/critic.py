@@ -252,10 +252,13 @@ class Critic:
         return logits.index_fill(-1, self._placeholders.to(logits.device), torch.finfo(logits.dtype).min)
 
     def log_probabilities(self, prompts: Prompts, tokens_BT: Tensor, token_mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (B, T) of completion tokens and the entropy (B, T) of the distributions they came from."""
+        """Log-probabilities (B, T) of completion tokens and the entropy (B, T) of the distributions they came from.
+
+        The entropy is there to be looked at: no gradient flows through it, so nothing of its size (B, T, V) is kept.
+        """
         _, logits = self.forward(prompts, tokens_BT, token_mask_BT)
         log_p = logits.float().log_softmax(dim=-1)
-        entropy = -(log_p.exp() * log_p).sum(dim=-1)
+        entropy = torch.stack([-(row.exp() * row).sum(dim=-1) for row in log_p.detach()])
         return log_p.gather(-1, tokens_BT[..., None])[..., 0], entropy
 
     @torch.no_grad()

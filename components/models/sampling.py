@@ -60,6 +60,7 @@ def sample_edits(
     steps: int,
     generator: torch.Generator,
     at_once: int | None = None,
+    share: Share | None = None,
 ) -> Tensor:
     """One edited picture (B, 3, H, W) in [0, 1] for each source at the Artist's working size.
 
@@ -69,10 +70,11 @@ def sample_edits(
         steps: Euler steps; 20 in production.
         generator: of the initial noise.
         at_once: pictures that are encoded, drawn and decoded together, None for all; this only limits memory.
+        share: as for `sample_latents`.
     """
     grid = artist.grid(sources_B3HW)
     sources = torch.cat([artist.encode(sources_B3HW[rows]) for rows in slices(len(sources_B3HW), at_once)])
-    latents = sample_latents(artist, sources, latent, grid, steps, generator, at_once)
+    latents = sample_latents(artist, sources, latent, grid, steps, generator, at_once, share)
     return decode_latents(artist, latents, grid, at_once)
 
 

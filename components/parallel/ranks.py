@@ -10,9 +10,9 @@ only term, unchanged to the last bit.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -71,13 +71,14 @@ class Share:
     Attributes:
         rows: their indices in the global batch, ascending within a block.
         total: rows of the global batch.
-        copies: ranks that work on these very rows: more than one where a batch has fewer rows than there are ranks, and
-            every rank does all of it.
+        copies: ranks that work on these very rows: more than one where a batch has fewer rows than there are ranks.
+        first: this is the rank among those that speaks for the rows.
     """
 
     rows: tuple[int, ...]
     total: int
     copies: int = 1
+    first: bool = True
 
     @property
     def whole(self) -> bool:
@@ -100,25 +101,24 @@ class Share:
     def each(self, count: int) -> "Share":
         """The share where every row stands `count` times in a row, as groups do."""
         rows = tuple(row * count + i for row in self.rows for i in range(count))
-        return Share(rows, self.total * count, self.copies)
+        return replace(self, rows=rows, total=self.total * count)
 
     def twice(self) -> "Share":
         """The share of a batch that is followed by another of the same length, divided alike."""
-        return Share((*self.rows, *(self.total + row for row in self.rows)), 2 * self.total, self.copies)
+        return replace(self, rows=(*self.rows, *(self.total + row for row in self.rows)), total=2 * self.total)
 
     def split(self, at_once: int | None) -> list["Share"]:
         """The share in parts of at most `at_once` rows, in order; all in one when it is None."""
         step = at_once or max(1, len(self.rows))
-        return [
-            Share(self.rows[start : start + step], self.total, self.copies) for start in range(0, len(self.rows), step)
-        ]
+        return [replace(self, rows=self.rows[start : start + step]) for start in range(0, len(self.rows), step)]
 
     def gather(self, values: Tensor) -> Tensor:
         """All rows (total, ...) of a tensor of which every rank has its own (len(rows), ...)."""
         if self.whole:
             return values
         everything = values.new_zeros(self.total, *values.shape[1:])
-        everything[list(self.rows)] = values
+        if self.first:
+            everything[list(self.rows)] = values
         distributed.all_reduce(everything)
         return everything
 
@@ -129,13 +129,73 @@ def everything(total: int) -> Share:
 
 
 def share(total: int) -> Share:
-    """This rank's share of `total` rows: blocks whose sizes differ by one at most."""
-    ranks = world_size()
+    """This rank's share of `total` rows."""
+    return share_of(rank(), world_size(), total)
+
+
+def share_of(rank: int, ranks: int, total: int) -> Share:
+    """A rank's share of `total` rows: blocks whose sizes differ by one at most.
+
+    Fewer rows than ranks, as at the end of a validation, are dealt out until every rank has one: nobody is idle where
+    a pass needs them all, and nobody does more than `largest_share`. What is trained on has more (`enough_rows`).
+    """
     if total < ranks:
-        return Share(tuple(range(total)), total, copies=ranks)
+        row = rank % total
+        return Share((row,), total, copies=len(range(row, ranks, total)), first=rank < total)
     least, larger = divmod(total, ranks)
-    start = rank() * least + min(rank(), larger)
-    return Share(tuple(range(start, start + least + (rank() < larger))), total)
+    start = rank * least + min(rank, larger)
+    return Share(tuple(range(start, start + least + (rank < larger))), total)
+
+
+def largest_share(ranks: int, total: int) -> int:
+    """Rows of the rank that has most: what a step takes as long as, and what memory must hold."""
+    return len(share_of(0, ranks, total).rows)
+
+
+def enough_rows(setting: str, total: int, ranks: int) -> None:
+    """Refuse to divide a batch among more ranks than it has rows, since those beyond would repeat others' work.
+
+    Args:
+        setting: names the number in the configuration.
+
+    Raises:
+        ValueError: there are fewer rows than ranks.
+    """
+    if total < ranks:
+        raise ValueError(
+            f"{setting} is {total}, which {ranks} processes cannot divide among them: set it to a multiple of {ranks}, "
+            f"or start at most {total} processes"
+        )
+
+
+def exchange(values: Tensor, made: Sequence[Share], wanted: Sequence[Sequence[int]]) -> Tensor:
+    """Rows of a batch that ranks have divided, brought to the ranks that want them; every rank must call it.
+
+    Args:
+        values: (B, ...) this rank's rows.
+        made: by rank, the rows that it has.
+        wanted: by rank, the rows that it wants, ascending.
+
+    Returns:
+        (len(wanted[rank()]), ...), in the order of `wanted`.
+    """
+    me, owner = rank(), {row: each for each, share in enumerate(made) if share.first for row in share.rows}
+    here = {row: index for index, row in enumerate(made[me].rows)}
+    sent = [[here[row] for row in rows if owner[row] == me] for rows in wanted]
+    counts = [sum(owner[row] == each for row in wanted[me]) for each in range(len(made))]
+    parts = [values.new_empty(count, *values.shape[1:]) for count in counts]
+    parts[me] = values[sent[me]]
+    moves = []
+    for other in range(len(made)):
+        if other != me and sent[other]:
+            moves.append(distributed.P2POp(distributed.isend, values[sent[other]].contiguous(), other))
+        if other != me and len(parts[other]):
+            moves.append(distributed.P2POp(distributed.irecv, parts[other], other))
+    for work in distributed.batch_isend_irecv(moves) if moves else ():
+        work.wait()
+    of_owner = [iter(part) for part in parts]
+    rows = [next(of_owner[owner[row]]) for row in wanted[me]]
+    return torch.stack(rows) if rows else values[:0]
 
 
 def all_reduce(values: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,13 @@ _DEFAULTS, _PHOTOS = PlanSettings(gpu="H100-80G"), Workload()
 
 
 def _of_plan(name: str, what: str) -> Option:
-    return Option([f"--{name}"], section=_ASSUMED, type=Number(float), default=getattr(_DEFAULTS, name), help=what)
+    return Option(
+        [f"--{name.replace('_', '-')}"],
+        section=_ASSUMED,
+        type=Number(float),
+        default=getattr(_DEFAULTS, name),
+        help=what,
+    )
 
 
 def _of_workload(name: str, what: str, kind: type[int] | type[float] = int, **settings: Any) -> Option:
@@ -53,6 +59,7 @@ PARAMETERS: list[click.Parameter] = [
         help="Checkpointing of gradients; auto: the faster of those that fit.",
     ),
     _of_plan("mfu", "Share of the peak arithmetic that is reached, 0 to 1."),
+    _of_plan("mfu_low", "The same where less is reached, for the upper end of the hours."),
     _of_plan("mbu", "Share of the memory bandwidth that is reached while decoding, 0 to 1."),
     _of_plan("reserve", "Share of the memory that is left free, 0 to 1."),
     _of_workload("aspect", "Width of a photo divided by its height.", float),

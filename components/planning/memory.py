@@ -154,8 +154,8 @@ def _cross_entropy(scores: Tensor, tokens: Tensor) -> Tensor:
 def _policy(scores: Tensor, tokens: Tensor) -> Tensor:
     """Log-probabilities and entropy as `components.models.critic` computes them."""
     log_p = scores.float().log_softmax(dim=-1)
-    entropy = -(log_p.exp() * log_p).sum(dim=-1)
-    return log_p.gather(-1, tokens[..., None])[..., 0].mean() + 0 * entropy.detach().mean()
+    entropy = torch.stack([-(row.exp() * row).sum(dim=-1) for row in log_p.detach()])
+    return log_p.gather(-1, tokens[..., None])[..., 0].mean() + 0 * entropy.mean()
 
 
 _LOSSES = {"cross_entropy": _cross_entropy, "policy": _policy}

@@ -9,7 +9,7 @@ from components.models.published import Configurations, ModelSize, artist_on_met
 from components.planning.gpus import Gpu, gpu_named
 from components.planning.memory import Tracer
 from components.planning.settings import PlanSettings, Sharding
-from components.planning.stages import STAGES, Phase, Stage, StagePlanner
+from components.planning.stages import STAGES, Phase, Stage, StagePlanner, Work
 from components.settings import Settings
 from components.strict import Strict
 
@@ -34,7 +34,8 @@ class Option(Strict):
         parts: memory that is held all the time, by what holds it.
         phases: memory of the phases beside that, one after another.
         capacity: bytes that may be used.
-        seconds_per_step, hours: estimates at the assumed utilisation.
+        seconds_per_step, validation_seconds: estimates at the assumed utilisation, of a step and of a validation.
+        hours, hours_most: of all steps and validations, and where only `PlanSettings.mfu_low` is reached.
         largest_rows: samples at once that would fit into the phase that needs most; 0 if none.
     """
 
@@ -49,7 +50,9 @@ class Option(Strict):
     largest_rows: int
     flops_per_step: int
     seconds_per_step: float
+    validation_seconds: float
     hours: float
+    hours_most: float
 
 
 class StagePlan(Strict):
@@ -58,6 +61,7 @@ class StagePlan(Strict):
     name: str
     steps: int
     samples_per_step: int
+    validations: int
     trainable_parameters: int
     options: tuple[Option, ...]
 
@@ -81,6 +85,7 @@ class Plan(Strict):
     count: int
     memory_per_gpu: int
     mfu: float
+    mfu_low: float
     mbu: float
     reserve: float
     working_size: tuple[int, int]
@@ -96,15 +101,18 @@ class _Sizes:
     vae: ModelSize
 
 
-def make_plan(settings: Settings, configurations: Configurations, plan: PlanSettings) -> Plan:
-    """Plan the four training stages of a profile.
+def make_plan(
+    settings: Settings, configurations: Configurations, plan: PlanSettings, names: Sequence[str] = STAGES
+) -> Plan:
+    """Plan the training stages of a profile, all four or those that are named.
 
     Precision is the stages' `compute.dtype`; whether gradients are checkpointed is tried both ways, unless `plan` says.
 
     Raises:
-        ValueError: the GPU is not known, or a stage trains whole weights, which nothing here counts.
+        ValueError: the GPU is not known, a stage has fewer samples a step than there are GPUs, or it trains whole
+            weights, which nothing here counts.
     """
-    whole = [name for name in STAGES if getattr(getattr(settings, name), "trainable", "lora") == "full"]
+    whole = [name for name in names if getattr(getattr(settings, name), "trainable", "lora") == "full"]
     if whole:
         raise ValueError(f"{whole[0]}.trainable is full: plans are for adapters (lora) only")
     gpu = gpu_named(plan.gpu)
@@ -115,11 +123,11 @@ def make_plan(settings: Settings, configurations: Configurations, plan: PlanSett
     sizes = _Sizes(size_of(critic), size_of(artist.transformer), size_of(artist.vae))
     planners = {
         name: StagePlanner(settings, Tracer(configurations, getattr(torch, name)), artist, plan.workload, plan.count)
-        for name in {getattr(settings, stage).compute.dtype for stage in STAGES}
+        for name in {getattr(settings, stage).compute.dtype for stage in names}
     }
     found: dict[str, list[tuple[Stage, Option]]] = {}
     for checkpointing in plan.checkpointing:
-        for name in STAGES:
+        for name in names:
             planner = planners[getattr(settings, name).compute.dtype]
             stage = planner.stage(name, checkpointing)
             for sharding in plan.shardings:
@@ -131,6 +139,7 @@ def make_plan(settings: Settings, configurations: Configurations, plan: PlanSett
         count=plan.count,
         memory_per_gpu=gpu.memory,
         mfu=plan.mfu,
+        mfu_low=min(plan.mfu, plan.mfu_low),
         mbu=plan.mbu,
         reserve=plan.reserve,
         working_size=next(iter(planners.values())).size,
@@ -155,6 +164,7 @@ def _stage_plan(options: Sequence[tuple[Stage, Option]], sizes: _Sizes) -> Stage
         name=stage.name,
         steps=stage.work.steps,
         samples_per_step=stage.work.samples,
+        validations=stage.validation.steps,
         trainable_parameters=sum(getattr(sizes, model).adapter for model in stage.trained),
         options=tuple(ranked),
     )
@@ -166,7 +176,11 @@ def _option(
     parts = _parts(stage, sizes, sharding, itemsize, plan.count)
     held, capacity = sum(parts.values()), int(gpu.memory * (1 - plan.reserve))
     worst = max(stage.phases, key=lambda phase: phase.bytes)
-    seconds, flops = _seconds(stage, sizes, sharding, itemsize, gpu, plan)
+    times = [
+        [_seconds(work, sizes, sharding, itemsize, gpu, plan, mfu) for work in (stage.work, stage.validation)]
+        for mfu in (plan.mfu, min(plan.mfu, plan.mfu_low))
+    ]
+    hours = [(step * stage.work.steps + check * stage.validation.steps) / 3600 for step, check in times]
     return Option(
         sharding=sharding,
         checkpointing=checkpointing,
@@ -177,9 +191,11 @@ def _option(
         capacity=capacity,
         fits=held + worst.bytes <= capacity,
         largest_rows=max(0, int((capacity - held) // (worst.bytes / worst.rows))),
-        flops_per_step=flops,
-        seconds_per_step=seconds,
-        hours=seconds * stage.work.steps / 3600,
+        flops_per_step=stage.work.flops + stage.work.decoding_flops,
+        seconds_per_step=times[0][0],
+        validation_seconds=times[0][1],
+        hours=hours[0],
+        hours_most=hours[1],
     )
 
 
@@ -209,15 +225,14 @@ def _parts(stage: Stage, sizes: _Sizes, sharding: Sharding, itemsize: int, count
 
 
 def _seconds(
-    stage: Stage, sizes: _Sizes, sharding: Sharding, itemsize: int, gpu: Gpu, plan: PlanSettings
-) -> tuple[float, int]:
-    """Seconds and operations of a step on one GPU.
+    work: Work, sizes: _Sizes, sharding: Sharding, itemsize: int, gpu: Gpu, plan: PlanSettings, mfu: float
+) -> float:
+    """Seconds of a step, or of a validation, on one GPU.
 
     Passes are limited by arithmetic or, sharded, by fetching the weights; decoding by arithmetic, by reading weights
     and caches, or, sharded, by fetching the weights for every token.
     """
-    work = stage.work
-    peak = plan.mfu * (gpu.flops if itemsize == torch.bfloat16.itemsize else gpu.flops_float32)
+    peak = mfu * (gpu.flops if itemsize == torch.bfloat16.itemsize else gpu.flops_float32)
     fetched = (plan.count - 1) / plan.count / gpu.interconnect if sharding == "fsdp" else 0.0
     critic, artist = sizes.critic.frozen * itemsize, sizes.artist.frozen * itemsize
     passes = work.critic_passes * critic + work.artist_passes * artist
@@ -226,7 +241,7 @@ def _seconds(
         work.decoding_steps * (critic + work.decoding_cache) / (gpu.bandwidth * plan.mbu),
         work.decoding_steps * critic * fetched,
     )
-    return max(work.flops / peak, passes * fetched) + decoding, work.flops + work.decoding_flops
+    return max(work.flops / peak, passes * fetched) + decoding
 
 
 def _phase(phase: Phase) -> PhaseMemory:

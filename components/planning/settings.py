@@ -26,6 +26,7 @@ class PlanSettings(Strict):
     shardings: tuple[Sharding, ...] = Field(default=("ddp", "fsdp"), min_length=1)
     checkpointing: tuple[bool, ...] = Field(default=(False, True), min_length=1)
     mfu: float = Field(default=0.4, gt=0, le=1, description="share of the GPU's peak arithmetic that is reached")
+    mfu_low: float = Field(default=0.2, gt=0, le=1, description="the same where less is reached: hours are a range")
     mbu: float = Field(default=0.6, gt=0, le=1, description="share of its memory bandwidth reached while decoding")
     reserve: float = Field(
         default=0.08, ge=0, lt=1, description="share of memory left to the driver, kernels' scratch and fragmentation"

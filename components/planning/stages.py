@@ -1,12 +1,12 @@
 """What each stage of a profile computes and holds on one GPU, as numbers that do not depend on the GPU.
 
-Batches and rounds are divided among the GPUs, each working through its share as the stage's code does: in parts of
-`micro_batch`, edits in parts of `edit_batch`, everything at once where they are not set. Where a text's length is not
-known, its longest is taken.
+Batches and rounds are divided among the GPUs by the functions by which the stages divide them; each GPU works through
+its share as the stage's code does: in parts of `micro_batch`, edits in parts of `edit_batch`, everything at once where
+they are not set. Where a text's length is not known, its longest is taken.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from components.models.artist import Artist, Grid
 from components.models.flops import (
@@ -18,11 +18,16 @@ from components.models.flops import (
     vision_flops,
 )
 from components.models.lora import LoraSettings
+from components.parallel.ranks import enough_rows, largest_share
 from components.planning.memory import Tracer
 from components.planning.settings import Workload
+from components.reinforcement.dealing import deal
 from components.settings import Settings
 from components.training.artist_sft import ArtistSftSettings
+from components.training.critic_sft import validation_batch
 
+Look = tuple[int, int]
+"""Patches of a picture before they are merged, and the length of the prompt with it."""
 STAGES = ("train_critic", "train_artist", "adapt_artist", "reinforce")
 
 
@@ -71,6 +76,17 @@ class Work:
     decoding_flops: int = 0
     decoding_cache: int = 0
 
+    def times(self, count: int) -> "Work":
+        """So many of these steps one after another, as one."""
+        return replace(
+            self,
+            flops=count * self.flops,
+            critic_passes=count * self.critic_passes,
+            artist_passes=count * self.artist_passes,
+            decoding_steps=count * self.decoding_steps,
+            decoding_flops=count * self.decoding_flops,
+        )
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -80,6 +96,7 @@ class Stage:
         critic, artist: number of adapters that the model has; None where it is not loaded.
         trained: names of the models whose adapters are trained.
         average: a moving average of the trained adapter is kept.
+        validation: one validation of the most held-out samples there may be; its `steps` are the validations.
     """
 
     name: str
@@ -89,6 +106,7 @@ class Stage:
     average: bool
     phases: tuple[Phase, ...]
     work: Work
+    validation: Work
 
 
 class StagePlanner:
@@ -109,11 +127,24 @@ class StagePlanner:
 
     def train_critic(self, checkpointing: bool) -> Stage:
         settings = self.settings.train_critic
-        rows, completion, lora = self._share(settings.batch_size), self.workload.completion_tokens, settings.lora
+        rows, lora = self._share("train_critic.batch_size", settings.batch_size), settings.lora
+        completion = self.workload.completion_tokens
         patches, prompt = self._look(self.settings.annotate.short_side)
         tokens, at_once = prompt + completion, min(rows, settings.micro_batch or rows)
         held = self.tracer.language_model(tokens, completion, lora, "cross_entropy", checkpointing)
-        flops = language_model_flops(self.text, tokens, completion, lora.rank).training(checkpointing)
+        one = language_model_flops(self.text, tokens, completion, lora.rank)
+        flops = one.training(checkpointing)
+        batch = validation_batch(settings, self.gpus)
+        held_out = largest_share(self.gpus, batch)
+        writing, read, decoding = self._writing(held_out, held_out, settings.max_new_tokens, lora, (patches, prompt))
+        validation = Work(
+            1,
+            settings.held_out.samples,
+            read + held_out * (vision_flops(self.vision, patches) + one.forward),
+            critic_passes=2,
+            artist_passes=0,
+            **decoding,
+        )
         return Stage(
             "train_critic",
             critic=1,
@@ -123,6 +154,7 @@ class StagePlanner:
             phases=(
                 Phase("vision tower", at_once, 0, self.tracer.vision_bytes(patches)),
                 Phase("forward and backward", at_once, held.kept, held.workspace),
+                *(replace(phase, name=f"{phase.name} of a validation") for phase in writing),
             ),
             work=Work(
                 settings.optimiser.steps,
@@ -131,11 +163,12 @@ class StagePlanner:
                 critic_passes=math.ceil(rows / at_once) * (2 + checkpointing),
                 artist_passes=0,
             ),
+            validation=validation.times(math.ceil(settings.held_out.samples / batch)),
         )
 
     def train_artist(self, checkpointing: bool) -> Stage:
         settings = self.settings.train_artist
-        rows = self._share(settings.batch_size)
+        rows = self._share("train_artist.batch_size", settings.batch_size)
         prompt, read = self._reading(rows, settings.lora)
         return self._flow_matching(
             "train_artist", 0, settings, checkpointing, rows, self.prompt, (prompt,), rows * read, {}
@@ -143,7 +176,8 @@ class StagePlanner:
 
     def adapt_artist(self, checkpointing: bool) -> Stage:
         settings = self.settings.adapt_artist
-        rows, completion = self._share(settings.batch_size), settings.max_new_tokens
+        rows = self._share("adapt_artist.batch_size", settings.batch_size)
+        completion = settings.max_new_tokens
         writing, read, decoding = self._writing(rows, rows, completion, settings.lora)
         length = self.prompt + completion - 1
         return self._flow_matching("adapt_artist", 1, settings, checkpointing, rows, length, writing, read, decoding)
@@ -151,7 +185,7 @@ class StagePlanner:
     def reinforce(self, checkpointing: bool) -> Stage:
         settings, rollouts = self.settings.reinforce, self.settings.reinforce.rollouts
         critic_lora, artist_lora = self.settings.train_critic.lora, self.settings.adapt_artist.lora
-        photos, completion = self._share(rollouts.photos), rollouts.max_new_tokens
+        photos, completion = self._share("reinforce.rollouts.photos", rollouts.photos), rollouts.max_new_tokens
         pictures, verdicts = 2 * photos, 2 * photos * rollouts.verdicts
         edits = photos * rollouts.verdicts * rollouts.edits
         tokens, length = self.prompt + completion, self.prompt + completion - 1
@@ -161,7 +195,9 @@ class StagePlanner:
         one_edit = transformer_flops(self.tracer.configurations.transformer, 2 * self.grid.tokens, length, 0)
         policy = self.tracer.language_model(tokens, completion, critic_lora, "policy", checkpointing)
         updating = self.tracer.transformer(self.grid, length, artist_lora, checkpointing)
-        chunk = min(settings.micro_batch, verdicts), min(settings.micro_batch, edits)
+        made = rollouts.photos * rollouts.verdicts * rollouts.edits  # by all GPUs
+        dealt = deal(made, settings.artist_updates, settings.nft.timesteps, settings.micro_batch, self.gpus)
+        chunk = min(settings.micro_batch, verdicts), min(settings.micro_batch, made)
         at_once = min(edits, rollouts.edit_batch or edits)
         encode, decode = (self.tracer.autoencoder(*self.size, decode=decode) for decode in (False, True))
         phases = (
@@ -182,8 +218,20 @@ class StagePlanner:
         artist_update = artist.training(checkpointing) + round((1 + reference) * artist.forward)
         flops += photos * self.encoding + edits * (rollouts.sampling_steps * one_edit.forward + self.decoding)
         flops += settings.critic_updates * verdicts * critic_update
-        flops += (edits * settings.nft.timesteps * artist_update) if settings.artist_updates else 0
-        passes = math.ceil(edits / chunk[1]) * settings.nft.timesteps * (3 + checkpointing)
+        flops += dealt.busiest_rows * artist_update
+        passes = dealt.busiest * (3 + checkpointing)
+        comparison = settings.comparison
+        held_out = largest_share(self.gpus, comparison.batch_size)
+        _, read, written = self._writing(held_out, held_out, completion, critic_lora)
+        drawn = held_out * comparison.draws
+        validation = Work(
+            2 + (settings.iterations - 1) // settings.validate_every,  # the first one is before all iterations
+            comparison.held_out.samples,
+            read + drawn * (self.encoding + rollouts.sampling_steps * one_edit.forward + self.decoding),
+            critic_passes=1,
+            artist_passes=math.ceil(drawn / at_once) * rollouts.sampling_steps,
+            **written,
+        )
         return Stage(
             "reinforce",
             critic=2,  # trained, and reference
@@ -199,6 +247,7 @@ class StagePlanner:
                 artist_passes=math.ceil(edits / at_once) * rollouts.sampling_steps + passes,
                 **decoding,
             ),
+            validation=validation.times(math.ceil(comparison.held_out.samples / comparison.batch_size)),
         )
 
     def _flow_matching(
@@ -218,7 +267,22 @@ class StagePlanner:
         held = self.tracer.transformer(self.grid, text_tokens, lora, checkpointing)
         encode = self.tracer.autoencoder(*self.size, decode=False)
         config = self.tracer.configurations.transformer
-        training = transformer_flops(config, 2 * self.grid.tokens, text_tokens, lora.rank).training(checkpointing)
+        one = transformer_flops(config, 2 * self.grid.tokens, text_tokens, lora.rank)
+        work = Work(
+            settings.optimiser.steps,
+            settings.batch_size,
+            flops + rows * (2 * self.encoding + one.training(checkpointing)),
+            critic_passes=1,
+            artist_passes=math.ceil(rows / at_once) * (2 + checkpointing),
+            **decoding,
+        )
+        validation = replace(
+            work,
+            steps=1,
+            samples=settings.held_out.samples,
+            flops=flops + rows * (2 * self.encoding + one.forward),
+            artist_passes=math.ceil(rows / at_once),
+        )
         return Stage(
             name,
             critic=critic_adapters,
@@ -230,46 +294,51 @@ class StagePlanner:
                 Phase("encode photos", at_once, 0, encode.peak),
                 Phase("forward and backward", at_once, held.kept, held.workspace),
             ),
-            work=Work(
-                settings.optimiser.steps,
-                settings.batch_size,
-                flops + rows * (2 * self.encoding + training),
-                critic_passes=1,
-                artist_passes=math.ceil(rows / at_once) * (2 + checkpointing),
-                **decoding,
-            ),
+            work=work,
+            validation=validation.times(math.ceil(settings.held_out.samples / settings.batch_size)),
         )
 
-    def _reading(self, rows: int, lora: LoraSettings) -> tuple[Phase, int]:
+    def _reading(self, rows: int, lora: LoraSettings, look: Look | None = None) -> tuple[Phase, int]:
         """The Critic reads prompts: memory of the phase, and operations per row."""
-        read = self.tracer.language_model(self.prompt, 1, lora, backward=False)
-        workspace = max(read.peak, self.tracer.vision_bytes(self.patches))
-        flops = vision_flops(self.vision, self.patches) + language_model_flops(self.text, self.prompt, 1, 0).forward
+        patches, prompt = look or (self.patches, self.prompt)
+        read = self.tracer.language_model(prompt, 1, lora, backward=False)
+        workspace = max(read.peak, self.tracer.vision_bytes(patches))
+        flops = vision_flops(self.vision, patches) + language_model_flops(self.text, prompt, 1, 0).forward
         return Phase("read photos", rows, 0, workspace), flops
 
     def _writing(
-        self, pictures: int, rows: int, completion: int, lora: LoraSettings
+        self, pictures: int, rows: int, completion: int, lora: LoraSettings, look: Look | None = None
     ) -> tuple[tuple[Phase, Phase], int, dict[str, int]]:
-        """The Critic reads `pictures` and writes `rows` completions: phases, operations of reading, and decoding."""
-        reading, flops = self._reading(pictures, lora)
+        """The Critic reads `pictures` and writes `rows` completions: phases, operations of reading, and decoding.
+
+        Args:
+            look: of the pictures; by default that of pairs.
+        """
+        reading, flops = self._reading(pictures, lora, look)
+        _, prompt = look or (self.patches, self.prompt)
         position = key_value_bytes(self.text, self.tracer.dtype.itemsize)
-        longest = self.prompt + completion
+        longest = prompt + completion
         latent = 2 * longest * self.text["hidden_size"] * self.tracer.dtype.itemsize  # the pieces and the whole
         writing = Phase("write verdicts", rows, 0, latent, cache=rows * longest * position)
         decoding = {
             "decoding_steps": completion - 1,
-            "decoding_flops": rows * decoding_flops(self.text, self.prompt, completion, lora.rank),
-            "decoding_cache": rows * (self.prompt + completion // 2) * position,
+            "decoding_flops": rows * decoding_flops(self.text, prompt, completion, lora.rank),
+            "decoding_cache": rows * (prompt + completion // 2) * position,
         }
         return (reading, writing), pictures * flops, decoding
 
-    def _look(self, short_side: int) -> tuple[int, int]:
+    def _look(self, short_side: int) -> Look:
         """Patches of a photo of this size before they are merged, and the length of the prompt with it."""
         merge = self.vision["spatial_merge_size"]
         sides = short_side, round(short_side * self.workload.aspect)
         tokens = math.prod(max(1, round(side / (self.vision["patch_size"] * merge))) for side in sides)
         return tokens * merge**2, tokens + self.workload.prompt_tokens
 
-    def _share(self, count: int) -> int:
-        """Samples of the busiest GPU."""
-        return math.ceil(count / self.gpus)
+    def _share(self, setting: str, count: int) -> int:
+        """Samples of the busiest GPU.
+
+        Raises:
+            ValueError: there are fewer samples than GPUs, which the stage refuses.
+        """
+        enough_rows(setting, count, self.gpus)
+        return largest_share(self.gpus, count)

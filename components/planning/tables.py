@@ -13,8 +13,9 @@ def show(plan: Plan, console: Console) -> None:
     height, width = plan.working_size
     console.print(
         f"[bold]{plan.count} x {plan.gpu}[/], {plan.memory_per_gpu / _GIB:.1f} GiB each, {plan.reserve:.0%} of it kept "
-        f"free; the Artist works at {width} x {height}. Assumed: {plan.mfu:.0%} of peak arithmetic, {plan.mbu:.0%} of "
-        "memory bandwidth while decoding; sharded weights are fetched at the interconnect's full rate.\n"
+        f"free; the Artist works at {width} x {height}. Assumed: {plan.mfu:.0%} to {plan.mfu_low:.0%} of peak "
+        f"arithmetic, {plan.mbu:.0%} of memory bandwidth while decoding; sharded weights are fetched at the "
+        "interconnect's full rate.\n"
     )
     models = Table(title="Models", title_justify="left")
     models.add_column("model")
@@ -59,6 +60,8 @@ def _stage_table(stage: StagePlan) -> Table:
     table.add_row("rows that fit there", *(f"{option.largest_rows:,}" for option in stage.options))
     table.add_row("PFLOP a step", *(f"{option.flops_per_step / 1e15:,.2f}" for option in stage.options))
     table.add_row("seconds per step", *(f"{option.seconds_per_step:,.1f}" for option in stage.options))
+    validations = "per validation" if stage.validations == 1 else f"per validation, of {stage.validations}"
+    table.add_row(f"minutes {validations}", *(f"{option.validation_seconds / 60:,.1f}" for option in stage.options))
     table.add_row("fits", *("[green]yes[/]" if option.fits else "[red]no[/]" for option in stage.options))
     return table
 
@@ -76,13 +79,14 @@ def _verdict_table(plan: Plan) -> Table:
             stage.name,
             _label(best),
             f"{_gib(best.peak)} of {_gib(best.capacity)}",
-            f"{best.hours:,.1f}",
-            f"{best.hours * plan.count:,.0f}",
+            f"{best.hours:,.1f} to {best.hours_most:,.1f}",
+            f"{best.hours * plan.count:,.0f} to {best.hours_most * plan.count:,.0f}",
             "[green]yes[/]" if best.fits else f"[red]no[/]: {best.peak_phase} holds at most {best.largest_rows} rows",
         )
-    total = sum(stage.best.hours for stage in plan.stages)
+    least, most = (sum(getattr(stage.best, name) for stage in plan.stages) for name in ("hours", "hours_most"))
     table.add_section()
-    table.add_row("together", "", "", f"{total:,.1f}", f"{total * plan.count:,.0f}", "")
+    of_gpus = f"{least * plan.count:,.0f} to {most * plan.count:,.0f}"
+    table.add_row("together", "", "", f"{least:,.1f} to {most:,.1f}", of_gpus, "")
     return table
 
 

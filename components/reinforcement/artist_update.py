@@ -1,15 +1,17 @@
 """The Artist's part of stage III: DiffusionNFT on the edits of a round, and the `old` policy that makes them."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from components.models.artist import Artist
+from components.models.artist import Artist, Grid
 from components.models.flow import inference_sigmas, interpolate, training_sigmas
 from components.models.lora import active_adapter, adapter_tensors
-from components.parallel.ranks import all_reduce
+from components.parallel.ranks import all_reduce, largest_share, rank, world_size
 from components.parallel.sharding import is_sharded, sum_now
+from components.reinforcement.dealing import Dealt, deal, fetch
 from components.reinforcement.grpo import LossType, group_advantages
 from components.reinforcement.nft import follow, nft_loss, old_decay, reference_divergence
 from components.reinforcement.optimisers import adapter_optimiser
@@ -98,23 +100,24 @@ class ArtistUpdate:
         kept = share.gather(informative).nonzero()[:, 0]  # of the edits of all ranks
         if not len(kept) or not settings.artist_updates:
             return report
-        here = torch.full((share.total,), -1)  # where an edit is among this rank's; -1 for one of another
-        here[list(share.rows)] = torch.arange(len(edits.judged))
         kept = kept[torch.randperm(len(kept), generator=self.generator)]
-        for update, chosen in enumerate(kept.tensor_split(min(settings.artist_updates, len(kept)))):
+        dealt = deal(len(kept), settings.artist_updates, settings.nft.timesteps, settings.micro_batch, world_size())
+        mine = fetch(edits, advantages, kept, dealt, self.group_size)
+        for update, rows in enumerate(dealt.updates):
+            chosen, share_of_passes = kept[rows], dealt.mine(update, rank())
+            drawn = self._drawn(chosen, dealt.passes[update], edits.grid.tokens, edits.clean_BSC.shape[2])
+            own = [one for number, one in enumerate(drawn) if number in share_of_passes.rows]
+            weights = [len(one.rows) / (len(chosen) * settings.nft.timesteps) / share_of_passes.copies for one in own]
+            if is_sharded(self.artist.transformer):  # whose passes need every rank: who is done goes along, weight 0
+                idle = largest_share(world_size(), len(dealt.passes[update])) - len(own)
+                own, weights = own + own[-1:] * idle, weights + [0.0] * idle
             means = {"loss": 0.0, "kl": 0.0}
-            levels = self._levels(len(chosen), edits.grid.tokens)
-            micro_batches = [
-                (rows, at) for level in levels for rows, at in _in_parts(chosen, level, settings.micro_batch)
-            ]
-            for number, (rows, at) in enumerate(micro_batches, start=1):
-                sum_now(self.artist.transformer, last=number == len(micro_batches))
-                weight = int((here[rows] >= 0).sum()) / (len(chosen) * settings.nft.timesteps) / share.copies
-                loss, divergence = self._loss(edits, here[rows], advantages, at)
+            for number, (one, weight) in enumerate(zip(own, weights, strict=True), start=1):
+                sum_now(self.artist.transformer, last=number == len(own))
+                loss, divergence = self._loss(mine, one, edits.grid)
                 terms = {"the Artist's loss": loss, "its divergence": divergence}
                 require_finite({name: float(term.detach()) for name, term in terms.items()})
-                if loss.requires_grad:
-                    (weight * (loss + settings.nft.kl * divergence)).backward()
+                (weight * (loss + settings.nft.kl * divergence)).backward()
                 means["loss"] += weight * float(loss.detach())
                 means["kl"] += weight * float(divergence.detach())
             norms = self.optimiser.update(iteration * settings.artist_updates + update)
@@ -138,44 +141,50 @@ class ArtistUpdate:
         order = torch.rand(count, steps, generator=self.generator).argsort(dim=1)
         return list(sampler[order[:, : nft.timesteps]].unbind(dim=1))
 
-    def _loss(
-        self, edits: ArtistExperience, rows: Tensor, advantages: Tensor, sigmas: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """DiffusionNFT loss and divergence from the reference, at one noise level for each edit.
+    def _drawn(self, chosen: Tensor, passes: list[slice], tokens: int, channels: int) -> Iterator["_Pass"]:
+        """The passes of an optimiser step, one after another, with all that is drawn for them.
 
-        Args:
-            rows: of the edits of this rank; -1 for one of another rank, for which noise is drawn and nothing computed.
-            sigmas: the levels; drawn where None.
+        Every rank draws for every pass, so that the draws do not depend on who does it.
         """
-        artist, nft, measured_share = self.artist, self.settings.nft, self.settings.reference_share
-        noise = torch.randn(len(rows), *edits.clean_BSC.shape[1:], generator=self.generator)
-        if sigmas is None:
-            sigmas = training_sigmas(artist.scheduler, len(rows), edits.grid.tokens, self.generator)
-        measured = nft.kl > 0 and float(torch.rand((), generator=self.generator)) < measured_share
-        ours = rows >= 0
-        if not ours.any():
-            if not is_sharded(artist.transformer):
-                return torch.zeros(()), torch.zeros(())
-            rows, ours[0] = rows.clamp(min=0), True  # a pass that needs every rank; it gets weight 0
-        rows = rows[ours]
+        nft = self.settings.nft
+        levels = self._levels(len(chosen), tokens)
+        of_level = len(passes) // nft.timesteps
+        for number, part in enumerate(passes):
+            rows, level = chosen[part], levels[number // of_level]
+            noise = torch.randn(len(rows), tokens, channels, generator=self.generator)
+            if level is None:
+                sigmas = training_sigmas(self.artist.scheduler, len(rows), tokens, self.generator)
+            else:
+                sigmas = level[part]
+            share = self.settings.reference_share
+            measured = nft.kl > 0 and float(torch.rand((), generator=self.generator)) < share
+            yield _Pass(rows, noise, sigmas, measured)
+
+    def _loss(self, edits: Dealt, one: "_Pass", grid: Grid) -> tuple[Tensor, Tensor]:
+        """DiffusionNFT loss and divergence from the reference, at one noise level for each edit."""
+        artist, rows = self.artist, edits.at[one.rows]
         clean, source, latent = edits.clean_BSC[rows], edits.source_BRC[rows], edits.latent[rows]
-        noise, sigmas, advantages = noise[ours].to(clean), sigmas[ours].to(clean), advantages[rows].to(clean)
+        noise, sigmas, advantages = one.noise.to(clean), one.sigmas.to(clean), edits.advantages_B[rows].to(clean)
         noisy = interpolate(clean, noise, sigmas)
 
         def predict(adapter: str) -> Tensor:
             with torch.no_grad(), active_adapter(artist.transformer, adapter):
-                return artist.velocity(noisy, source, sigmas, latent, edits.grid)
+                return artist.velocity(noisy, source, sigmas, latent, grid)
 
-        velocity = artist.velocity(noisy, source, sigmas, latent, edits.grid)
+        velocity = artist.velocity(noisy, source, sigmas, latent, grid)
         old_velocity = velocity.detach() if self.old_is_current else predict("old")
-        loss = nft_loss(velocity, old_velocity, noisy, clean, sigmas, advantages, nft).mean()
+        loss = nft_loss(velocity, old_velocity, noisy, clean, sigmas, advantages, self.settings.nft).mean()
         divergence = velocity.new_zeros(())
-        if measured:
-            divergence = reference_divergence(velocity, predict("reference")).mean() / measured_share  # unbiased
+        if one.measured:
+            distance = reference_divergence(velocity, predict("reference")).mean()
+            divergence = distance / self.settings.reference_share  # unbiased
         return loss, divergence
 
 
-def _in_parts(rows: Tensor, levels: Tensor | None, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Rows in parts of a size, each with its levels."""
-    for part in torch.arange(len(rows)).split(size):
-        yield rows[part], None if levels is None else levels[part]
+class _Pass(NamedTuple):
+    """A pass: edits of the whole round, what they are spoilt with, and whether it measures the divergence."""
+
+    rows: Tensor
+    noise: Tensor
+    sigmas: Tensor
+    measured: bool

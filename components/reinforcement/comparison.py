@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from torch import Tensor
+from tqdm import tqdm
 
 from components.data.splits import Split
 from components.metrics.full_reference import ssim
@@ -18,6 +19,7 @@ from components.models.artist import Artist
 from components.models.compute import Placement
 from components.models.critic import Critic, ReasoningLatent
 from components.models.sampling import sample_edits
+from components.parallel.ranks import is_main
 from components.photometry.colour import delta_e_2000, srgb_to_lab
 from components.reinforcement.judges.judge import EditCase, Judge, judge_all
 from components.reinforcement.judges.settings import make_judge
@@ -26,6 +28,7 @@ from components.reinforcement.rollouts import RolloutSettings
 from components.strict import Strict
 from components.training.artist_sft import PICTURES, before_after
 from components.training.batches import PairBatches
+from components.training.held_out import HeldOutSettings
 from components.training.tracker import Tracker
 from components.verdict.grammar import parses
 
@@ -36,6 +39,11 @@ class ComparisonSettings(Strict):
     draws: int = Field(default=2, gt=0, description="Noise draws per photo, averaged.")
     batch_size: int = Field(default=8, gt=0, description="Photos at a time.")
     seed: int = Field(default=1, ge=0, description="Of the noise.")
+    held_out: HeldOutSettings = Field(default_factory=HeldOutSettings, description="Pairs that are looked at.")
+
+
+UNREWARDED = ("colour_error", "ssim", "piqe_excess")
+"""What is measured of an edit and no reward pays for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class PolicyScores:
         unrewarded: for each measure that no reward pays for the mean (N,) over the draws: "colour_error", CIEDE2000 to
             the ground truth; "ssim", structural similarity to it; "piqe_excess", by how much the edit's PIQE, whose 0
             is best, lies above that of the ground truth, 0 where it does not.
-        picture: (3, H, W) input, edit and ground truth of some of them.
+        picture: (3, H, W) input, edit and ground truth of some of those that this rank edited.
     """
 
     ids: list[str]
@@ -72,26 +80,29 @@ def score_policy(
 ) -> PolicyScores:
     """Greedy verdicts, `draws` edits for each, and their rewards, over all pairs of `batches` in order.
 
+    Ranks divide each batch; every rank must call it, and gets the scores of all pairs.
+
     Args:
         judge: of r_comp; by default the one that `rollouts` names, if it needs no journal.
         progress: called before every batch.
     """
     judge = judge or make_judge(rollouts.judge, rollouts.artist, journal=None)
     generator = torch.Generator().manual_seed(settings.seed)
-    ids, photos, picture = [], [], None
-    columns: dict[str, list[float]] = {name: [] for name in ARTIST_COLUMNS}
-    unrewarded: dict[str, list[float]] = {"colour_error": [], "ssim": [], "piqe_excess": []}
+    picture = None
+    names = (*ARTIST_COLUMNS, *UNREWARDED)
+    scores: list[Tensor] = []  # (B, names) of each batch
+    bar = tqdm(total=len(batches), desc="validation", unit="pair", disable=not is_main())
     for batch in batches.in_order(settings.batch_size):
         progress()
-        rollout = critic.generate(batch.views, max_new_tokens=rollouts.max_new_tokens)
+        rollout = critic.generate(batch.views, max_new_tokens=rollouts.max_new_tokens, share=batch.share)
         latent = ReasoningLatent(
             rollout.latent.states_BLD.repeat_interleave(settings.draws, 0),
             rollout.latent.mask_BL.repeat_interleave(settings.draws, 0),
         )
         batch = batch.to(artist.device)
-        sources = batch.inputs.repeat_interleave(settings.draws, 0)
+        sources, share = batch.inputs.repeat_interleave(settings.draws, 0), batch.share.each(settings.draws)
         edits = sample_edits(
-            artist, sources, latent, rollouts.sampling_steps, generator, rollouts.edit_batch
+            artist, sources, latent, rollouts.sampling_steps, generator, rollouts.edit_batch, share
         ).unflatten(0, (-1, settings.draws))
         if picture is None:
             picture = before_after(batch, edits[:PICTURES, 0])
@@ -100,22 +111,23 @@ def score_policy(
             EditCase(source, made, verdict) if verdict else None
             for source, made, verdict in zip(batch.inputs, edits, verdicts, strict=True)
         ]
-        for pair, made, target, followed in zip(
-            batch.pairs, edits, batch.targets, judge_all(judge, cases), strict=True
-        ):
-            ids.append(pair.id)
-            photos.append(pair.photo_id)
-            for name, value in measure_unrewarded(made, target).items():
-                unrewarded[name].append(value)
+        rows = []
+        for made, target, followed in zip(edits, batch.targets, judge_all(judge, cases), strict=True):
             earned = {}
             if followed is not None:
                 earned = artist_rewards(Edited(made, target, followed, distance), rollouts.artist)
-            for name, column in columns.items():
-                column.append(float(earned[name].mean()) if earned else 0.0)
-    terms, others = ({name: torch.tensor(values) for name, values in table.items()} for table in (columns, unrewarded))
+            row = {name: float(earned[name].mean()) if earned else 0.0 for name in ARTIST_COLUMNS}
+            row |= measure_unrewarded(made, target)
+            rows.append([row[name] for name in names])
+        scores.append(batch.share.gather(torch.tensor(rows)))
+        bar.update(batch.share.total)
+    bar.close()
     if picture is None:
         raise ValueError("there are no pairs to score a policy on")
-    return PolicyScores(ids, photos, terms, others, picture)
+    columns = dict(zip(names, torch.cat(scores).unbind(dim=1), strict=True))
+    of_pairs = {name: batches.column(name) for name in ("id", "photo_id")}
+    terms, others = ({name: columns[name] for name in table} for table in (ARTIST_COLUMNS, UNREWARDED))
+    return PolicyScores(of_pairs["id"], of_pairs["photo_id"], terms, others, picture)
 
 
 def measure_unrewarded(edits: Tensor, target: Tensor) -> dict[str, float]:
@@ -153,5 +165,5 @@ def score_stage(
     """Score the adapters that a stage left, on the enhancement pairs of a split."""
     critic = Critic.load(base / "critic", critic_adapter, placement)
     artist = Artist.load(base / "artist", artist_adapter, placement)
-    batches = PairBatches(pairs_dir, split, ["enhancement"], artist)
+    batches = PairBatches(pairs_dir, split, ["enhancement"], artist, held_out=settings.held_out)
     return score_policy(critic, artist, batches, distance, rollouts, settings, judge)

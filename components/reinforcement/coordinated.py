@@ -15,7 +15,7 @@ from components.metrics.full_reference import LPIPS_FILE, Lpips
 from components.models.artist import Artist
 from components.models.critic import Critic
 from components.models.lora import copy_adapter
-from components.parallel.ranks import is_main, world_size
+from components.parallel.ranks import enough_rows, is_main, world_size
 from components.parallel.sharding import like, on_main
 from components.reinforcement.alarm import HackingAlarm
 from components.reinforcement.artist_update import ArtistUpdate
@@ -65,8 +65,10 @@ def reinforce(
     critic, artist = load_modules(base, critic_adapter, artist_adapter, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     critic_update, artist_update = CriticUpdate(critic, settings), ArtistUpdate(artist, settings, generator)
-    photos = PairBatches(pairs_dir, "train", ["enhancement"], artist)
-    held_out = PairBatches(pairs_dir, "validation", ["enhancement"], artist)
+    photos = PairBatches(pairs_dir, "train", ["enhancement"], artist, settings.loading)
+    held_out = PairBatches(
+        pairs_dir, "validation", ["enhancement"], artist, settings.loading, settings.comparison.held_out
+    )
     distance = Lpips(base / LPIPS_FILE, artist.device)
     judge = make_judge(settings.rollouts.judge, settings.rollouts.artist, journal_in(checkpoints))
     observer = Observer(
@@ -76,6 +78,7 @@ def reinforce(
         store,
     )
     meter = metered(settings.rollouts.photos, critic, artist)
+    meter.watch(lambda: photos.loader.waited)
     if meter.hardware is not None:
         tracker.hardware(*meter.hardware)
     drift = {"critic": AdapterDrift(critic.model), "artist": AdapterDrift(artist.transformer)}
@@ -120,6 +123,8 @@ def reinforce(
                     advantages, informative = artist_update.advantages(edits)
                     about_artist = artist_update.report(edits, advantages, informative)
                     about_artist |= artist_update.learn(edits, advantages, informative, iteration)
+                if iteration + 1 < settings.iterations:
+                    photos.expect(settings.rollouts.photos, generator)  # of which this round draws no more
                 about_artist |= artist_update.let_old_follow(iteration)
             report = _report(critic=about_critic, artist=about_artist)
             report |= _report(**{module: of_module.measure() for module, of_module in drift.items()})
@@ -179,6 +184,7 @@ class _State:
 
 def _check(settings: ReinforceSettings) -> None:
     photos = settings.rollouts.photos
+    enough_rows("rollouts.photos", photos, world_size())
     if settings.compute.sharded and settings.rollouts.edit_batch and photos % world_size():
         raise ValueError(
             f"sharded models need as many passes on every rank: rollouts.photos is {photos}, and must be a multiple of "

@@ -121,7 +121,7 @@ class CriticUpdate:
                 reference, _ = self.critic.log_probabilities(prompts, tokens, mask)
         log_p, entropy = self.critic.log_probabilities(prompts, tokens, mask)
         loss = policy_loss(log_p, rollout.log_probabilities_BT[rows], reference, advantages[rows].to(log_p), mask, grpo)
-        return loss, float((entropy.detach() * mask).sum() / mask.sum())
+        return loss, float((entropy * mask).sum() / mask.sum())
 
 
 def _feedback(completions: CriticExperience, edits: ArtistExperience) -> Tensor:

@@ -5,12 +5,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from components.models.compute import TrainingComputeSettings
+from components.parallel.ranks import enough_rows
 from components.reinforcement.alarm import Action, AlarmRule
 from components.reinforcement.comparison import ComparisonSettings
 from components.reinforcement.grpo import GrpoSettings
 from components.reinforcement.nft import NftSettings
 from components.reinforcement.rollouts import RolloutSettings
 from components.strict import Strict
+from components.training.loading import LoadingSettings
 from components.training.observer import ObserverSettings
 
 
@@ -25,7 +27,7 @@ class ReinforceSettings(Strict):
     artist_learning_rate: float = Field(default=3e-4, gt=0, description="Of the Artist's adapter.")
     critic_updates: int = Field(default=1, ge=0, description="Optimiser steps per iteration; 0 freezes the Critic.")
     artist_updates: int = Field(default=2, ge=0, description="Optimiser steps per iteration; 0 freezes the Artist.")
-    micro_batch: int = Field(default=16, gt=0, description="Samples in one backward pass, of all ranks together.")
+    micro_batch: int = Field(default=16, gt=0, description="Samples in one pass of a rank, to limit memory.")
     artist_baseline: Literal["photo", "verdict"] = Field(
         default="photo",
         description='What an edit is compared with. "photo": all edits of its photo; "verdict": those that were made '
@@ -63,8 +65,14 @@ class ReinforceSettings(Strict):
     )
     alarm_rule: AlarmRule = Field(default_factory=AlarmRule)
     observer: ObserverSettings = Field(default_factory=ObserverSettings)
+    loading: LoadingSettings = Field(default_factory=LoadingSettings)
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
     seed: int = Field(default=0, ge=0, description="Of the batches, the sampling and the noise.")
+
+    @model_validator(mode="after")
+    def _every_process_has_work(self) -> "ReinforceSettings":
+        enough_rows("rollouts.photos", self.rollouts.photos, self.compute.world_size)
+        return self
 
     @model_validator(mode="after")
     def _edits_can_be_compared(self) -> "ReinforceSettings":

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision.utils import make_grid
+from tqdm import tqdm
 
 from components.data.pairs import KINDS, PairKind
 from components.models.artist import Artist
@@ -17,12 +19,14 @@ from components.models.flow import flow_matching_loss, interpolate, training_sig
 from components.models.lora import LoraSettings
 from components.models.sampling import sample_edits
 from components.models.weights import Trainable
-from components.parallel.ranks import all_reduce
+from components.parallel.ranks import all_reduce, enough_rows, is_main, world_size
 from components.parallel.sharding import Part, accumulate, in_step, slices
 from components.strict import Strict
 from components.training.batches import PairBatch, PairBatches
 from components.training.checkpoints import CheckpointStore
+from components.training.held_out import HeldOutSettings
 from components.training.latents import FOLDER, LatentCache
+from components.training.loading import LoadingSettings
 from components.training.loop import OptimiserSettings, fit
 from components.training.passes import metered
 from components.training.throughput import Meter
@@ -44,6 +48,10 @@ class ArtistSftSettings(Strict):
     lora: LoraSettings = Field(default_factory=LoraSettings)
     optimiser: OptimiserSettings
     kinds: tuple[PairKind, ...] = Field(default=KINDS, description="Kinds of pairs to train on.")
+    kind_weights: dict[PairKind, float] = Field(
+        default_factory=dict,
+        description="How often a pair of a kind is drawn in proportion to other pairs; 1 for kinds not named here.",
+    )
     batch_size: int = Field(default=8, gt=0, description="Pairs per optimiser step, of all ranks together.")
     micro_batch: int | None = Field(
         default=None, gt=0, description="Pairs in one pass of a rank, to limit memory; all of its share by default."
@@ -59,8 +67,15 @@ class ArtistSftSettings(Strict):
         default=1.0, ge=0, description="Sampling temperature of the verdicts that stage II conditions on."
     )
     max_new_tokens: int = Field(default=200, gt=0, description="Longest of those verdicts. Tokens.")
+    held_out: HeldOutSettings = Field(default_factory=HeldOutSettings)
+    loading: LoadingSettings = Field(default_factory=LoadingSettings)
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
     seed: int = Field(default=0, ge=0, description="Of the adapter's first weights, the batches and the noise.")
+
+    @model_validator(mode="after")
+    def _every_process_has_work(self) -> "ArtistSftSettings":
+        enough_rows("batch_size", self.batch_size, self.compute.world_size)
+        return self
 
 
 def train_artist(
@@ -128,22 +143,31 @@ def adapt_artist(
     return _train("artist_reasoning", artist, reasoning, pairs_dir, out, settings, tracker, checkpoints, meter)
 
 
+class Noise(NamedTuple):
+    """What pairs are spoilt with: noise (B, S, C), and how much of it, sigmas (B,)."""
+
+    noise_BSC: Tensor
+    sigmas_B: Tensor
+
+
+def draw_noise(artist: Artist, batch: PairBatch, generator: torch.Generator) -> Noise:
+    """The noise of a batch's rows, at levels of the shifted inference distribution; drawn for the whole batch."""
+    tokens, channels = artist.grid(batch.inputs).tokens, artist.packed_channels
+    noise = batch.draw(lambda rows: torch.randn(rows, tokens, channels, generator=generator))
+    return Noise(noise, batch.draw(lambda rows: training_sigmas(artist.scheduler, rows, tokens, generator)))
+
+
 def pair_loss(
-    artist: Artist,
-    batch: PairBatch,
-    latent: ReasoningLatent,
-    generator: torch.Generator,
-    encode: Encode | None = None,
+    artist: Artist, batch: PairBatch, latent: ReasoningLatent, drawn: Noise, encode: Encode | None = None
 ) -> Tensor:
-    """Mean flow-matching loss of a batch at noise levels of the shifted inference distribution.
+    """Mean flow-matching loss of a batch.
 
     Args:
         encode: used instead of `artist.encode`.
     """
     encode = encode or artist.encode
     grid, clean = artist.grid(batch.inputs), encode(batch.targets)
-    noise = batch.draw(lambda rows: torch.randn(rows, *clean.shape[1:], generator=generator)).to(clean)
-    sigmas = batch.draw(lambda rows: training_sigmas(artist.scheduler, rows, grid.tokens, generator)).to(clean)
+    noise, sigmas = drawn.noise_BSC.to(clean), drawn.sigmas_B.to(clean)
     velocity = artist.velocity(interpolate(clean, noise, sigmas), encode(batch.inputs), sigmas, latent, grid)
     return flow_matching_loss(velocity, clean, noise).mean()
 
@@ -158,13 +182,13 @@ def part_losses(
 ) -> list[Part]:
     """The loss of a batch in parts of `at_once` pairs (None: all); their sum over all ranks is its mean loss.
 
-    The noise is that of the whole batch, whatever the size of its parts.
+    All noise is drawn here, so that it does not depend on the size of the parts.
     """
-    state = generator.get_state()
+    drawn = draw_noise(artist, batch, generator)
 
     def loss(pairs: PairBatch, rows: slice) -> Tensor:
-        generator.set_state(state)  # each part draws for the whole batch and takes its rows
-        return pair_loss(artist, pairs, latent[rows], generator, encode) * pairs.share.weight
+        mine = Noise(drawn.noise_BSC[rows], drawn.sigmas_B[rows])
+        return pair_loss(artist, pairs, latent[rows], mine, encode) * pairs.share.weight
 
     parts = zip(batch.split(at_once), slices(len(batch.pairs), at_once), strict=True)
     return [partial(loss, pairs, rows) for pairs, rows in parts]
@@ -188,10 +212,13 @@ def _train(
     checkpoints: Path,
     meter: Meter,
 ) -> dict[str, float]:
+    enough_rows("batch_size", settings.batch_size, world_size())
     if settings.compute.gradient_checkpointing:
         artist.checkpoint_gradients()
-    batches = PairBatches(pairs_dir, "train", settings.kinds, artist)
-    held_out = PairBatches(pairs_dir, "validation", settings.kinds, artist).in_order(settings.batch_size)
+    batches = PairBatches(pairs_dir, "train", settings.kinds, artist, settings.loading, weights=settings.kind_weights)
+    held_out = PairBatches(pairs_dir, "validation", settings.kinds, artist, settings.loading, settings.held_out)
+    shown = held_out.first(settings.batch_size)
+    meter.watch(lambda: batches.loader.waited)
     encode = artist.encode
     if settings.cache_latents:
         encode = LatentCache(checkpoints.parent / FOLDER, artist, settings.latent_gigabytes * 1e9).encode
@@ -199,16 +226,17 @@ def _train(
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         batch = batches.draw(settings.batch_size, generator)
         parts = part_losses(artist, batch, conditioning(batch, generator), generator, settings.micro_batch, encode)
+        if step + 1 < settings.optimiser.steps:
+            batches.expect(settings.batch_size, generator)  # of which this step draws no more
         return {"loss": accumulate(artist.transformer, parts)}
 
     def show(steps_done: int) -> None:
         if steps_done % settings.pictures_every and steps_done != settings.optimiser.steps:
             return
         generator = torch.Generator().manual_seed(settings.seed)
-        batch = held_out[0]
-        latent = conditioning(batch, generator)
-        edits = sample_edits(artist, batch.inputs, latent, settings.sampling_steps, generator, settings.micro_batch)
-        tracker.picture(f"{name}/input_edit_truth", before_after(batch, edits[:PICTURES]), steps_done)
+        latent = conditioning(shown, generator)
+        edits = sample_edits(artist, shown.inputs, latent, settings.sampling_steps, generator, settings.micro_batch)
+        tracker.picture(f"{name}/input_edit_truth", before_after(shown, edits[:PICTURES]), steps_done)
 
     trained = [(n, p) for n, p in artist.transformer.named_parameters() if p.requires_grad]
     store = CheckpointStore(checkpoints)
@@ -232,12 +260,15 @@ def _train(
 
 @torch.no_grad()
 def _validate(
-    artist: Artist, batches: list[PairBatch], conditioning: Conditioning, settings: ArtistSftSettings, encode: Encode
+    artist: Artist, batches: PairBatches, conditioning: Conditioning, settings: ArtistSftSettings, encode: Encode
 ) -> float:
     """Mean loss of held-out pairs, each batch divided among the ranks."""
     generator, loss = torch.Generator().manual_seed(settings.seed), 0.0
-    for batch in batches:
-        mine = batch.divided()
-        parts = part_losses(artist, mine, conditioning(mine, generator), generator, settings.micro_batch, encode)
-        loss += sum(float(part()) for part in in_step(artist.transformer, parts)) * len(batch.pairs)
-    return all_reduce({"loss": loss})["loss"] / sum(len(batch.pairs) for batch in batches)
+    bar = tqdm(total=len(batches), desc="validation", unit="pair", disable=not is_main())
+    for batch in batches.in_order(settings.batch_size):
+        latent = conditioning(batch, generator)
+        parts = part_losses(artist, batch, latent, generator, settings.micro_batch, encode)
+        loss += sum(float(part()) for part in in_step(artist.transformer, parts)) * batch.share.total
+        bar.update(batch.share.total)
+    bar.close()
+    return all_reduce({"loss": loss})["loss"] / len(batches)

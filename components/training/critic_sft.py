@@ -3,34 +3,39 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
-from components.annotation.records import AnnotatedPhoto, read_annotations, render_view
-from components.imaging.photo import read_photo
+from components.annotation.records import Annotations, read_annotations
 from components.models.compute import TrainingComputeSettings
 from components.models.critic import Critic
 from components.models.lora import LoraSettings
 from components.models.weights import Trainable
-from components.parallel.ranks import Share, all_reduce, is_main, share
+from components.parallel.ranks import Share, all_reduce, enough_rows, is_main, world_size
 from components.parallel.sharding import accumulate
 from components.photometry.operations import TONE
 from components.strict import Strict
 from components.training.checkpoints import CheckpointStore
+from components.training.held_out import HeldOutSettings
+from components.training.loading import LoadingSettings
 from components.training.loop import OptimiserSettings, fit
 from components.training.passes import metered
 from components.training.tracker import Tracker
+from components.training.views import View, ViewBatches
 from components.verdict.grammar import direction_spans, parses, score_spans
 
 Spans = Callable[[str], list[tuple[int, int]]]
 """Where a text says something, as spans of characters."""
 DIRECTION_WEIGHT = 4.0
 SCORE_WEIGHT = 4.0
+VALIDATION_BATCH = 32
+LOOKED_AT = 10_000
+"""Texts, at most, of which it is reported in how many directions are found."""
 FEWEST_NAMED = 0.05
 """Share of the texts about faulty views below which it is said that the directions of faults are not found."""
 
@@ -61,8 +66,16 @@ class CriticSftSettings(Strict):
         description="Weight of the digits of the score: two tokens in a hundred, which everybody reads.",
     )
     checkpoint_every: int = Field(default=25, gt=0, description="Optimiser steps between checkpoints.")
+    held_out: HeldOutSettings = Field(default_factory=HeldOutSettings)
+    max_new_tokens: int = Field(default=200, gt=0, description="Longest completion in a validation. Tokens.")
+    loading: LoadingSettings = Field(default_factory=LoadingSettings)
     compute: TrainingComputeSettings = Field(default_factory=TrainingComputeSettings)
     seed: int = Field(default=0, ge=0, description="Of the adapter's first weights and of the order of the views.")
+
+    @model_validator(mode="after")
+    def _every_process_has_work(self) -> "CriticSftSettings":
+        enough_rows("batch_size", self.batch_size, self.compute.world_size)
+        return self
 
 
 def train_critic(
@@ -83,6 +96,7 @@ def train_critic(
     Returns:
         closing metrics: training loss, and loss and share of well-formed completions on the validation split.
     """
+    enough_rows("batch_size", settings.batch_size, world_size())
     critic = Critic.load(base / "critic", placement=settings.compute.place())
     critic.add_adapter(settings.lora, settings.seed)
     if settings.compute.gradient_checkpointing:
@@ -92,18 +106,23 @@ def train_critic(
     settings.compute.prepare(critic)
     annotated = read_annotations(annotations_dir, "train")
     _report_directions(annotated, tracker)
-    views = load_views(annotated, photos_dir)
+    views = ViewBatches(annotated, photos_dir, settings.loading)
+    meter = metered(settings.batch_size, critic)
+    meter.watch(lambda: views.loader.waited)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        chosen = torch.randint(len(views), (settings.batch_size,), generator=generator).tolist()
-        batch, mine = [views[i] for i in chosen], share(settings.batch_size)
+        batch = views.draw(settings.batch_size, generator)
+        if step + 1 < settings.optimiser.steps:
+            views.expect(settings.batch_size, generator)  # of which this step draws no more
 
-        def part_loss(part: Share) -> Tensor:
-            loss = completion_loss(critic, part.of(batch), settings.direction_weight, settings.score_weight)
-            return loss * _token_share(critic, batch, part)
+        def part_loss(part: list[View], mine: Share) -> Tensor:
+            loss = completion_loss(critic, part, settings.direction_weight, settings.score_weight)
+            return loss * _token_share(critic, batch.texts, mine)
 
         return {
-            "loss": accumulate(critic.model, [partial(part_loss, part) for part in mine.split(settings.micro_batch)])
+            "loss": accumulate(
+                critic.model, [partial(part_loss, part, mine) for part, mine in batch.split(settings.micro_batch)]
+            )
         }
 
     trained = [(n, p) for n, p in critic.model.named_parameters() if p.requires_grad]
@@ -117,27 +136,20 @@ def train_critic(
         store,
         settings.seed,
         settings.checkpoint_every,
-        meter=metered(settings.batch_size, critic),
+        meter=meter,
     )
-    held_out = load_views(read_annotations(annotations_dir, "validation"), photos_dir)
-    if held_out:
-        closing |= validate(critic, held_out)
+    held_out = ViewBatches(
+        read_annotations(annotations_dir, "validation"), photos_dir, settings.loading, settings.held_out
+    )
+    if len(held_out):
+        closing |= validate(critic, held_out, settings.max_new_tokens, validation_batch(settings, world_size()))
     tracker.metrics({f"critic_sft/{name}": value for name, value in closing.items()}, settings.optimiser.steps)
     critic.save_adapter(out)
     return closing
 
 
-def load_views(annotated: list[AnnotatedPhoto], photos_dir: Path) -> list[tuple[Tensor, str]]:
-    """Pictures (3, H, W) in [0, 1] with the completions to learn; every photo is decoded once."""
-    views = []
-    for path, entries in groupby(annotated, key=lambda entry: entry.path):
-        photo = read_photo(photos_dir / path)
-        views += [(render_view(photo, entry), entry.completion) for entry in entries]
-    return views
-
-
 def completion_loss(
-    critic: Critic, views: list[tuple[Tensor, str]], direction_weight: float = 1.0, score_weight: float = 1.0
+    critic: Critic, views: list[View], direction_weight: float = 1.0, score_weight: float = 1.0
 ) -> Tensor:
     """Mean cross-entropy, in nats, of the completion tokens; the prompt is not learnt.
 
@@ -186,9 +198,13 @@ def _token_weights(critic: Critic, texts: list[str], length: int, factors: dict[
     return weights
 
 
-def _report_directions(annotated: list[AnnotatedPhoto], tracker: Tracker) -> None:
-    """Report in what share of the texts about views with a fault of tone its direction is found; warn when in none."""
-    faulty = [entry.completion for entry in annotated if any(fault.name in TONE for fault in entry.operations)]
+def _report_directions(annotated: Annotations, tracker: Tracker) -> None:
+    """Report in what share of the texts about views with a fault of tone its direction is found; warn when in none.
+
+    Of very many texts only some are looked at, evenly spaced.
+    """
+    looked_at = annotated[:: -(-len(annotated) // LOOKED_AT) or 1]
+    faulty = [entry.completion for entry in looked_at if any(fault.name in TONE for fault in entry.operations)]
     if not faulty:
         return
     named = sum(bool(direction_spans(text)) for text in faulty)
@@ -202,23 +218,30 @@ def _report_directions(annotated: list[AnnotatedPhoto], tracker: Tracker) -> Non
         )
 
 
-def _token_share(critic: Critic, batch: list[tuple[Tensor, str]], mine: Share) -> float:
-    """What the mean over the tokens of this rank's views counts in the mean over those of the whole batch."""
+def _token_share(critic: Critic, texts: list[str], mine: Share) -> float:
+    """What the mean over the tokens of this rank's texts counts in the mean over those of the whole batch."""
     if mine.whole:
         return mine.weight
-    lengths = [critic.encode_completions([text])[1].sum().item() for _, text in batch]
+    lengths = [critic.encode_completions([text])[1].sum().item() for text in texts]
     return sum(mine.of(lengths)) / sum(lengths) / mine.copies
 
 
+def validation_batch(settings: CriticSftSettings, ranks: int) -> int:
+    """Views of a batch of a validation, of all ranks together: a rank holds no more of them than in training."""
+    return min(VALIDATION_BATCH, (settings.micro_batch or VALIDATION_BATCH) * ranks)
+
+
 @torch.no_grad()
-def validate(critic: Critic, views: list[tuple[Tensor, str]], batch_size: int = 32) -> dict[str, float]:
+def validate(critic: Critic, views: ViewBatches, max_new_tokens: int, batch_size: int) -> dict[str, float]:
     """Loss and share of greedy completions that parse, on views that were not trained on; ranks divide each batch."""
     loss = parsed = 0.0
-    for start in range(0, len(views), batch_size):
-        batch = views[start : start + batch_size]
-        mine = share(len(batch))
-        loss += float(completion_loss(critic, mine.of(batch))) * _token_share(critic, batch, mine) * len(batch)
-        texts = critic.generate([view for view, _ in mine.of(batch)], share=mine).texts
+    bar = tqdm(total=len(views), desc="validation", unit="view", disable=not is_main())
+    for batch in views.in_order(batch_size):
+        mine = batch.share
+        loss += float(completion_loss(critic, batch.views)) * _token_share(critic, batch.texts, mine) * mine.total
+        texts = critic.generate([view for view, _ in batch.views], max_new_tokens=max_new_tokens, share=mine).texts
         parsed += sum(parses(text) is not None for text in texts) / mine.copies
+        bar.update(mine.total)
+    bar.close()
     sums = all_reduce({"validation_loss": loss, "validation_parse_rate": parsed})
     return {name: value / len(views) for name, value in sums.items()}

@@ -8,7 +8,7 @@ here: the tracker is told on what the stage computes, and makes MFU of the opera
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +46,14 @@ class Meter:
     def __init__(self, samples: int = 0, hardware: Hardware | None = None):
         self.samples, self.hardware = samples, hardware
         self._running = False
+        self._waited: Callable[[], float] = lambda: 0.0
+        self._waited_before = 0.0
         self._tokens: Tensor
         self._clear()
+
+    def watch(self, waited: Callable[[], float]) -> None:
+        """Also report what `waited` says: the seconds so far in which a step had to wait for its pictures."""
+        self._waited, self._waited_before = waited, waited()
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -73,13 +79,16 @@ class Meter:
         Of several ranks, which must all call it, rates are of all together and memory is this one's.
 
         Returns:
-            samples_per_second; critic_tokens_per_second, of prompts and completions without padding, read and written,
-            where any were counted; teraflops_per_second; peak_device_gib on a GPU, peak_process_gib elsewhere.
+            samples_per_second; data_wait, the seconds of a step in which a rank waited for its pictures, in the mean;
+            critic_tokens_per_second, of prompts and completions without padding, read and written, where any were
+            counted; teraflops_per_second; peak_device_gib on a GPU, peak_process_gib elsewhere.
         """
         rates = {}
         if self.samples and self._seconds:
-            counts = all_reduce({"flops": self._flops, "tokens": float(self._tokens)})
+            waited = self._waited() - self._waited_before
+            counts = all_reduce({"flops": self._flops, "tokens": float(self._tokens), "waited": waited})
             rates["samples_per_second"] = self._samples / self._seconds
+            rates["data_wait"] = counts["waited"] / world_size() * self.samples / self._samples
             if counts["tokens"]:
                 rates["critic_tokens_per_second"] = counts["tokens"] / self._seconds
             rates["teraflops_per_second"] = counts["flops"] / self._seconds / 1e12
@@ -88,6 +97,7 @@ class Meter:
 
     def _clear(self) -> None:
         self._samples, self._flops, self._seconds = 0, 0, 0.0
+        self._waited_before = self._waited()
         self._tokens = torch.zeros(())
 
 

@@ -66,6 +66,22 @@ def test_both_loops_find_the_same_gradient_and_ours_does_less(trial: NftTrial) -
         assert found.keeping.equivalents == 5 * everything * LEVELS
 
 
+def test_as_in_a_run_each_loop_masks_by_its_own_rule_and_both_compute_activations_again(trial: NftTrial) -> None:
+    edits, settings = trial.edits, trial.settings
+    alike = torch.where(torch.arange(24) < 8, 0.5 + 0.02 * (edits.rewards_B - 0.5), edits.rewards_B)
+    trial.settings = trial.update.settings = settings.model_copy(update={"smallest_deviation": 0.001})
+    trial.use(replace(edits, rewards_B=alike))
+    assert trial.valid[:8].all() and not trial.theirs[:8].any(), "the first group differs by less than Edit-R1 asks"
+    assert torch.equal(trial.valid[8:], trial.theirs[8:])
+    kept, trails = int(trial.valid.sum()), not trial.update.old_is_current
+    measured = sum(len(one.rows) for one in trial.passes() if one.kl and trial.valid[one.rows].all())
+    found = trial.compare(settings.nft, repeats=1, recompute=True)
+    assert found.ours.equivalents == (4 + trails) * kept * LEVELS + measured
+    assert found.published.equivalents == 6 * 24 * LEVELS
+    trial.settings = trial.update.settings = settings
+    trial.use(edits)
+
+
 def test_without_a_divergence_ours_never_asks_the_reference(trial: NftTrial) -> None:
     trails = not trial.update.old_is_current
     found = trial.compare(SETTINGS.nft.model_copy(update={"kl": 0.0}), repeats=1)

@@ -10,8 +10,11 @@ import pytest
 import torch
 import webdataset
 
+from components.data.samples import SampleError
 from components.data.shards import INDEX_FILE, Sample, ShardSet, shard_origin, write_index, write_shard
 from components.data.streaming import ShardStream
+from components.imaging.photo import to_png_bytes
+from tests.conftest import make_photo
 
 SIZES = (5, 3, 7, 1, 4, 6, 2)
 TOTAL = sum(SIZES)
@@ -66,6 +69,57 @@ def test_any_sample_by_its_number_and_selection_before_reading(directory: Path) 
     (directory / INDEX_FILE).unlink()
     with pytest.raises(FileNotFoundError, match="complete directory"):
         ShardSet(directory)
+
+
+def test_the_size_of_a_picture_is_a_column(tmp_path: Path) -> None:
+    pictures = {"a": make_photo(8, 12), "b": make_photo(20, 6)}
+    write_shard(
+        tmp_path / "x.tar", ((key, {"png": to_png_bytes(p), "json": b"{}"}) for key, p in pictures.items()), "x"
+    )
+    write_index(tmp_path, ["x.tar"], picture="png")
+    shards = ShardSet(tmp_path)
+    assert (shards.column("height"), shards.column("width"), shards.key(1)) == ([8, 20], [12, 6], "b")
+    with pytest.raises(ValueError, match="a has no jpg"):
+        write_index(tmp_path, ["x.tar"], picture="jpg")
+    write_index(tmp_path, ["x.tar"])
+    with pytest.raises(ValueError, match=r"no column 'height', only .* make it anew"):
+        ShardSet(tmp_path).column("height")
+
+
+def test_a_shard_that_was_cut_short_or_replaced_is_named_with_the_sample(directory: Path) -> None:
+    shards, shard = ShardSet(directory), directory / "part-2.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SampleError, match=r"part-2\.tar: photo_014 ends after \d+ of \d+ bytes"):
+        shards[14]
+    assert shards[0] == sample(0)[1]
+    write_shard(shard, (sample(number) for number in range(9, 16)), "another recipe")
+    with pytest.raises(SampleError, match=r"photo_010 is not where the index says, .* older than the shard"):
+        shards[10]
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="part-2"):
+        shards[10]
+
+
+def test_storage_that_says_no_for_a_while_is_asked_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards, refusals, paused = ShardSet(directory), [OSError("503 slow down")] * 2, []
+    read = shards.files.cat_file
+    monkeypatch.setattr("components.data.shards.time.sleep", paused.append)
+
+    def refusing(path: str, start: int, end: int) -> bytes:
+        if refusals:
+            raise refusals.pop()
+        return read(path, start=start, end=end)
+
+    monkeypatch.setattr(shards, "files", type("Bucket", (), {"cat_file": staticmethod(refusing)}))
+    assert shards[3] == sample(3)[1]
+    assert paused == [0.5, 2.0] and caplog.text.count("503 slow down; trying again") == 2
+    refusals += [OSError("503 slow down")] * 9
+    with pytest.raises(OSError, match="503"):
+        shards[3]
+    assert len(refusals) == 5
 
 
 def test_shards_are_reproducible_whole_and_name_their_origin(directory: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from components.evaluation.tasks import PaperSettings
 from components.metrics.learned import Unavailable
 from components.metrics.tables import Interval
 from tests.browser import DESKTOP, PHONE, check_fits, chromium, open_page
-from tests.evaluation.test_report import SETTINGS, evaluation, make_picture  # noqa: F401 (a fixture)
+from tests.evaluation.test_report import evaluation, gallery, make_picture  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +35,7 @@ def report(evaluation: Evaluation, photo: Tensor, tmp_path: Path) -> Path:  # no
     pictures: list[Picture] = [make_picture(photo, f"{name}.jpg", 0, 1.0) for name in "ab"]
     curves = {"Artist, r_PA": [(n, n % 3 / 3) for n in range(12)]}
     path = tmp_path / "report.html"
-    path.write_text(render_report(evaluation, pictures, SETTINGS, curves), encoding="utf-8")
+    path.write_text(render_report(evaluation, gallery(pictures), curves), encoding="utf-8")
     return path
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.evaluation.records import Evaluation, Picture, ReportSettings
-from components.evaluation.report import render_report
+from components.evaluation.report import Gallery, render_report
 from components.metrics.full_reference import LOWER_IS_BETTER
 from components.verdict.grammar import Verdict, render, suggest
 from tests.evaluation.builders import make_evaluation
@@ -69,6 +69,14 @@ def make_picture(photo: Tensor, name: str, view: int, error: float, text: str | 
     )
 
 
+def gallery(pictures: list[Picture], settings: ReportSettings = SETTINGS) -> Gallery:
+    """What a report shows of some pictures."""
+    made = Gallery(settings)
+    for picture in pictures:
+        made.add(picture)
+    return made
+
+
 @pytest.fixture
 def pictures(photo: Tensor) -> list[Picture]:
     return [
@@ -79,7 +87,7 @@ def pictures(photo: Tensor) -> list[Picture]:
 
 
 def test_it_needs_nothing_beside_it(evaluation: Evaluation, pictures: list[Picture]) -> None:
-    html = render_report(evaluation, pictures, SETTINGS, {})
+    html = render_report(evaluation, gallery(pictures), {})
     page = Page(html)
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.all("img"))
     assert not page.all("link") and all("src" not in script for script in page.all("script"))
@@ -87,7 +95,7 @@ def test_it_needs_nothing_beside_it(evaluation: Evaluation, pictures: list[Pictu
 
 
 def test_every_photo_and_the_worst_cases_are_shown(evaluation: Evaluation, pictures: list[Picture]) -> None:
-    page = Page(render_report(evaluation, pictures, SETTINGS, {}))
+    page = Page(render_report(evaluation, gallery(pictures), {}))
     assert len(page.all("article")) == 2 + 2  # the first view of each photo, two worst
     assert len(page.all("img")) == 3 * 4
     assert page.text.index("7.50") < page.text.rindex("2.00")  # worst first
@@ -95,9 +103,26 @@ def test_every_photo_and_the_worst_cases_are_shown(evaluation: Evaluation, pictu
         assert words in page.text
 
 
+def test_no_more_pictures_are_kept_than_are_shown(photo: Tensor) -> None:
+    """As many cases as you like, in any order: the report is that of all of them."""
+    errors = [(number * 7919) % 101 / 5 for number in range(60)]
+    cases = [make_picture(photo[..., :8, :8], f"{number // 3}.jpg", number % 3, e) for number, e in enumerate(errors)]
+    made = Gallery(ReportSettings(picture_side=32, worst_cases=4, photos=5))
+    stand = [case for case in cases if made.add(case)]
+    assert [case.photo_id for case in stand] == list(made.first) == [f"sample/{number}.jpg" for number in range(5)]
+    assert [case.view for case in stand] == [0] * 5
+    assert [shown["error"] for shown in made.worst] == sorted(errors, reverse=True)[:4]
+    assert [shown["error"] for shown in made.harmed] == [
+        error for error in sorted(errors, reverse=True)[:4] if error > 9
+    ]
+    assert len(made._worst) == len(made._harmed) == 4
+
+
 def test_pictures_are_the_ones_given(evaluation: Evaluation, pictures: list[Picture], photo: Tensor) -> None:
     page = Page(
-        render_report(evaluation, pictures[:1], ReportSettings(picture_side=96, worst_cases=0, jpeg_quality=95), {})
+        render_report(
+            evaluation, gallery(pictures[:1], ReportSettings(picture_side=96, worst_cases=0, jpeg_quality=95)), {}
+        )
     )
     shown = {
         image["class"].split()[-1]: np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))))
@@ -109,14 +134,14 @@ def test_pictures_are_the_ones_given(evaluation: Evaluation, pictures: list[Pict
 
 
 def test_words_from_outside_are_escaped(evaluation: Evaluation, pictures: list[Picture]) -> None:
-    html = render_report(evaluation, pictures, SETTINGS, {})
+    html = render_report(evaluation, gallery(pictures), {})
     assert "<script>alert" not in html and "<b>.jpg" not in html
     assert "<script>alert(1)</script>" in Page(html).text
     assert "did not parse" in html
 
 
 def test_numbers_are_those_of_the_evaluation(evaluation: Evaluation, pictures: list[Picture]) -> None:
-    page = Page(render_report(evaluation, pictures, SETTINGS, {}))
+    page = Page(render_report(evaluation, gallery(pictures), {}))
     assert "0.612 [0.571, 0.655]" in page.text
     assert "-39%" in page.text
     for row in evaluation.rows:
@@ -125,7 +150,7 @@ def test_numbers_are_those_of_the_evaluation(evaluation: Evaluation, pictures: l
 
 
 def test_controls_have_names_and_work_by_keyboard(evaluation: Evaluation, pictures: list[Picture]) -> None:
-    page = Page(render_report(evaluation, pictures, SETTINGS, {}))
+    page = Page(render_report(evaluation, gallery(pictures), {}))
     sliders = [control for control in page.all("input") if control["type"] == "range"]
     assert len(sliders) == 4 and all(slider["aria-label"] for slider in sliders)
     assert all(image["alt"] for image in page.all("img"))
@@ -137,16 +162,16 @@ def test_controls_have_names_and_work_by_keyboard(evaluation: Evaluation, pictur
 
 
 def test_no_pictures_is_a_report_too(evaluation: Evaluation) -> None:
-    assert not Page(render_report(evaluation, [], SETTINGS, {})).all("article")
+    assert not Page(render_report(evaluation, gallery([]), {})).all("article")
 
 
 def test_curves_are_drawn_to_scale(evaluation: Evaluation, pictures: list[Picture]) -> None:
     curves = {"Artist, r_PA": [(1, 0.25), (3, 0.75), (2, 0.25)], "single": [(1, 1.0)], "flat": [(1, 2.0), (5, 2.0)]}
-    page = Page(render_report(evaluation, pictures, SETTINGS, curves))
+    page = Page(render_report(evaluation, gallery(pictures), curves))
     (first, flat) = page.all("polyline")
     assert first["points"] == "0.0,120.0 150.0,120.0 300.0,0.0"
     assert flat["points"] == "0.0,120.0 300.0,120.0"
     labels = [drawing["aria-label"] for drawing in page.all("svg")]
     assert labels[0] == "Artist, r_PA over iterations 1 to 3: from 0.250 to 0.750, between 0.250 and 0.750"
     assert "single" not in page.text
-    assert not Page(render_report(evaluation, pictures, SETTINGS, {})).all("svg")
+    assert not Page(render_report(evaluation, gallery(pictures), {})).all("svg")

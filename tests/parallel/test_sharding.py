@@ -11,7 +11,7 @@ from components.models.critic import ReasoningLatent
 from components.models.lora import LoraSettings, adapter_tensors
 from components.parallel import ranks, sharding
 from components.parallel.sharding import accumulate, in_step, slices
-from components.training.artist_sft import pair_loss, part_losses
+from components.training.artist_sft import draw_noise, pair_loss, part_losses
 from components.training.batches import PairBatches
 from tests.stage_three import Inputs
 
@@ -83,7 +83,7 @@ def test_a_batch_of_pairs_in_parts_meets_the_noise_of_the_whole(inputs: Inputs, 
     latent = ReasoningLatent(states, torch.ones(3, 4, dtype=torch.bool))
     parameters = list(adapter_tensors(artist.transformer).values())
     generator = torch.Generator().manual_seed(5)
-    whole = pair_loss(artist, batch, latent, generator)
+    whole = pair_loss(artist, batch, latent, draw_noise(artist, batch, generator))
     after = generator.get_state()
     expected = torch.autograd.grad(whole, parameters, allow_unused=True)  # the last block's text leads nowhere
     generator.manual_seed(5)

@@ -1,7 +1,7 @@
 """The preflight: a sound stack passes, and each fault is found and comes with what to do about it."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -215,17 +215,34 @@ def test_the_memory_plan_is_asked_for_the_gpus_of_the_stack(
     cluster_environment(monkeypatch)
     gpu = read_stack_file("kubernetes", state).pods["gpu"]
     asked = []
+    sizes = {
+        "memory_per_gpu": 80 * 2**30,
+        "mfu": 0.4,
+        "mfu_low": 0.2,
+        "mbu": 0.6,
+        "reserve": 0.1,
+        "working_size": (8, 8),
+    }
 
-    def plan(settings: Any, configurations: Any, wanted: Any) -> Plan:
+    def plan(settings: Any, configurations: Any, wanted: Any, names: Sequence[str]) -> Plan:
         asked.append((wanted.gpu, wanted.count, wanted.shardings))
+        if "reinforce" not in names:
+            return Plan(gpu=wanted.gpu, count=wanted.count, models=(), stages=(), fits=True, **sizes)
         option = {"sharding": "ddp", "parts": {}, "phases": (), "peak_phase": "a", "capacity": 70 * 2**30}
-        rest = {"largest_rows": 0, "flops_per_step": 1, "seconds_per_step": 1.0, "hours": 1.0}
+        rest = {
+            "largest_rows": 0,
+            "flops_per_step": 1,
+            "seconds_per_step": 1.0,
+            "hours": 1.0,
+            "hours_most": 2.0,
+            "validation_seconds": 1.0,
+        }
         options = tuple(
             Option(**option, **rest, checkpointing=saves, peak=peak * 2**30, fits=peak < 70)
             for saves, peak in ((True, 60), (False, 90))
         )
-        stage = StagePlan(name="reinforce", steps=1, samples_per_step=1, trainable_parameters=1, options=options)
-        sizes = {"memory_per_gpu": 80 * 2**30, "mfu": 0.4, "mbu": 0.6, "reserve": 0.1, "working_size": (8, 8)}
+        about = {"steps": 1, "samples_per_step": 1, "validations": 1, "trainable_parameters": 1}
+        stage = StagePlan(name="reinforce", **about, options=options)
         return Plan(gpu=wanted.gpu, count=wanted.count, models=(), stages=(stage,), fits=True, **sizes)
 
     monkeypatch.setattr("components.planning.plan.make_plan", plan)

@@ -10,6 +10,7 @@ from components.models.published import Configurations, read_configurations
 from components.planning.gpus import BOARDS, GPUS, gpu_named, peak_flops
 from components.planning.plan import Plan, make_plan
 from components.planning.settings import PlanSettings
+from components.planning.stages import STAGES
 from components.settings import load_settings
 from pipelines.__main__ import main
 from tests.planning.small import small
@@ -59,7 +60,9 @@ def test_every_option_adds_up(plan: Plan) -> None:
             assert option.peak == sum(option.parts.values()) + max(phases.values())
             assert phases[option.peak_phase] == max(phases.values())
             assert option.parts["optimiser"] == 2 * option.parts["gradients"]
-            assert option.hours == pytest.approx(option.seconds_per_step * stage.steps / 3600)
+            seconds = option.seconds_per_step * stage.steps + option.validation_seconds * stage.validations
+            assert option.hours == pytest.approx(seconds / 3600)
+            assert option.hours < option.hours_most <= 2 * option.hours
 
 
 def test_sharding_halves_what_is_held_and_checkpointing_costs_a_forward_pass(plan: Plan) -> None:
@@ -99,6 +102,38 @@ def test_parts_of_a_batch_take_less_memory_and_as_many_operations() -> None:
         assert after.best.peak < before.best.peak and after.best.flops_per_step == before.best.flops_per_step
         once = {phase.name: phase.rows for phase in after.best.phases}
         assert {once[name] for name in once if name not in ("read photos", "write verdicts")} == {2}
+
+
+def test_validations_count_and_are_as_long_as_what_is_held_out() -> None:
+    question = PlanSettings(gpu="H100-80G", shardings=("ddp",), checkpointing=(True,))
+    names = ("train_critic.held_out", "train_artist.held_out", "adapt_artist.held_out", "reinforce.comparison.held_out")
+    few, many = (
+        make_plan(load_settings(PROFILE, [f"{name}.samples={samples}" for name in names]), small(), question)
+        for samples in (320, 1280)
+    )
+    assert [stage.validations for stage in few.stages] == [1, 1, 1, 3]
+    for before, after in zip(few.stages, many.stages, strict=True):
+        assert after.best.validation_seconds == pytest.approx(4 * before.best.validation_seconds)
+        assert after.best.peak == before.best.peak and after.best.seconds_per_step == before.best.seconds_per_step
+        assert after.best.hours > before.best.hours > before.best.seconds_per_step * before.steps / 3600
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_a_round_is_divided_as_the_stage_divides_it(count: int) -> None:
+    """Twice the GPUs do half the operations a step; more GPUs than samples are refused, as the stage refuses them."""
+    profile = load_settings(PROFILE, ["reinforce.rollouts.photos=8", "reinforce.micro_batch=2"])
+    plans = [
+        make_plan(profile, small(), PlanSettings(gpu="H100-80G", count=gpus, shardings=("ddp",), checkpointing=(True,)))
+        for gpus in (1, count)
+    ]
+    for one, several in zip(*(plan.stages for plan in plans), strict=True):
+        assert several.best.flops_per_step == pytest.approx(one.best.flops_per_step / count, rel=0.01)
+    with pytest.raises(ValueError, match=r"reinforce\.rollouts\.photos is 8, which 16 processes"):
+        make_plan(
+            load_settings(PROFILE, [*(f"{name}.batch_size=16" for name in STAGES[:3]), "reinforce.rollouts.photos=8"]),
+            small(),
+            PlanSettings(gpu="H100-80G", count=16, shardings=("ddp",), checkpointing=(True,)),
+        )
 
 
 def test_what_does_not_fit_says_how_much_would(folder: Path) -> None:

@@ -11,7 +11,14 @@ from components.models.critic import Critic, ReasoningLatent
 from components.models.flow import training_sigmas
 from components.models.lora import LoraSettings
 from components.training import artist_sft as sft
-from components.training.artist_sft import ArtistSftSettings, adapt_artist, before_after, pair_loss, train_artist
+from components.training.artist_sft import (
+    ArtistSftSettings,
+    adapt_artist,
+    before_after,
+    draw_noise,
+    pair_loss,
+    train_artist,
+)
 from components.training.batches import PairBatches
 from components.training.loop import OptimiserSettings
 from tests.recording import RecordingTracker
@@ -60,7 +67,7 @@ def test_the_loss_is_flow_matching_at_levels_of_the_inference_distribution(
 
     monkeypatch.setattr(Artist, "velocity", velocity)
     batch = PairBatches(pairs_dir, "train", ["retouching"], artist).draw(3, torch.Generator().manual_seed(0))
-    found = pair_loss(artist, batch, latent, torch.Generator().manual_seed(5))
+    found = pair_loss(artist, batch, latent, draw_noise(artist, batch, torch.Generator().manual_seed(5)))
     generator = torch.Generator().manual_seed(5)
     clean, source = artist.encode(batch.targets), artist.encode(batch.inputs)
     noise = torch.randn(clean.shape, generator=generator)

@@ -9,15 +9,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from components.annotation.records import read_annotations, render_view
-from components.imaging.photo import read_photo
+from components.annotation.records import read_annotations
 from components.models.critic import Critic
 from components.models.lora import LoraSettings
+from components.parallel.ranks import Share
 from components.training import critic_sft as sft
-from components.training.critic_sft import CriticSftSettings, completion_loss, load_views, train_critic, validate
+from components.training.critic_sft import CriticSftSettings, completion_loss, train_critic, validate
+from components.training.held_out import HeldOutSettings
 from components.training.loop import OptimiserSettings
 from components.training.tracker import NullTracker
-from components.verdict.grammar import Verdict, parse, render, suggest
+from components.training.views import ViewBatches
+from components.verdict.grammar import Verdict, render, suggest
 from tests.recording import RecordingTracker
 from tests.tiny_data import PHOTOS, write_annotations
 
@@ -132,32 +134,24 @@ def test_texts_whose_directions_cannot_be_found_are_warned_about(
     assert "of 6 texts about views with a fault of tone 0 name its direction" in caplog.text
 
 
-def test_views_are_rebuilt_from_photos_that_are_read_once(
-    data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Path] = []
-    monkeypatch.setattr(sft, "read_photo", lambda path: (read.append(path), read_photo(path))[1])
-    annotated = read_annotations(data[0], "train")
-    views = load_views(annotated, data[1])
-    assert len(views) == len(annotated) == 6 and len(read) == len(set(read)) == 3
-    for (view, text), entry in zip(views, annotated, strict=True):
-        assert text == entry.completion and parse(text).score == entry.score
-        assert torch.equal(view, render_view(read_photo(data[1] / entry.path), entry))
-
-
 def test_validation_is_over_all_views_and_counts_what_parses(
     critic: Critic, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = load_views(read_annotations(data[0]), data[1])[:3]
-    monkeypatch.setattr(
-        sft.Critic,
-        "generate",
-        lambda self, images, share: type("Rollout", (), {"texts": [views[0][1], "?"][: len(images)]})(),
-    )
-    found = validate(critic, views, batch_size=2)
+    batches = ViewBatches(read_annotations(data[0], "train"), data[1], held_out=HeldOutSettings(samples=3))
+    views = [view for batch in batches.in_order(8) for view in batch.views]
+    assert len(views) == 3
+    asked: list[int] = []
+
+    def generate(self: Critic, images: list[Tensor], max_new_tokens: int, share: Share) -> object:
+        asked.append(max_new_tokens)
+        return type("Rollout", (), {"texts": [views[0][1], "?"][: len(images)]})()
+
+    monkeypatch.setattr(sft.Critic, "generate", generate)
+    found = validate(critic, batches, 77, batch_size=2)
     assert found["validation_parse_rate"] == pytest.approx(2 / 3)
-    batches = [(completion_loss(critic, views[:2]), 2), (completion_loss(critic, views[2:]), 1)]
-    expected = sum(float(loss.detach()) * count for loss, count in batches) / 3
+    assert asked == [77, 77]
+    losses = [(completion_loss(critic, views[:2]), 2), (completion_loss(critic, views[2:]), 1)]
+    expected = sum(float(loss.detach()) * count for loss, count in losses) / 3
     assert found["validation_loss"] == pytest.approx(expected)
 
 

@@ -34,9 +34,20 @@ def test_shares_are_even_and_weigh_one_together(monkeypatch: pytest.MonkeyPatch,
         shares.append(ranks.share(total))
     assert sum(share.weight for share in shares) == pytest.approx(1)
     rows = [row for share in shares for row in share.rows]
-    assert rows == (list(range(total)) if world_size <= total else list(range(total)) * world_size)
+    assert rows == (list(range(total)) if world_size <= total else [rank % total for rank in range(world_size)])
     lengths = {len(share.rows) for share in shares}
     assert max(lengths) - min(lengths) <= 1
+    assert max(lengths) == ranks.largest_share(world_size, total) == -(-total // world_size)
+    speaking = [row for share in shares if share.first for row in share.rows]
+    assert speaking == list(range(total)), "each row is spoken for once"
+
+
+def test_what_is_trained_on_has_a_row_for_every_process() -> None:
+    ranks.enough_rows("batch_size", 8, 8)
+    with pytest.raises(
+        ValueError, match=r"rollouts\.photos is 4, which 8 processes .* a multiple of 8, or start at most 4"
+    ):
+        ranks.enough_rows("rollouts.photos", 4, 8)
 
 
 def test_a_share_takes_its_rows_of_groups_and_of_batches_in_two_halves() -> None:
