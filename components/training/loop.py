@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from components.training.throughput import Meter
 from components.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
+_MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")  # of AdamW and of Muon, as torch names them
 
 
 class OptimiserSettings(Strict):
@@ -46,16 +47,33 @@ def learning_rate_at(step: int, settings: OptimiserSettings) -> float:
 
 
 class Optimiser:
-    """AdamW over named parameters, whose whole state can be put into a checkpoint and back bit for bit."""
+    """AdamW over named parameters, whose whole state can be put into a checkpoint and back bit for bit.
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], settings: OptimiserSettings):
+    Args:
+        orthogonalised: names of matrices that Muon updates instead: by their momentum, orthogonalised, at a step as
+            large as AdamW's would be. Whole matrices only, not shards of them.
+            Source: Jordan et al., Muon (2024); Liu et al., Muon is Scalable for LLM Training (2025) for the step.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        settings: OptimiserSettings,
+        orthogonalised: Collection[str] = (),
+    ):
         self.settings = settings
         self.parameters = dict(parameters)
         if not self.parameters:
             raise ValueError("nothing to train: no parameter requires a gradient")
-        self.adamw = torch.optim.AdamW(
-            self.parameters.values(), lr=0.0, betas=(0.9, settings.beta_2), weight_decay=settings.weight_decay
-        )
+        self._name = {id(parameter): name for name, parameter in self.parameters.items()}
+        rest = [parameter for name, parameter in self.parameters.items() if name not in orthogonalised]
+        decay = settings.weight_decay
+        self._rules: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=0.0, betas=(0.9, settings.beta_2), weight_decay=decay)
+        ]
+        if orthogonalised:
+            matrices = [self.parameters[name] for name in orthogonalised]
+            self._rules.append(torch.optim.Muon(matrices, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if settings.ema_decay else {}
 
     def update(self, step: int) -> dict[str, float]:
@@ -69,25 +87,33 @@ class Optimiser:
             bad = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
             raise DivergenceError(f"the gradient of step {step} is not finite, first in {bad[:3]}; lower learning_rate")
         rate = learning_rate_at(step, self.settings)
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for rule in self._rules:
+            for group in rule.param_groups:
+                group["lr"] = rate
+            rule.step()
+            rule.zero_grad(set_to_none=True)
         decay = min(self.settings.ema_decay, (step + 1) / (step + 10))
         for name, average in self.average.items():
             average.lerp_(self.parameters[name].detach(), 1 - decay)
         return {"gradient_norm": float(norm), "learning_rate": rate}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and AdamW moments by name, in full on the main rank; every rank must call it."""
+        """Parameters and moments by name, in full on the main rank; every rank must call it."""
         tensors = {}
-        for name, parameter in self.parameters.items():
+        for rule, parameter in self._ruled():
+            name = self._name[id(parameter)]
             tensors[f"{prefix}parameter.{name}"] = on_main(parameter.detach())
-            for key, value in self.adamw.state.get(parameter, {}).items():
+            for key, value in rule.state.get(parameter, {}).items():
                 tensors[f"{prefix}{key}.{name}"] = on_main(value)
             if name in self.average:
                 tensors[f"{prefix}average.{name}"] = on_main(self.average[name])
         return tensors
+
+    def _ruled(self) -> Iterator[tuple[torch.optim.Optimizer, nn.Parameter]]:
+        """Every parameter with the rule that updates it."""
+        return (
+            (rule, parameter) for rule in self._rules for group in rule.param_groups for parameter in group["params"]
+        )
 
     @torch.no_grad()
     def use_average(self) -> None:
@@ -98,14 +124,16 @@ class Optimiser:
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], prefix: str = "") -> None:
         """Put back what `tensors` returned. Raises KeyError when a parameter is missing."""
-        for name, parameter in self.parameters.items():
+        for rule, parameter in self._ruled():
+            name = self._name[id(parameter)]
             parameter.copy_(like(parameter, tensors[f"{prefix}parameter.{name}"]))
             if name in self.average:
                 self.average[name] = like(parameter, tensors[f"{prefix}average.{name}"])
-            if f"{prefix}exp_avg.{name}" in tensors:
-                self.adamw.state[parameter] = {"step": tensors[f"{prefix}step.{name}"].clone()} | {
-                    key: like(parameter, tensors[f"{prefix}{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")
-                }
+            if f"{prefix}step.{name}" in tensors:
+                rule.state[parameter]["step"] = tensors[f"{prefix}step.{name}"].clone()
+            for moment in _MOMENTS:
+                if (value := tensors.get(f"{prefix}{moment}.{name}")) is not None:
+                    rule.state[parameter][moment] = like(parameter, value)
 
 
 def fit(
@@ -120,6 +148,7 @@ def fit(
     log_every: int = 5,
     after_step: Callable[[int], None] | None = None,
     meter: Meter | None = None,
+    orthogonalised: Collection[str] = (),
 ) -> dict[str, float]:
     """Minimise `losses(step, generator)["loss"]`, resuming from the newest checkpoint of `store`.
 
@@ -133,6 +162,7 @@ def fit(
         after_step: called with the number of finished steps, for pictures and validation.
         meter: counts what passes through the models, for the rates under `<name>/throughput`; without one there is only
             the memory.
+        orthogonalised: names of matrices that Muon updates (`Optimiser`).
 
     Returns:
         the mean of each reported value over the last tenth of the steps that this process ran.
@@ -141,7 +171,7 @@ def fit(
         DivergenceError: the loss or the gradient is not finite, or the loss stayed out of its range.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimiser, meter = Optimiser(parameters, settings), meter or Meter()
+    optimiser, meter = Optimiser(parameters, settings, orthogonalised), meter or Meter()
     start = 0
     if (checkpoint := store.latest()) is not None:
         optimiser.restore(checkpoint.tensors)

@@ -76,6 +76,36 @@ def test_updates_are_those_of_adamw_with_clipping_and_an_average() -> None:
         torch.testing.assert_close(a.detach(), b, rtol=1e-5, atol=1e-8)
 
 
+def test_orthogonalised_matrices_are_updated_by_muon_and_the_rest_by_adamw() -> None:
+    settings = OptimiserSettings(learning_rate=0.05, steps=8, warmup_steps=0, weight_decay=0.3, max_grad_norm=1e9)
+    ours, theirs = build_model(), build_model()
+    matrices = [name for name, parameter in ours.named_parameters() if parameter.ndim == 2]
+    assert matrices
+    optimiser = Optimiser(ours.named_parameters(), settings, matrices)
+    both = dict(theirs.named_parameters())
+    rest = [parameter for name, parameter in both.items() if name not in matrices]
+    rules = [
+        torch.optim.Muon([both[name] for name in matrices], weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, betas=(0.9, settings.beta_2), weight_decay=0.3),
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        if step == 4:  # a checkpoint in the middle changes nothing
+            tensors = {name: tensor.clone() for name, tensor in optimiser.tensors().items()}
+            ours = build_model()
+            optimiser = Optimiser(ours.named_parameters(), settings, matrices)
+            optimiser.restore(tensors)
+        inputs = torch.randn(16, 4, generator=generator)
+        for model in (ours, theirs):
+            (model(inputs) - inputs[:, :1]).square().mean().backward()
+        for rule in rules:
+            rule.param_groups[0]["lr"] = learning_rate_at(step, settings)
+            rule.step()
+            rule.zero_grad()
+        optimiser.update(step)
+    assert_same(ours.state_dict(), theirs.state_dict())
+
+
 def test_without_an_average_the_weights_stay_as_they_are() -> None:
     model = build_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

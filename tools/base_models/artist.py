@@ -1,8 +1,9 @@
 """Build and train the tiny Artist: Qwen-Image's diffusion transformer at eight million parameters, from scratch.
 
 It learns in two parts, always from the Critic's hidden states. First from those of the prompt alone, which hold what
-the Critic sees, on as many photos, crops and faults as time allows; then on verdicts that the Critic itself wrote,
-right or wrong: taught on true verdicts it would believe whatever it reads.
+the Critic sees, on as many photos, crops and faults as time allows: mostly from the last few of them, where the Critic
+has learnt to gather what would mend the photo, since a short sequence is cheap. Then on verdicts that the Critic itself
+wrote, right or wrong: taught on true verdicts it would believe whatever it reads.
 
 Beside the flow matching loss there is one on what the user gets. An edit of a photo starts from pure noise, is decoded
 after one step, and reaches the photo as a map of its colours: that map is fitted inside the loss, and the colours that
@@ -31,12 +32,16 @@ from tools.base_models.correction import lab_error
 from tools.base_models.faults import Spoilt, spoil
 from tools.base_models.photos import WORKING_AREA, WORKING_SIZES
 from tools.base_models.tiles import Size, Tiles
-from tools.base_models.tower import INTACT_WEIGHT
+from tools.base_models.tower import INTACT_WEIGHT, in_batches
 
 SHOWN_SIZES: tuple[Size, ...] = tuple((2 * height, 2 * width) for height, width in WORKING_SIZES)
 """Sizes of the tiles: the Critic looks at more pixels than the Artist works on."""
-COLOUR_WEIGHT = 0.05
+COLOUR_WEIGHT = 0.1
 """Of a CIELAB unit beside the flow matching loss, which is of about unit size."""
+FROM_NOISE = 0.75
+"""Share of a batch that starts from pure noise, as every edit does: there its tone and colour are decided."""
+BRIEF, IN_FULL = 16, 4
+"""In the first part the Artist is shown so many of the prompt's last states, and all in one of so many steps."""
 _RIDGE = 1e-3  # of the fitted colour map, in squared sRGB units
 _POOL, _AT_ONCE = 3072, 48
 
@@ -112,21 +117,31 @@ def train_artist(
         transformer = QwenImageTransformer2DModel.from_pretrained(start, torch_dtype=torch.float32)
     artist = Artist(transformer, vae, build_scheduler(), WORKING_AREA)
 
-    def losses_on(draw: Callable[[int, torch.Generator], Example]) -> Callable[..., dict[str, Tensor]]:
-        return lambda step, generator: edit_loss(artist, draw(step, generator), generator)
-
     parameters = list(artist.transformer.named_parameters())
-    settings = OptimiserSettings(learning_rate=1e-3, steps=steps, warmup_steps=100, ema_decay=0.998, final_fraction=0.1)
-    draw = losses_on(lambda step, generator: _draw(tiles, critic, batch, generator))
-    fit("base_artist", parameters, draw, settings, tracker, CheckpointStore(work / "artist"), 3, 100, 20)
-    if conditioned_steps:
-        pool = verdict_pool(tiles, critic)
-        draw = losses_on(lambda step, generator: _draw_from(pool, batch, step, generator))
+    matrices = [name for name, parameter in parameters if name.startswith("transformer_blocks") and parameter.ndim == 2]
+
+    def learn(name: str, draw: Callable[[int, torch.Generator], Example], settings: OptimiserSettings) -> None:
+        def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+            return edit_loss(artist, draw(step, generator), generator)
+
+        store = CheckpointStore(work / name.removeprefix("base_"))
+        fit(name, parameters, losses, settings, tracker, store, 3, 100, 20, orthogonalised=matrices)
+
+    with in_batches(critic.vision_language_model.model.visual):
         settings = OptimiserSettings(
-            learning_rate=5e-4, steps=conditioned_steps, warmup_steps=50, ema_decay=0.998, final_fraction=0.02
+            learning_rate=1e-3, steps=steps, warmup_steps=100, ema_decay=0.998, final_fraction=0.1
         )
-        store = CheckpointStore(work / "artist_conditioned")
-        fit("base_artist_reasoning", parameters, draw, settings, tracker, store, 4, 100, 20)
+        learn("base_artist", lambda step, generator: _draw(tiles, critic, batch, step, generator), settings)
+        if conditioned_steps:
+            pool = verdict_pool(tiles, critic)
+            settings = OptimiserSettings(
+                learning_rate=5e-4, steps=conditioned_steps, warmup_steps=50, ema_decay=0.998, final_fraction=0.02
+            )
+            learn(
+                "base_artist_reasoning",
+                lambda step, generator: _draw_from(pool, batch, step, generator),
+                settings,
+            )
     artist.transformer.to(torch.float16).save_pretrained(out / "transformer")
     vae.to(torch.float16).save_pretrained(out / "vae")
     artist.scheduler.save_pretrained(out / "scheduler")
@@ -134,27 +149,35 @@ def train_artist(
 
 
 def edit_loss(artist: Artist, example: Example, generator: torch.Generator) -> dict[str, Tensor]:
-    """Flow matching, and the colours that the edit of the first half, which starts from pure noise, gives to the photo.
+    """Flow matching, and the colours that an edit from pure noise gives to the photo.
 
     Returns:
-        "loss", and the parts it is made of; "left" is the colour error of faulty photos as a share of what it was.
+        "loss", and the parts it is made of; "left" is the colour error of faulty photos as a share of what it was,
+        "intact" that of photos without a fault.
     """
     spoilt, intact, latent = example
     grid, clean, source = artist.grid(intact), artist.encode(intact), artist.encode(spoilt.pictures)
     noise = torch.randn(clean.shape, generator=generator)
-    half = len(clean) // 2
+    most = max(1, int(FROM_NOISE * len(clean)))
     sigmas = training_sigmas(artist.scheduler, len(clean), grid.tokens, generator)
-    sigmas[:half] = 1.0  # every edit starts from pure noise, and there its tone and colour are decided
-    velocity = artist.velocity(interpolate(clean, noise, sigmas), source, sigmas, latent, grid)
+    sigmas[:most] = 1.0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        velocity = artist.velocity(interpolate(clean, noise, sigmas), source, sigmas, latent, grid)
     flow = flow_matching_loss(velocity, clean, noise).mean()
-    before = artist.decode(source[:half], grid)
-    after = artist.decode_differentiably(noise[:half] - velocity[:half], grid)
-    seen, truth = spoilt.pictures[:half], srgb_to_lab(intact[:half])
+    before = artist.decode(source[:most], grid)
+    after = artist.decode_differentiably(noise[:most] - velocity[:most], grid)
+    seen, truth = spoilt.pictures[:most], srgb_to_lab(intact[:most])
     error = lab_error(srgb_to_lab(with_colours(seen, before, after)), truth)
-    faulty = spoilt.faulty[:half]
+    faulty = spoilt.faulty[:most]
     colour = (error * torch.where(faulty, 1.0, INTACT_WEIGHT)).mean()
     left = error[faulty].sum() / lab_error(srgb_to_lab(seen), truth)[faulty].sum().clamp(min=1e-6)
-    return {"loss": flow + COLOUR_WEIGHT * colour, "flow": flow.detach(), "left": left.detach()}
+    harm = error[~faulty].sum() / (~faulty).sum().clamp(min=1)
+    return {
+        "loss": flow + COLOUR_WEIGHT * colour,
+        "flow": flow.detach(),
+        "left": left.detach(),
+        "intact": harm.detach(),
+    }
 
 
 def with_colours(photos: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -204,10 +227,12 @@ def _at_working_size(spoilt: Spoilt, intact: Tensor, latent: ReasoningLatent) ->
     return Example(small, functional.avg_pool2d(intact, 2), latent)
 
 
-def _draw(tiles: Tiles, critic: Critic, count: int, generator: torch.Generator) -> Example:
-    """New pictures with the hidden states of the prompt."""
+def _draw(tiles: Tiles, critic: Critic, count: int, step: int, generator: torch.Generator) -> Example:
+    """New pictures with the hidden states of the prompt: all of them, or mostly the last few."""
     spoilt, intact = _pictures(tiles, count, generator)
     latent = critic.instruction_latent(list(spoilt.pictures), [critic.prompt] * count)
+    if step % IN_FULL:
+        latent = ReasoningLatent(latent.states_BLD[:, -BRIEF:], latent.mask_BL[:, -BRIEF:])
     return _at_working_size(spoilt, intact, latent)
 
 

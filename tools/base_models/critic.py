@@ -1,8 +1,9 @@
 """Build and train the tiny Critic: Qwen2.5-VL's architecture at a few million parameters, from scratch.
 
-First its vision tower learns to see what is wrong with a photo (`tools.base_models.tower`), then the whole Critic to
-put it into words. Beside the words, the hidden states of the prompt are asked for the numbers that would mend the
-photo: they are what the Artist gets to see, and the words alone would not keep the numbers in them.
+First its vision tower learns to see what is wrong with a photo (`tools.base_models.tower`), then its language model to
+put into words what the tower, which is left as it is, sees. Beside the words, the hidden state that the prompt ends in
+is asked for the numbers that would mend the photo: hidden states are what the Artist gets to see, and the words alone
+would not keep the numbers in them.
 
 Tokenizer and processor are of the published classes in the published on-disk format; the byte-level BPE is trained
 on what the Critic reads and writes, so that a word is mostly one token.
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import trange
 from transformers import (
     Qwen2_5_VLConfig,
@@ -37,11 +38,19 @@ from components.training.loop import OptimiserSettings, fit
 from components.training.tracker import Tracker
 from components.verdict.grammar import render
 from components.verdict.prompt import PROMPT, SYSTEM
+from tools.base_models.correction import NUMBERS
 from tools.base_models.faults import Spoilt, nearest_amounts, spoil
 from tools.base_models.tiles import Size, Tiles
-from tools.base_models.tower import SIZES, Head, guess_loss, train_tower
+from tools.base_models.tower import SIZES, Guess, guess_loss, in_batches, initialise, train_tower
 
-MAX_PIXELS = 112 * 112
+MAX_PIXELS = 2464
+"""The photo that the tiny Critic is shown: 56x40 pixels at 3:2 and 4:3, 48x48 at 1:1, 64x32 at 16:9.
+
+In so small a picture colours and tones are all there; the patches of 4 pixels let the tower's first layers look at
+colours, of which a patch of 14 pixels shows little but sums.
+"""
+PATCH = 4
+"""Side of the tower's patches in pixels; four of them make a token."""
 NUMBERS_WEIGHT = 0.1
 """Of the loss in colour units, beside a cross-entropy in nats."""
 _WORTH_A_WORD = 0.5
@@ -81,17 +90,17 @@ def build_processor(corpus: list[str]) -> Qwen2_5_VLProcessor:
     tokenizer = Qwen2Tokenizer(
         vocab=vocab, merges=merges, extra_special_tokens=SPECIAL_TOKENS[1:], model_max_length=2048
     )
-    size = {"shortest_edge": 56 * 56, "longest_edge": MAX_PIXELS}
+    size = {"shortest_edge": 32 * 32, "longest_edge": MAX_PIXELS}
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size),
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=PATCH),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        video_processor=Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
         chat_template=CHAT_TEMPLATE,
     )
 
 
 def build_model(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained tiny Qwen2.5-VL (four vision layers of width 192, four text layers of width 128)."""
+    """An untrained tiny Qwen2.5-VL (four vision layers and four text layers of width 128)."""
     ids = processor.tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
         text_config={
@@ -110,11 +119,11 @@ def build_model(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLForConditionalGener
         },
         vision_config={
             "depth": 4,
-            "hidden_size": 192,
-            "intermediate_size": 512,
-            "num_heads": 6,
+            "hidden_size": 128,
+            "intermediate_size": 352,
+            "num_heads": 4,
             "out_hidden_size": 128,
-            "patch_size": 14,
+            "patch_size": PATCH,
             "spatial_merge_size": 2,
             "window_size": 112,
             "fullatt_block_indexes": [1, 3],
@@ -197,13 +206,14 @@ def train_critic(
     tower_steps: int,
     steps: int,
     batch: int = 32,
-    pool: int = 12_288,
+    pool: int = 16_384,
 ) -> None:
     """Train the tower, then supervised on [reasoning -> suggestions -> score]; writes a `from_pretrained` directory.
 
     Args:
         tiles: to train on, of all sizes of the tower; ``held_out`` are looked at for the curve.
         out: the directory.
+        batch: pictures with verdicts in a step; twice as many more are asked for their numbers alone.
         pool: pictures with verdicts that are made at the start and drawn from.
     """
     torch.manual_seed(0)
@@ -212,30 +222,59 @@ def train_critic(
     corpus = [text for part in share for text in part.texts[:150]]
     processor = build_processor([*corpus, PROMPT, SYSTEM, "system user assistant"])
     critic = Critic(build_model(processor), processor)
-    train_tower(critic.model.model.visual, tiles, held_out, work, tracker, tower_steps)
-    critic.model.train()
-    head = Head(critic.model.config.text_config.hidden_size)
+    tower, language = critic.model.model.visual, critic.model.model.language_model
+    train_tower(tower, tiles, held_out, work, tracker, tower_steps)
+    tower.requires_grad_(False)
+    initialise(language)
+    numbers = Numbers(language.config.hidden_size)
 
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        spoilt, intact, texts = share[step % len(share)].draw(batch, generator)
+        part = step % len(SIZES)
+        spoilt, intact, texts = share[part].draw(batch, generator)
         tokens, mask = critic.encode_completions(texts)
         prompts = critic.prompts(list(spoilt.pictures))
+        more = tiles.draw(2 * batch, SIZES[part], generator)
+        more_spoilt = spoil(more, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden, logits = critic.forward(prompts, tokens, mask)
-            guess = head(hidden[:, : prompts.input_ids_BP.shape[1]])  # one size, so no prompt is padded
+            guess = numbers(hidden[:, prompts.input_ids_BP.shape[1] - 1])
+            more_guess = numbers(_prompt_states(critic, more_spoilt.pictures)[:, -1])
         words = weighted_cross_entropy(critic, texts, tokens, mask, logits, DIRECTION_WEIGHT, SCORE_WEIGHT)
-        numbers = guess_loss(guess, spoilt, intact)
-        return {"loss": words + NUMBERS_WEIGHT * numbers["loss"], "words": words.detach()} | {
-            name: numbers[name].detach() for name in ("left", "intact", "expected")
+        known, new = guess_loss(guess, spoilt, intact), guess_loss(more_guess, more_spoilt, more)
+        return {"loss": words + NUMBERS_WEIGHT * (known["loss"] + new["loss"]), "words": words.detach()} | {
+            name: new[name].detach() for name in ("left", "intact", "expected")
         }
 
     settings = OptimiserSettings(
-        learning_rate=1.5e-3, steps=steps, warmup_steps=100, weight_decay=0.05, ema_decay=0.998, final_fraction=0.02
+        learning_rate=3e-3, steps=steps, warmup_steps=100, weight_decay=0.05, ema_decay=0.998, final_fraction=0.02
     )
     parameters = [
-        *critic.model.named_parameters(),
-        *((f"head.{name}", value) for name, value in head.named_parameters()),
+        *((f"language.{name}", value) for name, value in language.named_parameters()),
+        *((f"numbers.{name}", value) for name, value in numbers.named_parameters()),
     ]
-    fit("base_critic", parameters, losses, settings, tracker, CheckpointStore(work / "critic"), 2, 200, 20)
+    matrices = [name for name, value in parameters if name.startswith("language.layers") and value.ndim == 2]
+    store = CheckpointStore(work / "critic")
+    with in_batches(tower):
+        fit("base_critic", parameters, losses, settings, tracker, store, 2, 200, 20, orthogonalised=matrices)
     critic.model.eval().to(torch.float16).save_pretrained(out)
     processor.save_pretrained(out)
+
+
+class Numbers(nn.Module):
+    """Reads a guess off one hidden state (B, D): linear, so that whoever looks at the state finds the numbers in it."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, NUMBERS + 1)
+
+    def forward(self, state: Tensor) -> Guess:
+        out = self.linear(state).float()
+        return Guess(0.3 * out[:, :NUMBERS], out[:, NUMBERS])
+
+
+def _prompt_states(critic: Critic, pictures: Tensor) -> Tensor:
+    """Hidden states (B, P, D) of the prompt alone about pictures of one size."""
+    prompts = critic.prompts(list(pictures))
+    nothing = torch.full((len(pictures), 1), critic.pad_token)
+    hidden, _ = critic.forward(prompts, nothing, torch.ones_like(nothing, dtype=torch.bool))
+    return hidden[:, :-1]

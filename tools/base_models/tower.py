@@ -6,12 +6,15 @@ is thrown away. A quarter of the photos are intact, so that it learns to leave a
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from components.photometry.colour import delta_e_2000, srgb_to_lab
@@ -23,8 +26,8 @@ from tools.base_models.faults import Spoilt, error_of, log_error, spoil
 from tools.base_models.tiles import Size, Tiles
 
 log = logging.getLogger(__name__)
-SIZES: tuple[Size, ...] = ((84, 112), (112, 84), (112, 112))
-"""Of the pictures, as the Critic is shown photos."""
+SIZES: tuple[Size, ...] = ((40, 56), (56, 40), (48, 48), (32, 64))
+"""Of the pictures, as the Critic's processor makes them of photos of the usual aspects."""
 INTACT_WEIGHT = 2.0
 ERROR_WEIGHT = 0.3
 GATES = ((0.0, 0.0), (0.0, 4.0), (1.0, 4.0), (2.0, 4.0), (3.0, 4.0), (4.0, 4.0))
@@ -57,12 +60,12 @@ class Head(nn.Module):
         return Guess(0.6 * out[:, :NUMBERS], out[:, NUMBERS])
 
 
-def initialise(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
+def initialise(model: nn.Module) -> None:
     """Weights that keep the size of what passes through: those of the published width are too small for this one.
 
-    With a standard deviation of 0.02 in layers of 192 the tower's tokens are near 0.
+    With a standard deviation of 0.02 in layers of 128 the tower's tokens are near 0.
     """
-    for name, parameter in tower.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         elif name.endswith("bias"):
@@ -70,14 +73,14 @@ def initialise(tower: Qwen2_5_VisionTransformerPretrainedModel) -> None:
 
 
 def look(tower: Qwen2_5_VisionTransformerPretrainedModel, pictures: Tensor) -> Tensor:
-    """What the tower makes of pictures of one size: (B, N, D), N one for every 28x28 pixels.
+    """What the tower makes of pictures of one size: (B, N, D), N one for every merged patch.
 
     The same numbers as the tower's own forward pass, which packs pictures into one sequence and attends to each in
     turn; for many small pictures of one size a batch is ten times faster. Attention is written out because torch's
     fused kernel for processors is slow in the backward pass of short sequences.
 
     Args:
-        pictures: (B, 3, H, W) sRGB in [0, 1]; both sides multiples of 28 and at most the tower's window.
+        pictures: (B, 3, H, W) sRGB in [0, 1]; both sides multiples of a merged patch and at most the tower's window.
 
     Raises:
         ValueError: a side is not such a multiple or longer than the window.
@@ -94,7 +97,33 @@ def look(tower: Qwen2_5_VisionTransformerPretrainedModel, pictures: Tensor) -> T
     patches = cells.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(count, rows * columns, -1)
     # A still picture is a film of two equal frames: one projection with the sum of the kernels of both.
     kernel = tower.patch_embed.proj.weight.sum(dim=2).flatten(1)
-    hidden = functional.linear(patches, kernel)
+    return _pass(tower, functional.linear(patches, kernel), rows, columns)
+
+
+@contextmanager
+def in_batches(tower: Qwen2_5_VisionTransformerPretrainedModel) -> Iterator[None]:
+    """Within, the tower looks at pictures of one size together (`look`), and nothing in it is trained."""
+
+    @torch.no_grad()
+    def forward(hidden_states: Tensor, grid_thw: Tensor, **options: Any) -> BaseModelOutputWithPooling:
+        (_, rows, columns), *others = grid_thw.unique(dim=0).tolist()
+        if others or max(rows, columns) * tower.patch_size > tower.window_size:
+            raise ValueError(f"expected pictures of one size within the tower's window, found {grid_thw.tolist()}")
+        patches = hidden_states.view(len(grid_thw), rows * columns, -1)
+        embedded = functional.linear(patches, tower.patch_embed.proj.weight.flatten(1))
+        tokens = _pass(tower, embedded, rows, columns)
+        return BaseModelOutputWithPooling(pooler_output=tokens.flatten(0, 1))
+
+    tower.forward = forward
+    try:
+        yield
+    finally:
+        del tower.forward
+
+
+def _pass(tower: Qwen2_5_VisionTransformerPretrainedModel, hidden: Tensor, rows: int, columns: int) -> Tensor:
+    """From embedded patches (B, rows * columns, d), merged patch by merged patch, to tokens (B, N, D)."""
+    count = len(hidden)
     cos, sin = _rotations(tower, rows, columns, hidden)
     for block in tower.blocks:
         attention = block.attn
@@ -131,8 +160,8 @@ def train_tower(
     tracker: Tracker,
     steps: int,
     batch: int = 128,
-    learning_rate: float = 1e-3,
-    look_every: int = 1000,
+    learning_rate: float = 4e-3,
+    look_every: int = 500,
 ) -> None:
     """Train a tower in place, from new weights; its average over the last steps is what stays.
 
@@ -145,13 +174,16 @@ def train_tower(
     initialise(tower)
     head = Head(tower.config.out_hidden_size)
 
+    @torch.compile(dynamic=False)
+    def guess_about(pictures: Tensor) -> Guess:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return head(look(tower, pictures))
+
     def losses(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
         intact = tiles.draw(batch, size, generator)
         spoilt = spoil(intact, generator)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            guess = head(look(tower, spoilt.pictures))
-        return guess_loss(guess, spoilt, intact)
+        return guess_loss(guess_about(spoilt.pictures), spoilt, intact)
 
     def after_step(done: int) -> None:
         if done % look_every == 0 or done == steps:
@@ -160,14 +192,16 @@ def train_tower(
     settings = OptimiserSettings(
         learning_rate=learning_rate,
         steps=steps,
-        warmup_steps=300,
+        warmup_steps=200,
         weight_decay=0.05,
-        ema_decay=0.999,
+        ema_decay=0.998,
         final_fraction=0.01,
     )
     parameters = [(f"tower.{n}", p) for n, p in tower.named_parameters()]
     parameters += [(f"head.{n}", p) for n, p in head.named_parameters()]
-    fit("tower", parameters, losses, settings, tracker, CheckpointStore(work / "tower"), 7, 500, 50, after_step)
+    matrices = [name for name, parameter in parameters if parameter.ndim == 2 and name != "head.last.weight"]
+    store = CheckpointStore(work / "tower")
+    fit("tower", parameters, losses, settings, tracker, store, 7, 250, 50, after_step, orthogonalised=matrices)
     tracker.metrics({f"tower/averaged/{k}": v for k, v in judge(tower, head, held_out).items()}, steps)
 
 
@@ -178,7 +212,7 @@ def guess_loss(guess: Guess, spoilt: Spoilt, intact: Tensor) -> dict[str, Tensor
         spoilt: what the guess is about, and which of it has a fault.
         intact: (B, 3, H, W) the same without faults.
     """
-    every = max(1, min(intact.shape[-2:]) // 28)  # a correction acts on each pixel by itself: some of them will do
+    every = max(1, min(intact.shape[-2:]) // 24)  # a correction acts on each pixel by itself: some of them will do
     truth, seen = srgb_to_lab(intact[:, :, ::every, ::every]), spoilt.pictures[:, :, ::every, ::every]
     after, before = lab_error(correct(seen, guess.numbers), truth), lab_error(srgb_to_lab(seen), truth)
     weight = torch.where(spoilt.faulty, 1.0, INTACT_WEIGHT)

@@ -18,14 +18,14 @@ from tests.conftest import make_photo
 from tools.base_models.correction import NUMBERS, correct, lab_error
 from tools.base_models.faults import edit_badly, nearest_amounts, spoil
 from tools.base_models.tiles import Tiles, held_out, photos_in, source_of
-from tools.base_models.tower import SIZES, Head, initialise, look, train_tower
+from tools.base_models.tower import SIZES, Head, in_batches, initialise, look, train_tower
 
 
 @pytest.fixture
 def tower() -> Qwen2_5_VisionTransformerPretrainedModel:
     torch.manual_seed(0)
     vision = {"depth": 2, "hidden_size": 48, "intermediate_size": 64, "num_heads": 3, "out_hidden_size": 32}
-    vision |= {"patch_size": 14, "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [1]}
+    vision |= {"patch_size": 4, "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [1]}
     return Qwen2_5_VisionTransformerPretrainedModel(Qwen2_5_VLConfig(vision_config=vision).vision_config)
 
 
@@ -46,18 +46,24 @@ def batch(count: int, height: int = 56, width: int = 84) -> Tensor:
 def test_the_batched_pass_is_the_towers_own(tower, size: tuple[int, int]) -> None:
     pictures = batch(3, *size)
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    rows, columns = size[0] // 14, size[1] // 14
+    rows, columns = size[0] // 4, size[1] // 4
     normal = (pictures - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    cells = normal.view(3, 3, rows // 2, 2, 14, columns // 2, 2, 14).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    cells = normal.view(3, 3, rows // 2, 2, 4, columns // 2, 2, 4).permute(0, 2, 5, 3, 6, 1, 4, 7)
     patches = cells.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1).reshape(3 * rows * columns, -1)
+    grids = torch.tensor([[1, rows, columns]] * 3)
     with torch.no_grad():
-        own = tower(patches, grid_thw=torch.tensor([[1, rows, columns]] * 3)).pooler_output
+        own = tower(patches, grid_thw=grids).pooler_output
         torch.testing.assert_close(look(tower, pictures).flatten(0, 1), own, rtol=1e-4, atol=1e-5)
+        with in_batches(tower):
+            torch.testing.assert_close(tower(patches, grid_thw=grids).pooler_output, own, rtol=1e-4, atol=1e-5)
+            with pytest.raises(ValueError, match="pictures of one size"):
+                tower(patches, grid_thw=torch.tensor([[1, rows, columns]] * 2 + [[1, columns, 2 * rows]]))
+        assert torch.equal(tower(patches, grid_thw=grids).pooler_output, own)
 
 
 @pytest.mark.parametrize("size", [(56, 60), (56, 140)])
 def test_sizes_that_the_batched_pass_cannot_take_are_refused(tower, size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="multiples of 28 up to 112"):
+    with pytest.raises(ValueError, match="multiples of 8 up to 112"):
         look(tower, batch(1, *size))
 
 
