@@ -37,8 +37,8 @@ hold for the models, too. No photo of the `validation` and `test` splits was see
 (`tools/base_models/faults.py`), a quarter of them not at all; the Critic's texts come from the offline annotator
 (`components/annotation/offline.py`).
 
-**Procedure.** From random weights, AdamW, bfloat16 on float32 weights, stored in half precision; `tools/base_models/`
-is the whole recipe and `make base` runs it. Last values of the training curve:
+**Procedure.** From random weights, Muon for matrices and AdamW for the rest, bfloat16 on float32 weights, stored in
+half precision; `tools/base_models/` is the whole recipe and `make base` runs it. Last values of the training curve:
 
 | part | steps | loss | photos or pairs per second, one core |
 |---|---|---|---|
@@ -46,7 +46,7 @@ is the whole recipe and `make base` runs it. Last values of the training curve:
 
 ![training curve](training_curve.png)
 
-**Limits.** The Critic sees at most as many pixels as 112x112 has, and the Artist paints about 64x64; the project
+**Limits.** The Critic sees at most 2,464 pixels (56x40 of a photo of 3:2), and the Artist paints about 64x64; the project
 carries the edit over to the full resolution as a field of colour maps. Their taste is that of the training photos: what
 a photo should look like is what photographs on average look like.
 """
