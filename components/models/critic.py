@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-
-
 PROMPT_FILE = "prompt.txt"
 """In a base model's folder, UTF-8: what to say beside the photo, where that is not the project's own prompt."""
 END_TOKEN = "<|im_end|>"

@@ -35,7 +35,7 @@ def enhancer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HalvingEnhancer
     halving = HalvingEnhancer()
     (tmp_path / "state" / "champion").mkdir(parents=True)
     monkeypatch.setenv("SPC_STATE", str(tmp_path / "state"))
-    monkeypatch.setattr(Enhancer, "load", lambda folder: halving)
+    monkeypatch.setattr(Enhancer, "load", lambda folder, placement=None: halving)
     return halving
 
 

@@ -198,7 +198,9 @@ def test_without_a_champion_it_says_how_to_get_one(source: Path, tmp_path: Path,
 
 
 def test_a_broken_package_is_named(source: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(Enhancer, "load", lambda folder: (_ for _ in ()).throw(PackageError("weights are altered")))
+    monkeypatch.setattr(
+        Enhancer, "load", lambda folder, placement=None: (_ for _ in ()).throw(PackageError("weights are altered"))
+    )
     assert main(["critique", str(source), "--model", str(tmp_path)]) == 2
     assert "weights are altered" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ def test_an_address_that_cannot_be_had_is_told_before_anything_is_loaded(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        status = run_server(pytest.fail, tmp_path / "no-package", host, port, "cpu", "float32")
+        status = run_server(pytest.fail, tmp_path / "no-package", host, port, "cpu", "float32", ())
     told = capsys.readouterr()
     assert status == 1 and not told.out
     assert f"--host {host} --port {port}: " in told.err and reason in told.err
