@@ -46,9 +46,9 @@ half precision; `tools/base_models/` is the whole recipe and `make base` runs it
 
 ![training curve](training_curve.png)
 
-**Limits.** The Critic sees at most 2,464 pixels (56x40 of a photo of 3:2), and the Artist paints about 64x64; the project
-carries the edit over to the full resolution as a field of colour maps. Their taste is that of the training photos: what
-a photo should look like is what photographs on average look like.
+**Limits.** The Critic sees at most 2,464 pixels (56x40 of a photo of 3:2), and the Artist paints about 64x64; the
+project carries the edit over to the full resolution as a field of colour maps. Their taste is that of the training
+photos: what a photo should look like is what photographs on average look like.
 """
 BATCH = {"base_vae": 16, "tower": 128, "base_critic": 32, "base_artist": 16, "base_artist_reasoning": 16}
 
