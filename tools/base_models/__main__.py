@@ -17,7 +17,7 @@ from torch import Tensor
 
 from components.command_line import PATH, Command, Number, Option, run
 from components.models.critic import Critic
-from tools.base_models.artist import SHOWN_SIZES, train_artist
+from tools.base_models.artist import SHOWN_SIZES, SMALL_SIZES, train_artist
 from tools.base_models.card import write_card
 from tools.base_models.critic import train_critic
 from tools.base_models.photos import PhotoBank
@@ -101,7 +101,7 @@ def main(
     torch.set_num_threads(threads)
     bank = PhotoBank(photos, list(further))
     learnt = _sources(photos, "train", further, kept=lambda path: not held_out(path))
-    tiles = Tiles(learnt, (*SIZES, *SHOWN_SIZES), cuts=3)
+    tiles = Tiles(learnt, (*SIZES, *SHOWN_SIZES, *SMALL_SIZES), cuts=3)
     judged = Tiles(_sources(photos, "validation", validate), SIZES[:1], cuts=1)
     tracker = CurveTracker(work / "curve.jsonl")
     train_vae(bank, work / "vae", work, tracker, steps["vae_steps"], like=like)

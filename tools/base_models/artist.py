@@ -1,9 +1,9 @@
 """Build and train the tiny Artist: Qwen-Image's diffusion transformer at eight million parameters, from scratch.
 
 It learns in two parts, always from the Critic's hidden states. First from those of the prompt alone, which hold what
-the Critic sees, on as many photos, crops and faults as time allows: mostly from the last few of them, where the Critic
-has learnt to gather what would mend the photo, since a short sequence is cheap. Then on verdicts that the Critic itself
-wrote, right or wrong: taught on true verdicts it would believe whatever it reads.
+the Critic sees, on as many photos, crops and faults as time allows: mostly small ones, and from the last few states,
+where the Critic has learnt to gather what would mend the photo, for a step then costs a third. Then on verdicts that the
+Critic itself wrote, right or wrong: taught on true verdicts it would believe whatever it reads.
 
 Beside the flow matching loss there is one on what the user gets. An edit of a photo starts from pure noise, is decoded
 after one step, and reaches the photo as a map of its colours: that map is fitted inside the loss, and the colours that
@@ -11,7 +11,7 @@ it gives to the photo are compared with those of the intact one. A quarter of th
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +40,10 @@ COLOUR_WEIGHT = 0.1
 """Of a CIELAB unit beside the flow matching loss, which is of about unit size."""
 FROM_NOISE = 0.75
 """Share of a batch that starts from pure noise, as every edit does: there its tone and colour are decided."""
-BRIEF, IN_FULL = 16, 4
-"""In the first part the Artist is shown so many of the prompt's last states, and all in one of so many steps."""
+SMALL_SIZES: tuple[Size, ...] = ((64, 64), (48, 80), (80, 48))
+BRIEF, IN_FULL = 16, 8
+"""In the first part the Artist edits small pictures by so many of the prompt's last states, except in one of so many
+steps, which is as it will be used."""
 _RIDGE = 1e-3  # of the fitted colour map, in squared sRGB units
 _POOL, _AT_ONCE = 3072, 48
 
@@ -103,7 +105,7 @@ def train_artist(
     """Train the Artist on the Critic's hidden states; writes a diffusers directory to `out`.
 
     Args:
-        tiles: to train on, of the sizes `SHOWN_SIZES`.
+        tiles: to train on, of the sizes `SHOWN_SIZES` and `SMALL_SIZES`.
         critic: the trained tiny Critic.
         vae_folder: the trained autoencoder.
         steps: on the hidden states of the prompt alone.
@@ -207,7 +209,7 @@ def verdict_pool(tiles: Tiles, critic: Critic, count: int = _POOL, at_once: int 
     generator = torch.Generator().manual_seed(5)
     pool = []
     for index in trange(count // at_once, desc="verdicts for the Artist", unit="batch"):
-        spoilt, intact = _pictures(tiles, at_once, generator)
+        spoilt, intact = _pictures(tiles, at_once, SHOWN_SIZES, generator)
         rollout = critic.generate(
             list(spoilt.pictures), temperature=float(index % 2), max_new_tokens=160, generator=generator
         )
@@ -216,8 +218,8 @@ def verdict_pool(tiles: Tiles, critic: Critic, count: int = _POOL, at_once: int 
     return pool
 
 
-def _pictures(tiles: Tiles, count: int, generator: torch.Generator) -> tuple[Spoilt, Tensor]:
-    size = SHOWN_SIZES[int(torch.randint(len(SHOWN_SIZES), (), generator=generator))]
+def _pictures(tiles: Tiles, count: int, sizes: Sequence[Size], generator: torch.Generator) -> tuple[Spoilt, Tensor]:
+    size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
     intact = tiles.draw(count, size, generator)
     return spoil(intact, generator), intact
 
@@ -228,10 +230,11 @@ def _at_working_size(spoilt: Spoilt, intact: Tensor, latent: ReasoningLatent) ->
 
 
 def _draw(tiles: Tiles, critic: Critic, count: int, step: int, generator: torch.Generator) -> Example:
-    """New pictures with the hidden states of the prompt: all of them, or mostly the last few."""
-    spoilt, intact = _pictures(tiles, count, generator)
+    """New pictures with the hidden states of the prompt: small ones with the last few, or both as in use."""
+    is_brief = step % IN_FULL > 0
+    spoilt, intact = _pictures(tiles, count, SMALL_SIZES if is_brief else SHOWN_SIZES, generator)
     latent = critic.instruction_latent(list(spoilt.pictures), [critic.prompt] * count)
-    if step % IN_FULL:
+    if is_brief:
         latent = ReasoningLatent(latent.states_BLD[:, -BRIEF:], latent.mask_BL[:, -BRIEF:])
     return _at_working_size(spoilt, intact, latent)
 

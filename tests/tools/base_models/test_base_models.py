@@ -87,9 +87,11 @@ def test_the_artist_is_trained_on_what_the_critic_says(
     photos: list[tuple[Path, str]], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SHOWN_SIZES", ((64, 64),))
+    monkeypatch.setattr(module, "SMALL_SIZES", ((32, 32),))
     tiny = Artist.load(base / "artist").transformer.requires_grad_(True)
     monkeypatch.setattr(module, "build_transformer", lambda width: tiny)
-    critic, tiles, tracker = Critic.load(base / "critic"), Tiles(photos, [(64, 64)], cuts=1), RecordingTracker()
+    critic, tracker = Critic.load(base / "critic"), RecordingTracker()
+    tiles = Tiles(photos, [(64, 64), (32, 32)], cuts=1)
     few = lambda tiles, critic: verdict_pool(tiles, critic, count=4, at_once=2)  # noqa: E731
     monkeypatch.setattr(module, "verdict_pool", few)
     out = tmp_path / "out"
