@@ -2,8 +2,8 @@
 
 It learns in two parts, always from the Critic's hidden states. First from those of the prompt alone, which hold what
 the Critic sees, on as many photos, crops and faults as time allows: mostly small ones, and from the last few states,
-where the Critic has learnt to gather what would mend the photo, for a step then costs a third. Then on verdicts that the
-Critic itself wrote, right or wrong: taught on true verdicts it would believe whatever it reads.
+where the Critic has learnt to gather what would mend the photo, for such a step costs a third. Then on verdicts that
+the Critic itself wrote, right or wrong: taught on true verdicts it would believe whatever it reads.
 
 Beside the flow matching loss there is one on what the user gets. An edit of a photo starts from pure noise, is decoded
 after one step, and reaches the photo as a map of its colours: that map is fitted inside the loss, and the colours that
