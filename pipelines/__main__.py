@@ -35,7 +35,8 @@ _RELEASE = LazyGroup(
             ),
             "import": Lazy("components.release.commands:import_", "Read models in the layout of the authors' release."),
             "enhance": Lazy(
-                "components.release.commands:enhance", "Enhance a photo with imported models as the authors do."
+                "components.release.commands:enhance",
+                "Enhance a photo with imported models as the authors' script does.",
             ),
         }
     },
@@ -82,7 +83,8 @@ COMMANDS = LazyGroup(
         "This installation": {
             "doctor": Lazy("pipelines.commands.operations:doctor", "Check everything that a run on a stack needs."),
             "check-state": Lazy(
-                "pipelines.commands.operations:check_state", "Read all of the state folder, and say what is damaged."
+                "pipelines.commands.operations:check_state",
+                "Read all that lies in the state folder, and say what is damaged.",
             ),
             "plan": Lazy(
                 "components.planning.commands:plan", "Say what a profile needs on given GPUs, and whether it fits."

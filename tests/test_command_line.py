@@ -123,7 +123,7 @@ def test_a_step_tells_what_it_depends_on(capsys: pytest.CaptureFixture[str]) -> 
     ("words", "offered"),
     [
         ("smartphotocrafter ro", ["rollback"]),
-        ("smartphotocrafter release ", ["export", "import"]),
+        ("smartphotocrafter release ", ["export", "import", "enhance"]),
         ("smartphotocrafter critique --si", ["--sidecar"]),
         ("smartphotocrafter enhance --restore a", ["asked", "always"]),
     ],

@@ -21,7 +21,9 @@ def write_base(base: Path, seed: int = 0) -> Path:
     """``base/critic`` and ``base/artist`` as `from_pretrained` directories."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        processor = build_processor([PROMPT, SYSTEM, "system user assistant exposure contrast"])
+        processor = build_processor(
+            [PROMPT, SYSTEM, "system user assistant exposure contrast"], patch=14, pixels=(56 * 56, 112 * 112)
+        )
         critic = _critic(processor)
         transformer = QwenImageTransformer2DModel(
             patch_size=2,

@@ -138,7 +138,7 @@ def test_a_pair_of_two_sizes_stops_nothing(edits: Path, tmp_path: Path, caplog: 
     source = open_source("paired_folder", edits, kind="enhancement")
     with caplog.at_level("INFO"):
         manifest = build([source], tmp_path / "out", BuildSettings(), photos_dir=edits)
-    assert "3 pairs of several sizes: 2 laid over each other by content, 1 not" in caplog.text
+    assert "4 pairs of several sizes, or of the user's own: 3 lie over each other by content, 1 do not" in caplog.text
     assert {Path(record.path).stem for record in manifest} == {"same", "crop", "turned"} and len(manifest) == 6
     reasons = {entry.path: entry.reason for entry in manifest.quarantine}
     assert reasons.keys() == {"input/wrong.png", "target/wrong.jpg"}

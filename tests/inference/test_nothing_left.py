@@ -88,7 +88,7 @@ def enhance(at_work, *arguments: str) -> None:
             time.sleep(600)
             raise AssertionError("it should have been killed")
 
-    Enhancer.load = lambda folder: Stuck()
+    Enhancer.load = lambda folder, placement: Stuck()
     main(["enhance", *arguments])
 
 

@@ -64,6 +64,7 @@ def test_an_import_can_be_loaded(release: Path, base: Path, adapters: Path, tmp_
         "base/critic",
         "artist",
         "critic",
+        ".",
     ]
     mine, theirs = Artist.load(base / "artist"), Artist.load(tmp_path / "in" / "base" / "artist")
     assert mine.area == theirs.area and dict(mine.scheduler.config).items() >= {"shift_terminal": 0.02}.items()

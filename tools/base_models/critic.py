@@ -73,8 +73,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_processor(corpus: list[str]) -> Qwen2_5_VLProcessor:
-    """A Qwen2.5-VL processor whose vocabulary is learnt from `corpus`."""
+def build_processor(
+    corpus: list[str], patch: int = PATCH, pixels: tuple[int, int] = (32 * 32, MAX_PIXELS)
+) -> Qwen2_5_VLProcessor:
+    """A Qwen2.5-VL processor whose vocabulary is learnt from `corpus`.
+
+    Args:
+        patch: side of the tower's patches in pixels.
+        pixels: fewest and most that a photo is shown with.
+    """
     reference = Qwen2Tokenizer().backend_tokenizer
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = reference.pre_tokenizer
@@ -90,11 +97,11 @@ def build_processor(corpus: list[str]) -> Qwen2_5_VLProcessor:
     tokenizer = Qwen2Tokenizer(
         vocab=vocab, merges=merges, extra_special_tokens=SPECIAL_TOKENS[1:], model_max_length=2048
     )
-    size = {"shortest_edge": 32 * 32, "longest_edge": MAX_PIXELS}
+    size = dict(zip(("shortest_edge", "longest_edge"), pixels, strict=True))
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size, patch_size=PATCH),
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=patch),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=size, patch_size=PATCH),
+        video_processor=Qwen2VLVideoProcessor(size=size, patch_size=patch),
         chat_template=CHAT_TEMPLATE,
     )
 

@@ -102,13 +102,14 @@ def look(tower: Qwen2_5_VisionTransformerPretrainedModel, pictures: Tensor) -> T
 
 @contextmanager
 def in_batches(tower: Qwen2_5_VisionTransformerPretrainedModel) -> Iterator[None]:
-    """Within, the tower looks at pictures of one size together (`look`), and nothing in it is trained."""
+    """Within, the tower looks at pictures of one size together (`look`), at others in turn, and is not trained."""
+    in_turn = tower.forward
 
     @torch.no_grad()
     def forward(hidden_states: Tensor, grid_thw: Tensor, **options: Any) -> BaseModelOutputWithPooling:
         (_, rows, columns), *others = grid_thw.unique(dim=0).tolist()
         if others or max(rows, columns) * tower.patch_size > tower.window_size:
-            raise ValueError(f"expected pictures of one size within the tower's window, found {grid_thw.tolist()}")
+            return in_turn(hidden_states, grid_thw=grid_thw, **options)
         patches = hidden_states.view(len(grid_thw), rows * columns, -1)
         embedded = functional.linear(patches, tower.patch_embed.proj.weight.flatten(1))
         tokens = _pass(tower, embedded, rows, columns)
