@@ -78,8 +78,8 @@ def doctor(state: State, stack: str, config: Path, overrides: tuple[str, ...]) -
 def check_state(state: State) -> int:
     """Read all that lies in the state folder, and say what is damaged.
 
-    Databases and their copies, the champion, checkpoints and journals; nothing is changed. For each damaged part the way
-    back is named. The exit status is 1 if something is damaged.
+    Databases and their copies, the champion, checkpoints and journals; nothing is changed. For each damaged part the
+    way back is named. The exit status is 1 if something is damaged.
     """
     from pipelines.state_check import examine
 
