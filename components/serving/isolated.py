@@ -222,7 +222,10 @@ def _serve(control: socket.socket, woken: socket.socket, copies: dict[int, int])
             _reap(copies)
         if control not in ready:
             continue
-        message, fds, _, _ = socket.recv_fds(control, 64, 2)
+        try:
+            message, fds, _, _ = socket.recv_fds(control, 64, 2)
+        except ConnectionResetError:  # the parent ended with an answer unread
+            return
         if not message:
             return
         if message.startswith(KILL):
