@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast, get_args
 
 import click
 from click.shell_completion import CompletionItem
@@ -29,6 +29,10 @@ class CommandError(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message, and nothing else."""
         print(self.message, file=file or sys.stderr)
+
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Number(click.ParamType[float]):
@@ -69,6 +73,19 @@ class Option(click.Option):
     def __init__(self, *arguments: Any, section: str = "Options", **settings: Any):
         super().__init__(*arguments, **settings)
         self.section = section
+
+
+def compute_options(precision: Precision = "float32") -> list[click.Parameter]:
+    """`--device` and `--dtype`, the latter with the given default."""
+    return [
+        Option(["--device"], type=click.Choice(get_args(Device)), default="auto", help="Where the models compute."),
+        Option(
+            ["--dtype"],
+            type=click.Choice(get_args(Precision)),
+            default=precision,
+            help="Number format of the models' weights; float32 takes twice the memory.",
+        ),
+    ]
 
 
 class Command(click.Command):

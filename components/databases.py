@@ -46,12 +46,13 @@ def check(path: Path, state: Path) -> None:
     """
     if not path.is_file() or (fault := fault_of(path)) is None:
         return
-    way = "there is no copy of it yet: move it away to begin anew, or save what `sqlite3 FILE .recover` still reads"
-    for copy in backups(path, state)[:1]:
+    if copies := backups(path, state):
         way = (
-            f"its last copy is {copy}: stop what uses it, move {path.name} away with {path.name}-wal and -shm if they "
+            f"its last copy is {copies[0]}: stop what uses it, move {path.name} away with {path.name}-wal and -shm if "
+            "they are there, and copy that one to its place; what was written since is lost"
         )
-        way += "are there, and copy that one to its place; what was written since is lost"
+    else:
+        way = "there is no copy of it yet: move it away to begin anew, or save what `sqlite3 FILE .recover` still reads"
     raise DatabaseError(f"{path} is damaged: {fault}; {way}")
 
 

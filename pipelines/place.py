@@ -15,7 +15,7 @@ import yaml
 
 from components import files
 from components.champion.address import SQLITE
-from pipelines.environment import State
+from pipelines.environment import State, databases_of
 
 _ADDRESSES = (("artifact_version", "uri"), ("runs", "artifact_uri"))
 """Tables and columns that say where results lie, of ZenML and of MLflow."""
@@ -42,7 +42,7 @@ def bring_along(state: State) -> Path | None:
     old = moved_from(state)
     if old is None:
         return None
-    for database in filter(Path.is_file, _databases(state)):
+    for database in databases_of(state):
         _replace(database, f"{old}{os.sep}", f"{state.folder}{os.sep}")
     configuration = state.zenml / "config.yaml"
     for text in (*state.folder.glob("champions/*/copy.json"), configuration):
@@ -53,17 +53,13 @@ def bring_along(state: State) -> Path | None:
 def elsewhere(state: State) -> list[str]:
     """The addresses of stored results that do not lie in the state folder."""
     found: list[str] = []
-    for database in filter(Path.is_file, _databases(state)):
+    for database in databases_of(state):
         with closing(sqlite3.connect(database, timeout=10)) as opened:
             for table, column in _ADDRESSES:
                 if opened.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
                     found += [row[0] for row in opened.execute(f"SELECT DISTINCT {column} FROM {table}") if row[0]]
     places = [uri.removeprefix("file://") for uri in found]
     return [place for place in places if place.startswith("/") and not Path(place).is_relative_to(state.folder)]
-
-
-def _databases(state: State) -> tuple[Path, Path]:
-    return state.store, state.artifacts / "mlflow.db"
 
 
 def _configuration(state: State) -> dict[str, Any]:

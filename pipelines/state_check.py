@@ -7,7 +7,6 @@ from typing import NamedTuple
 from components import databases
 from components.annotation.journal import JournalEntry
 from components.champion.copies import ChampionCopies
-from components.chat.journal import KeyedEntry
 from components.models.package import PackageError, read_package
 from components.training.checkpoints import CheckpointError, read_checkpoint
 from pipelines.environment import State, databases_of
@@ -62,12 +61,11 @@ def _champion(state: Path) -> Iterator[Finding]:
 
 
 def _journal(path: Path) -> Finding:
-    entry: type[KeyedEntry] = JournalEntry
     good, bad = 0, []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                entry.model_validate_json(line)
+                JournalEntry.model_validate_json(line)
                 good += 1
             except ValueError:
                 bad.append(str(number))

@@ -5,13 +5,10 @@ from typing import Literal
 
 import click
 
-from components.command_line import FILE, Number, Option
+from components.command_line import FILE, Device, Number, Option, Precision, compute_options
 
 CHAMPION = "champion"
 """Name of the model that is used by default: whatever the registry calls champion."""
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
 
 _FORMATS = ("jpg", "png", "tif", "webp", "avif", "heic")
 _BESIDE = ""  # an option given without a file name: the file lies beside OUT, under its name
@@ -56,13 +53,7 @@ COMMON: list[click.Parameter] = [
         show_default="268435456, above the 200 million of phones",
         help="Refuse photos of more pixels, undecoded.",
     ),
-    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
-    Option(
-        ["--dtype"],
-        type=click.Choice(("float32", "bfloat16")),
-        default="float32",
-        help="Number format of the models' weights; float32 takes twice the memory.",
-    ),
+    *compute_options(),
 ]
 """Options of both commands."""
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from components import quick_start
 from components.checkout import NoCheckoutError
-from components.command_line import Command, CommandError
-from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, Device, EnhanceArguments, Precision
+from components.command_line import Command, CommandError, Device, Precision
+from components.inference.arguments import CHAMPION, CRITIQUE, ENHANCE, EnhanceArguments
 
 if TYPE_CHECKING:  # torch and transformers take seconds to import, which `--help` need not wait for
     from components.imaging.source import PictureFile

@@ -13,11 +13,10 @@ base/critic, base/artist, critic and artist, as `Critic.load` and `Artist.load` 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from components.command_line import PATH, Command, CommandError, Number, Option
+from components.command_line import PATH, Command, CommandError, Device, Number, Option, Precision, compute_options
 
 _OUT = Option(["--out"], type=PATH, required=True, help="A new folder.")
 _EXPORT: list[click.Parameter] = [
@@ -49,13 +48,7 @@ _ENHANCE: list[click.Parameter] = [
     click.Argument(["source"], metavar="IN", type=PATH, help="A photo."),
     click.Argument(["target"], metavar="OUT", type=PATH, help="A new file: .jpg, .png, .tif, .webp, .avif or .heic."),
     Option(["--model"], type=PATH, required=True, metavar="DIR", help="Folder that `release import` made."),
-    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
-    Option(
-        ["--dtype"],
-        type=click.Choice(("float32", "bfloat16")),
-        default="bfloat16",
-        help="Number format of the models' weights.",
-    ),
+    *compute_options("bfloat16"),
     Option(["--seed"], type=Number(int, 0), default=42, help="Seed of the noise."),
 ]
 
@@ -92,8 +85,8 @@ def enhance(
     source: Path,
     target: Path,
     model: Path,
-    device: Literal["auto", "cpu", "cuda"],
-    dtype: Literal["float32", "bfloat16"],
+    device: Device,
+    dtype: Precision,
     seed: int,
 ) -> int:
     """Enhance a photo with imported models as the authors' script does.

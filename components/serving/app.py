@@ -102,9 +102,7 @@ class _Desk:
         try:
             _check_type(request, types)
             admission = self.service.admission
-            if admission.inside >= admission.places:  # before a body is sent in vain
-                admission.enter()
-                admission.leave()
+            admission.check()  # before a body is sent in vain
             with self._room() as take:
                 body = await self._body(request, most, take)
                 admission.enter()

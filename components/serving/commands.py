@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
 
-from components.command_line import PATH, Command, CommandError, Number, Option
+from components.command_line import PATH, Command, CommandError, Device, Number, Option, Precision, compute_options
 from components.serving.limits import ServingLimits
 
 if TYPE_CHECKING:  # takes seconds to import, which `--help` need not wait for
@@ -25,13 +25,7 @@ OPTIONS: list[click.Parameter] = [
     Option(["--package"], type=PATH, show_default="the champion", help="Folder of a package."),
     Option(["--host"], default="127.0.0.1", help="Address to listen on."),
     Option(["--port"], type=Number(int, 0, 65535), default=8080, help="Port to listen on."),
-    Option(["--device"], type=click.Choice(("auto", "cpu", "cuda")), default="auto", help="Where the models compute."),
-    Option(
-        ["--dtype"],
-        type=click.Choice(("float32", "bfloat16")),
-        default="float32",
-        help="Number format of the models' weights.",
-    ),
+    *compute_options(),
     Option(
         ["--allow-host"],
         multiple=True,
@@ -70,8 +64,8 @@ def run_server(
     package: Path | None,
     host: str,
     port: int,
-    device: Literal["auto", "cpu", "cuda"],
-    dtype: Literal["float32", "bfloat16"],
+    device: Device,
+    dtype: Precision,
     allow_host: tuple[str, ...],
     **limits: Any,
 ) -> int:

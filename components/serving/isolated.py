@@ -44,7 +44,8 @@ from components.inference.transfer import FieldEdit
 FORK, KILL, READY = b"fork", b"kill", b"ready"
 """What the parent asks for, a copy for the socket that comes with it or the end of the copy whose number follows; and
 what it is told when all is loaded."""
-_LENGTH = struct.Struct("!Q")
+NUMBER = struct.Struct("!Q")
+"""A length, a process number or a signal, as both sides tell them."""
 _MOST_JSON = 2**20
 _PAGE = resource.getpagesize()
 
@@ -61,7 +62,7 @@ def send(channel: socket.socket, message: dict[str, Any], *blocks: bytes | memor
     """
     text = json.dumps({**message, "blocks": [len(block) for block in blocks]}).encode()
     try:
-        channel.sendall(_LENGTH.pack(len(text)) + text)
+        channel.sendall(NUMBER.pack(len(text)) + text)
         for block in blocks:
             channel.sendall(block)
     except TimeoutError:
@@ -77,7 +78,7 @@ def receive(channel: socket.socket, most: int) -> tuple[dict[str, Any], list[byt
         Ended: none comes any more, or one that is none.
         TimeoutError: none came in the time that the socket allows.
     """
-    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size))
+    (length,) = NUMBER.unpack(_exactly(channel, NUMBER.size))
     if length > _MOST_JSON:
         raise Ended
     try:
@@ -241,7 +242,7 @@ def _serve(control: socket.socket, woken: socket.socket, copies: dict[int, int])
         os.close(channel)
         copies[pid] = report
         with contextlib.suppress(OSError):  # the parent has closed it again
-            os.write(report, _LENGTH.pack(pid))
+            os.write(report, NUMBER.pack(pid))
 
 
 def _reap(copies: dict[int, int]) -> None:
@@ -251,7 +252,7 @@ def _reap(copies: dict[int, int]) -> None:
         if found:
             report = copies.pop(pid)
             with contextlib.suppress(OSError):
-                os.write(report, _LENGTH.pack(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
+                os.write(report, NUMBER.pack(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0))
             os.close(report)
 
 

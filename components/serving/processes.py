@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,11 +20,10 @@ import torch
 from torch import Tensor
 
 from components.inference.transfer import FieldEdit
-from components.serving.isolated import FORK, KILL, READY, Ended, planes, receive, send
+from components.serving.isolated import FORK, KILL, NUMBER, READY, Ended, planes, receive, send
 from components.serving.limits import ServingLimits
 from components.serving.work import Reason, Refused, Work
 
-_NUMBER = struct.Struct("!Q")
 _MEBIBYTE = 2**20
 _ROOM, _ROOM_A_PIXEL = 512 * _MEBIBYTE, 48
 """Address space that a photo may take beyond what its process has: of its pixels, a 10-bit HEIC takes 42 bytes each."""
@@ -243,7 +241,7 @@ def _number(told: int, seconds: float) -> int:
         RuntimeError: it does not, in that many seconds.
     """
     ready, _, _ = select.select([told], [], [], seconds)
-    content = os.read(told, _NUMBER.size) if ready else b""
-    if len(content) < _NUMBER.size:
+    content = os.read(told, NUMBER.size) if ready else b""
+    if len(content) < NUMBER.size:
         raise RuntimeError("the process that opens photos does not answer; its log says why")
-    return int(_NUMBER.unpack(content)[0])
+    return int(NUMBER.unpack(content)[0])

@@ -47,17 +47,19 @@ class Admission:
         """Requests that are inside."""
         return self._inside
 
-    def enter(self) -> None:
-        """Take a place; `leave` gives it back.
+    def check(self) -> None:
+        """Go on only where a place is free, for now.
 
         Raises:
             Refused: all are taken.
         """
+        if self._inside >= self.places:
+            raise Refused(Reason.BUSY, f"{self.places - 1} requests are waiting already: try again in a few seconds")
+
+    def enter(self) -> None:
+        """Take a place; `leave` gives it back. Raises: as `check`."""
         with self._lock:
-            if self._inside >= self.places:
-                raise Refused(
-                    Reason.BUSY, f"{self.places - 1} requests are waiting already: try again in a few seconds"
-                )
+            self.check()
             self._inside += 1
 
     def leave(self) -> None:

@@ -1,6 +1,6 @@
 """Tiles for training the tower: every photo cut a few times, at the few sizes that it is trained at, once at the start.
 
-At a thousand samples per second there is no time to cut and resize each time. Sources are mixed by the root of their
+At hundreds of samples per second there is no time to cut and resize each time. Sources are mixed by the root of their
 size, so that neither the largest rules nor the smallest is learnt by heart.
 """
 

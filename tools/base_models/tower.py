@@ -1,6 +1,6 @@
 """Pretrain the vision tower of the tiny Critic: see a photo, guess the numbers that would mend it and how bad it is.
 
-A word of a verdict teaches a tower little: a thousand samples per second of a loss on the corrected colours teach it
+A word of a verdict teaches a tower little: hundreds of samples per second of a loss on the corrected colours teach it
 what a language model then only has to put into words. The tower is the one of the Qwen2.5-VL that is shipped; the head
 is thrown away. A quarter of the photos are intact, so that it learns to leave a good photo alone.
 """
