@@ -254,13 +254,16 @@ def _repeat_killed_rollbacks(
 
 
 def promote_afresh(versions: Sequence[str]) -> None:
-    """Promote two versions after clearing the marks of all, so that there is a way back."""
+    """Promote two versions after clearing the marks of all, so that there is a way back.
+
+    What was interrupted is finished before, since that may mark a version, too.
+    """
+    champion = recover()
     client = mlflow.MlflowClient()
     for version in versions:
         for tag in client.get_model_version(MODEL, version).tags:
             if tag.startswith(CHAMPION):
                 client.delete_model_version_tag(MODEL, version, tag)
-    champion = recover()
     for version in [version for version in versions if version != champion][:2]:
         promote_version(version, over=champion_version())
 
